@@ -1,0 +1,40 @@
+# Each target sees to its own environment: on a fresh clone, `make demo` alone is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch>=2.9,<2.14
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+venv: $(STAMP) ## create .venv with the package (editable) and every extra
+
+demo: $(STAMP) ## segment both hippocampi of a real MR volume
+	$(BIN)/medsegdiff demo
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_import_levels.py
+	$(BIN)/python -m pytest --doctest-modules medsegdiff tests
+
+format: $(STAMP) ## let ruff sort the imports and lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "medsegdiff needs Python 3.11 to 3.13; say which by: make PYTHON=python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing medsegdiff and its libraries into $(VENV) (a few minutes the first time)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
+	@touch $@

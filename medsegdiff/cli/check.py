@@ -1,0 +1,74 @@
+"""``medsegdiff check``: is this data set fit to train on? what is in it?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
+
+if TYPE_CHECKING:
+    from medsegdiff.data.check import Problem
+
+
+def check(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="A dataset.json, its folder, or a name in data_manifests/."
+        ),
+    ],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Says whether a data set is fit to train on, and what is in it.
+
+    Exits with 1 if something has to be mended first.
+
+    Example: medsegdiff check data/hippocampus
+    """
+    set_up(quiet, verbose)
+    from medsegdiff.data.check import check as examine
+
+    report = examine(data, progress("checking"))
+    console = Console()
+    console.print(_facts_table(report.facts))
+    if report.problems:
+        console.print(_problem_table(report.problems))
+    errors = sum(problem.severity == "error" for problem in report.problems)
+    warnings = len(report.problems) - errors
+    verdict = "fit to train on" if report.fit else "not fit to train on"
+    typer.echo(f"{report.facts['name']}: {verdict}; {errors} errors, {warnings} warnings")
+    if not report.fit:
+        raise typer.Exit(1)
+
+
+def _facts_table(facts: dict[str, Any]) -> Table:
+    table = Table(title="What is in it", show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), Text(_in_words(value)))
+    return table
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_in_words(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_in_words(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.6g}"
+    return str(value)
+
+
+def _problem_table(problems: tuple[Problem, ...]) -> Table:
+    table = Table("case", "severity", "problem", "remedy", title="Problems", title_justify="left")
+    for problem in problems:
+        severity = Text(problem.severity, "red" if problem.severity == "error" else "yellow")
+        texts = (Text(text) for text in (problem.rule, problem.remedy))
+        table.add_row(Text(problem.case or "(all)"), severity, *texts)
+    return table

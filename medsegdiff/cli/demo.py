@@ -1,0 +1,28 @@
+"""``medsegdiff demo``: the main job on a real volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medsegdiff.cli.common import Debug, Quiet, Verbose, set_up
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")] = Path("demo"),
+    members: Annotated[int, typer.Option(min=1, help="Masks drawn for each case.")] = 16,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Segments both hippocampi of a real MR volume and prints where the pictures are.
+
+    Example: medsegdiff demo --output demo
+    """
+    set_up(quiet, verbose)
+    from medsegdiff.tasks.demo import demo as run
+
+    for picture in run(output, members=members):
+        typer.echo(picture)

@@ -1,0 +1,32 @@
+"""``medsegdiff evaluate``: predictions against references, as figures and as a page to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medsegdiff.cli.common import Debug, Quiet, Verbose, exit_with, progress, set_up
+
+
+def evaluate(
+    data: Annotated[
+        str, typer.Option(help="A dataset.json, its folder, or a name in data_manifests/.")
+    ],
+    predictions: Annotated[Path, typer.Option(help="What `medsegdiff segment` wrote.")],
+    output: Annotated[Path, typer.Option(help="Gets report.html, report.json and cases.csv.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Compares segmented cases with their references and writes a report.
+
+    Example: medsegdiff evaluate --data data/hippocampus --predictions out --output report
+    """
+    set_up(quiet, verbose)
+    from medsegdiff.evaluation.evaluate import evaluate as run
+
+    failures = run(data, predictions, output, progress=progress("evaluating"))
+    typer.echo(output / "report.html")
+    exit_with(failures, "")

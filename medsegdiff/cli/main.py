@@ -1,0 +1,47 @@
+"""The program ``medsegdiff``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medsegdiff import __version__
+from medsegdiff.cli.bundles import bundles
+from medsegdiff.cli.check import check
+from medsegdiff.cli.common import Command, Commands
+from medsegdiff.cli.demo import demo
+from medsegdiff.cli.evaluate import evaluate
+from medsegdiff.cli.segment import segment
+from medsegdiff.cli.train import train
+
+app = typer.Typer(
+    name="medsegdiff",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (check, train, segment, evaluate, bundles, demo):
+    app.command(cls=Command)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def medsegdiff(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+    ] = False,
+) -> None:
+    """Diffusion ensembles for medical images: a mask, its variance, and a report."""
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    app()

@@ -1,0 +1,82 @@
+"""``medsegdiff segment``: images in; masks, means, variances and pictures out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, get_args
+
+import typer
+
+from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
+from medsegdiff.types import OutputFormat, UsageError
+
+
+def segment(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT", help="NIfTI or DICOM files, folders of such, or zips of such."
+        ),
+    ],
+    bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
+    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
+    members: Annotated[int, typer.Option(min=1, help="Masks drawn for each case.")] = 16,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps; else what the bundle recommends.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same masks.")] = 0,
+    device: Device = "auto",
+    formats: Annotated[
+        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
+    ] = "nifti",
+    save_members: Annotated[
+        bool, typer.Option("--save-members", help="Write each member's mask, too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Do cases again that are done.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Segments images with an ensemble drawn from a bundle's model.
+
+    Exits with 1 if some case failed; the others are written all the same.
+
+    Example: medsegdiff segment scan.nii.gz --bundle hippocampus_mr --output out
+    """
+    set_up(quiet, verbose)
+    chosen = parse_formats(formats)
+    from medsegdiff.bundle import find_bundle
+    from medsegdiff.tasks.segment import segment as run
+
+    failures = run(
+        inputs,
+        find_bundle(bundle),
+        output,
+        members=members,
+        steps=steps,
+        seed=seed,
+        device=device,
+        formats=chosen,
+        save_members=save_members,
+        overwrite=overwrite,
+    )
+    exit_with(failures, "" if quiet else f"written to {output}")
+
+
+def parse_formats(text: str) -> tuple[OutputFormat, ...]:
+    """Reads a list of file formats.
+
+    Raises:
+        UsageError: one is not known.
+
+    >>> parse_formats("nifti,dicom-seg")
+    ('nifti', 'dicom-seg')
+    """
+    known: dict[str, OutputFormat] = {name: name for name in get_args(OutputFormat)}
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in names or [text]:
+        if name not in known:
+            raise UsageError("--format", f"{name!r} is not a format", closest(name, known))
+    return tuple(dict.fromkeys(known[name] for name in names))

@@ -1,0 +1,1 @@
+"""Level 1: from files to tensors, and from tensors back to the input's own grid."""

@@ -1,0 +1,352 @@
+"""Read and validate the description of a data set: its labels, cases and folds.
+
+The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
+``raters`` (how many readings a four-dimensional label holds in its last axis), ``patient`` for a
+case, and ``folds`` (lists of patients). It is given as a file, as the folder that holds one, or
+as the name of a file in ``data_manifests/``. Such a named description has one key more, ``folder``:
+the data are looked for in that folder below ``$MEDSEGDIFF_DATA`` if that is set, otherwise below
+the working directory and then below ``../shared/data``. What it does not say (often the list of
+cases) is taken from the ``dataset.json`` of that folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.types import InputError
+
+DEFAULT_FOLDS = 5
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".dcm", ".png", ".jpg", ".jpeg")
+_SPATIAL_DIMS = {"2D": 2, "3D": 3, "4D": 3}  # Decathlon writes 4D where channels are stacked
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image to segment, with the readings of it.
+
+    Attributes:
+        id: the file's name without its ending, unique in a data set.
+        images: one file, or DICOM series folder, per channel; one file may hold all channels.
+        labels: empty, one file, or one per rater (one file may hold all raters, last axis).
+        patient: cases of one patient never stand on both sides of a split.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    labels: tuple[Path, ...]
+    patient: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set: what its labels mean, where its cases lie, how they are split.
+
+    Attributes:
+        name: of the data set.
+        root: folder that relative paths start from.
+        labels: value -> name, consecutive from 0, the background.
+        channels: name of each input channel.
+        spatial_dims: 2 or 3.
+        raters: greatest number of readings of a case.
+        licence: of the data.
+        reference: where the data come from.
+        description: one line for people.
+        cases: all cases, with or without labels.
+        folds: the patients of each fold; a patient in no fold is never used by :meth:`split`.
+    """
+
+    name: str
+    root: Path
+    labels: dict[int, str]
+    channels: tuple[str, ...]
+    spatial_dims: int
+    raters: int
+    licence: str
+    reference: str
+    description: str
+    cases: tuple[Case, ...]
+    folds: tuple[tuple[str, ...], ...]
+
+    def split(self, fold: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+        """Labelled cases of the other folds, and labelled cases of this one.
+
+        Raises:
+            InputError: no such fold, a patient in several folds, or nothing left to train on.
+        """
+        if not 0 <= fold < len(self.folds):
+            rule = f"has folds 0 to {len(self.folds) - 1}, not {fold}"
+            raise InputError(self.name, rule, "Choose one of these")
+        repeated = repeats(patient for patients in self.folds for patient in patients)
+        if repeated:
+            rule = f"patients stand in several folds: {shorten(repeated)}"
+            raise InputError(self.name, rule, "Put each patient into one fold")
+        held_out = set(self.folds[fold])
+        others = {patient for patients in self.folds for patient in patients} - held_out
+        labelled = [case for case in self.cases if case.labels]
+        training = tuple(case for case in labelled if case.patient in others)
+        validation = tuple(case for case in labelled if case.patient in held_out)
+        if not training or not validation:
+            side = "train on" if not training else "validate with"
+            rule = f"fold {fold} leaves no labelled case to {side}"
+            raise InputError(self.name, rule, "Add labelled cases of other patients")
+        return training, validation
+
+
+def load_manifest(data: str | Path) -> Manifest:
+    """Read a description of data: ``dataset.json``, its folder, or a name in ``data_manifests/``.
+
+    The image and label files themselves are not opened.
+
+    Raises:
+        InputError: nothing at that path, unknown name, data not at hand, or a broken description.
+    """
+    file = _find_description(data)
+    described = _read_json(file)
+    root = file.parent.absolute()
+    if "folder" in described:
+        root = _find_data(str(data), str(described["folder"]), str(described.get("reference", "")))
+        listing = root / "dataset.json"
+        if "training" not in described and listing.is_file():
+            described = _read_json(listing) | described
+    return _parse(described, root, file)
+
+
+def class_slug(label: str) -> str:
+    """The label's name as it appears in file names.
+
+    >>> class_slug("Anterior"), class_slug("GD-enhancing tumour")
+    ('anterior', 'gd-enhancing-tumour')
+    """
+    return re.sub(r"[^a-z0-9]", "-", label.lower())
+
+
+def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
+    """Cases as a MONAI datalist: ``case``, ``image`` (paths), and ``label`` (paths) if labelled."""
+    items = []
+    for case in cases:
+        item: dict[str, Any] = {"case": case.id, "image": [str(path) for path in case.images]}
+        if case.labels:
+            item["label"] = [str(path) for path in case.labels]
+        items.append(item)
+    return items
+
+
+def case_id(images: Sequence[Path]) -> str:
+    """Name of the first file without its ending, nor the channel's number if there are several.
+
+    >>> case_id([Path("a/liver_01.nii.gz")])
+    'liver_01'
+    >>> case_id([Path("brain_0000.nii.gz"), Path("brain_0001.nii.gz")])
+    'brain'
+    """
+    name = images[0].name
+    ending = next((end for end in FILE_ENDINGS if name.lower().endswith(end)), "")
+    stem = name[: len(name) - len(ending)]
+    return re.sub(r"_\d{4}$", "", stem) if len(images) > 1 else stem
+
+
+def default_folds(
+    patients: Iterable[str], count: int = DEFAULT_FOLDS
+) -> tuple[tuple[str, ...], ...]:
+    """Deal the patients, in the order of their SHA-256, to ``count`` folds in turn.
+
+    Depends on nothing but the patients, neither their order nor how often each occurs. There are
+    never more folds than patients.
+    """
+    ordered = sorted(set(patients), key=lambda p: hashlib.sha256(p.encode()).hexdigest())
+    return tuple(tuple(sorted(ordered[i::count])) for i in range(min(count, len(ordered))))
+
+
+def manifest_names() -> list[str]:
+    """Names of the descriptions at hand, sorted."""
+    return sorted(path.stem for path in _manifest_folder().glob("*.json"))
+
+
+def repeats(items: Iterable[str]) -> list[str]:
+    """The items that occur more than once, sorted."""
+    return sorted(item for item, count in Counter(items).items() if count > 1)
+
+
+def shorten(items: Sequence[str], limit: int = 3) -> str:
+    """The first few items, and how many more there are.
+
+    >>> shorten(["a", "b", "c", "d", "e"])
+    'a, b, c and 2 more'
+    """
+    more = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more
+
+
+def _manifest_folder() -> Path:
+    package = Path(__file__).parents[1]
+    installed = package / "data_manifests"
+    return installed if installed.is_dir() else package.parent / "data_manifests"
+
+
+def _find_description(data: str | Path) -> Path:
+    path = Path(data).expanduser()
+    if path.is_dir():
+        if (path / "dataset.json").is_file():
+            return path / "dataset.json"
+        what = "the folder is empty" if not any(path.iterdir()) else "the folder has none"
+        raise InputError(path, f"a dataset.json is needed, but {what}", "Describe the cases in one")
+    if path.is_file():
+        return path
+    if path.suffix == ".json" or len(path.parts) != 1:
+        raise InputError(path, "no such file or folder", "Check the path")
+    named = _manifest_folder() / f"{path}.json"
+    if named.is_file():
+        return named
+    names = manifest_names()
+    close = difflib.get_close_matches(str(path), names, n=1, cutoff=0.0)
+    hint = f"Did you mean {close[0]}? Known: {', '.join(names)}" if close else "Give a path"
+    raise InputError(path, "neither a path nor the name of a data set", hint)
+
+
+def _find_data(name: str, folder: str, reference: str) -> Path:
+    if os.environ.get("MEDSEGDIFF_DATA"):
+        places = [Path(os.environ["MEDSEGDIFF_DATA"]).expanduser()]
+    else:
+        places = [Path.cwd(), Path.cwd().parent / "shared" / "data"]
+    for place in places:
+        if (place / folder).is_dir():
+            return place / folder
+    looked = " or ".join(str(place / folder) for place in places)
+    raise InputError(
+        name,
+        f"a known data set, but its files are not at {looked}",
+        f"Get it ({reference}) and let MEDSEGDIFF_DATA name the folder that holds '{folder}'",
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(file, f"not readable as JSON ({error})", "Give a dataset.json") from None
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", "Check the file") from None
+    if not isinstance(described, dict):
+        raise InputError(file, "must hold a JSON object", "Give a dataset.json") from None
+    return described
+
+
+def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
+    entries = described.get("training")
+    if not isinstance(entries, list) or not entries:
+        rule = "'training' must list at least one case"
+        raise InputError(file, rule, 'List {"image": path, "label": path} for each')
+    cases = tuple(_parse_case(entry, index, root, file) for index, entry in enumerate(entries))
+    repeated = repeats(case.id for case in cases)
+    if repeated:
+        rule = f"cases must have different names, but several are {shorten(repeated)}"
+        raise InputError(file, rule, "Rename the files or remove the repeated entries")
+    return Manifest(
+        name=str(described.get("name", root.name)),
+        root=root,
+        labels=_parse_labels(described.get("labels"), file),
+        channels=_parse_channels(described, cases, file),
+        spatial_dims=_parse_dims(described, file),
+        raters=_parse_raters(described, cases, file),
+        licence=str(described.get("licence", described.get("license", ""))),
+        reference=str(described.get("reference", "")),
+        description=str(described.get("description", "")),
+        cases=cases,
+        folds=_parse_folds(described.get("folds"), cases, file),
+    )
+
+
+def _parse_case(entry: Any, index: int, root: Path, file: Path) -> Case:
+    subject = f"{file}, training[{index}]"
+    if not isinstance(entry, dict) or "image" not in entry:
+        raise InputError(subject, "must have an 'image'", 'Write {"image": path, "label": path}')
+    images = _parse_paths(entry["image"], root, f"{subject}, image")
+    if not images:
+        raise InputError(subject, "'image' is empty", "Give the path of the image")
+    label = entry.get("label")
+    labels = _parse_paths(label, root, f"{subject}, label") if label else ()
+    name = case_id(images)
+    return Case(name, images, labels, str(entry.get("patient", name)))
+
+
+def _parse_paths(value: Any, root: Path, subject: str) -> tuple[Path, ...]:
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not all(isinstance(p, str) and p for p in paths):
+        raise InputError(subject, f"must be a path or a list of paths, not {value!r}", "Correct it")
+    return tuple(root / path for path in paths)
+
+
+def _parse_labels(value: Any, file: Path) -> dict[int, str]:
+    """Accept both ``{"0": "background"}`` (Decathlon) and ``{"background": 0}`` (nnU-Net v2)."""
+    remedy = 'Write {"0": "background", "1": "name", ...}'
+    if not isinstance(value, dict) or not value:
+        raise InputError(file, "'labels' must name the label values", remedy)
+    try:
+        labels = {int(key): str(name) for key, name in value.items()}
+    except ValueError:
+        if not all(type(number) is int for number in value.values()):
+            raise InputError(file, "'labels' must be whole numbers", remedy) from None
+        labels = {number: name for name, number in value.items()}
+    if len(labels) < len(value):
+        raise InputError(file, "a value in 'labels' occurs twice", remedy)
+    labels.setdefault(0, "background")
+    if sorted(labels) != list(range(len(labels))) or len(labels) < 2:
+        rule = f"'labels' must be 0, 1, 2, ... without a gap, not {sorted(labels)}"
+        raise InputError(file, rule, "Renumber the label files")
+    repeated = repeats(class_slug(name) for name in labels.values())
+    if repeated:
+        rule = f"names of labels must differ in letters and digits: {shorten(repeated)}"
+        raise InputError(file, rule, "Rename one of them")
+    return dict(sorted(labels.items()))
+
+
+def _parse_channels(
+    described: dict[str, Any], cases: tuple[Case, ...], file: Path
+) -> tuple[str, ...]:
+    value = described.get("channel_names", described.get("modality"))
+    if value is None:
+        return tuple(f"channel {i}" for i in range(len(cases[0].images)))
+    if isinstance(value, dict) and value:
+        try:
+            return tuple(str(value[key]) for key in sorted(value, key=int))
+        except ValueError:
+            pass
+    raise InputError(file, "'modality' must name the channels", 'Write {"0": "MRI"}')
+
+
+def _parse_dims(described: dict[str, Any], file: Path) -> int:
+    size = str(described.get("tensorImageSize", "3D")).upper()
+    if size not in _SPATIAL_DIMS:
+        rule = f"'tensorImageSize' must be 2D or 3D, not {size}"
+        raise InputError(file, rule, "Correct it")
+    return _SPATIAL_DIMS[size]
+
+
+def _parse_raters(described: dict[str, Any], cases: tuple[Case, ...], file: Path) -> int:
+    listed = max(1, *(len(case.labels) for case in cases))
+    raters = described.get("raters", listed)
+    if type(raters) is not int or raters < listed:
+        rule = f"'raters' must be a whole number of {listed} or more, not {raters!r}"
+        raise InputError(file, rule, "Correct it")
+    return raters
+
+
+def _parse_folds(value: Any, cases: tuple[Case, ...], file: Path) -> tuple[tuple[str, ...], ...]:
+    if value is None:
+        return default_folds(case.patient for case in cases)
+    if (
+        not isinstance(value, list)
+        or not all(isinstance(fold, list) for fold in value)
+        or not value
+    ):
+        raise InputError(file, "'folds' must be a list of lists of patients", "Correct it")
+    return tuple(tuple(str(patient) for patient in fold) for fold in value)

@@ -1,0 +1,273 @@
+"""From files to tensors in the network's space, and back to the input's own grid.
+
+Only the first and the last link are here. What lies between (orientation, spacing, normalisation,
+padding) is a chain of MONAI's own dictionary transforms, written in a bundle's configuration::
+
+    chain = Compose([LoadCased(), Orientationd("image", "RAS"), Spacingd("image", (1, 1, 1))])
+    item = load(chain, {"case": "a", "image": ["a.nii.gz"]})
+    maps = network(item["image"][None])[0]
+    on_input_grid = restore(maps, item["image"], chain)
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Transform, allow_missing_keys_mode
+from monai.transforms.utils import convert_applied_interp_mode
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
+from medsegdiff.types import Geometry, InputError
+
+GRID_TOLERANCE = 0.1
+"""Greatest distance between image and label, or between channels, in voxels."""
+
+
+class LoadCased(Transform):
+    """Load the files of a case (an item of :func:`medsegdiff.data.manifest.datalist`).
+
+    Sets ``image``: float32 MetaTensor (C, *spatial) with its affine, voxel index -> RAS+ mm;
+    ``geometry``: the input's :class:`~medsegdiff.types.Geometry` (not collatable: leave it out of
+    batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of class
+    numbers, one channel per rater, on the image's grid. Other keys stay as they are.
+
+    Spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1) becomes
+    (C, X, Y), and a volume stays a volume, to be cut into slices later; the affine of a plane is
+    of its own two axes, signed and permuted as they run in RAS space.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: number of input channels: files of the case, or last axis of a single file.
+        labels: allowed label values (a mapping value -> name will do); None allows 0 to 255.
+        raters: number of raters that a label file may hold in an additional last axis.
+        image_key: where the paths of the image are, and where it is put.
+        label_key: the same for the label.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 3,
+        channels: int = 1,
+        labels: Collection[int | str] | None = None,
+        raters: int = 1,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        self.spatial_dims, self.channels, self.raters = spatial_dims, channels, raters
+        self.labels = None if labels is None else frozenset(int(value) for value in labels)
+        self.image_key, self.label_key = image_key, label_key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Load one case.
+
+        Raises:
+            InputError: a file is missing, unreadable, empty, not finite, or does not fit the
+                others in number, shape, affine or values.
+        """
+        item = dict(data)
+        sources = _listed(item[self.image_key])
+        image, geometry = read_channels(sources, self.spatial_dims, self.channels)
+        item[self.image_key] = _tensor(image, geometry, self.spatial_dims, sources[0])
+        item["geometry"] = geometry
+        if item.get(self.label_key):
+            files = _listed(item[self.label_key])
+            label = read_labels(files, geometry, self.labels, self.raters)
+            item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
+        return item
+
+
+def load(chain: Callable[[Any], Any], item: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a chain over one item; what is wrong with the input comes out as it is.
+
+    MONAI wraps whatever a transform raises into a RuntimeError.
+
+    Raises:
+        InputError: from a transform of the chain.
+    """
+    try:
+        result: dict[str, Any] = chain(item)
+        return result
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__
+        raise
+
+
+def restore(
+    maps: Tensor,
+    image: MetaTensor,
+    chain: Compose,
+    *,
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    key: str = "image",
+) -> NDArray[np.float32]:
+    """Undo the chain's spatial transforms, so that maps land on the input's own grid.
+
+    Args:
+        maps: (C, *spatial) in the space of ``image``, any number of channels.
+        image: (C', *spatial), as it came out of the chain.
+        chain: the chain that made ``image``.
+        mode: interpolation where voxels are resampled: ``bilinear`` for probabilities,
+            ``nearest`` for class numbers.
+        key: the image's key in the chain.
+
+    Returns:
+        (C, *shape), float32, with exactly the shape of the input's geometry; zero where the
+        chain cropped the image.
+
+    Raises:
+        ValueError: maps and image differ in shape, or the chain cannot be inverted.
+    """
+    if maps.shape[1:] != image.shape[1:]:
+        raise ValueError(f"maps {tuple(maps.shape)} are not on the grid of {tuple(image.shape)}")
+    operations = convert_applied_interp_mode(deepcopy(image.applied_operations), mode=mode)
+    placed = MetaTensor(
+        torch.as_tensor(maps.detach(), dtype=torch.float32).cpu(),
+        meta=deepcopy(image.meta),
+        applied_operations=operations,
+    )
+    with allow_missing_keys_mode(chain), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "axcodes")  # MONAI counts three axes in any affine
+        inverted = chain.inverse({key: placed})[key]
+    shape = tuple(int(size) for size in image.meta["spatial_shape"])
+    if math.prod(inverted.shape[1:]) != math.prod(shape):
+        found = tuple(inverted.shape[1:])
+        raise ValueError(f"inverting the chain gives shape {found}, not {shape} of the input")
+    return np.asarray(inverted.as_tensor(), dtype=np.float32).reshape(len(maps), *shape)
+
+
+def read_channels(
+    sources: Sequence[Source], spatial_dims: int, channels: int
+) -> tuple[NDArray[np.float32], Geometry]:
+    """Read an image (C, *shape) with one file per channel, or all channels in one file.
+
+    Raises:
+        InputError: see :class:`LoadCased`.
+    """
+    loaded = [_read_channel(source, spatial_dims, channels) for source in sources]
+    array, geometry = loaded[0]
+    for source, (other, place) in zip(sources[1:], loaded[1:], strict=True):
+        if place.shape != geometry.shape or other.shape[1:] != array.shape[1:]:
+            rule = f"has shape {place.shape}, but the first channel has {geometry.shape}"
+            raise InputError(source, rule, "Resample the channels to one grid")
+        _check_grid(source, geometry, place, "the first channel", "Register the channels")
+    image = np.concatenate([values for values, _ in loaded]) if len(loaded) > 1 else array
+    if len(image) != channels:
+        subject = ", ".join(str(source) for source in sources)
+        rule = f"has {len(image)} channels, but {channels} are needed"
+        raise InputError(subject, rule, "Give one file per channel, in the model's order")
+    return image, geometry
+
+
+def read_labels(
+    sources: Sequence[Source], image: Geometry, allowed: Collection[int] | None, raters: int = 1
+) -> NDArray[np.uint8]:
+    """Class numbers (M, *shape) of all raters, on the image's grid.
+
+    Raises:
+        InputError: see :class:`LoadCased`.
+    """
+    readings = [_read_label(source, image, allowed, raters) for source in sources]
+    return np.concatenate(readings) if len(readings) > 1 else readings[0]
+
+
+def _read_channel(
+    source: Source, spatial_dims: int, channels: int
+) -> tuple[NDArray[np.float32], Geometry]:
+    """Read (channels in this file, *shape)."""
+    values, geometry = read_image(source)
+    if spatial_dims == 3 and len(geometry.shape) == 2:
+        rule = f"is a plane {geometry.shape}, but a volume is needed"
+        raise InputError(source, rule, "Give a volume, or use a two-dimensional bundle")
+    if values.ndim == len(geometry.shape):
+        values = values[None]
+    elif channels > 1 or len(geometry.shape) == 2:
+        values = np.moveaxis(values, -1, 0)
+    else:
+        rule = f"has {values.ndim} axes {values.shape}, but {len(geometry.shape)} are expected"
+        remedy = f"The last axis (size {values.shape[-1]}) may be time: give one volume of it"
+        raise InputError(source, rule, remedy)
+    image = np.ascontiguousarray(values, dtype=np.float32)
+    bad = image.size - int(np.isfinite(image).sum())
+    if bad:
+        rule = f"{bad} of {image.size} values are NaN or infinite"
+        raise InputError(source, rule, "Replace them, for instance by the background's value")
+    return image, geometry
+
+
+def _read_label(
+    source: Source, image: Geometry, allowed: Collection[int] | None, raters: int
+) -> NDArray[np.uint8]:
+    values, geometry = read_image(source)
+    grid = _three_axes(image.shape)
+    if _three_axes(values.shape) == grid:
+        values = values.reshape(1, *image.shape)
+    elif raters > 1 and values.shape[-1] == raters and _three_axes(values.shape[:-1]) == grid:
+        values = np.moveaxis(values, -1, 0).reshape(raters, *image.shape)
+    else:
+        rule = f"label has shape {values.shape}, but its image has {image.shape}"
+        hint = "" if raters > 1 else ", or set 'raters' if the last axis holds several readings"
+        raise InputError(source, rule, f"Resample the label to the image{hint}")
+    _check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
+    _check_values(values, allowed, source)
+    return values.astype(np.uint8)
+
+
+def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source: Source) -> None:
+    found = np.unique(values)
+    whole = np.isfinite(found) & (found == np.rint(found))
+    if not whole.all():
+        rule = f"label values must be whole numbers, not {found[~whole][:3].tolist()}"
+        raise InputError(source, rule, "Resample labels with nearest neighbours")
+    known = range(256) if allowed is None else sorted(allowed)
+    unknown = [int(value) for value in found if value not in known]
+    if unknown:
+        more = " ..." if len(unknown) > 5 else ""
+        rule = f"unknown label values {unknown[:5]}{more}, known are {list(known)[:10]}"
+        raise InputError(source, rule, "Name them in 'labels' or renumber the label")
+
+
+def _check_grid(
+    source: Source, reference: Geometry, other: Geometry, name: str, remedy: str
+) -> None:
+    apart = grid_distance(reference, other)
+    if apart > GRID_TOLERANCE:
+        rule = f"lies up to {apart:.3g} voxels from {name} (their affines differ)"
+        raise InputError(source, rule, remedy)
+
+
+def _three_axes(shape: Sequence[int]) -> tuple[int, ...]:
+    return (*shape, 1, 1)[: max(3, len(shape))]
+
+
+def _tensor(
+    array: NDArray[Any], geometry: Geometry, spatial_dims: int, source: Source
+) -> MetaTensor:
+    affine = geometry.affine
+    if spatial_dims == 2 and geometry.shape[2:] in ((), (1,)):
+        array = array.reshape(array.shape[:3])
+        affine = plane_affine(geometry)
+    meta = {
+        "filename_or_obj": str(getattr(source, "uid", source)),
+        "original_affine": torch.as_tensor(affine),
+        "original_channel_dim": 0,
+        "spatial_shape": geometry.shape,
+        "space": "RAS",
+    }
+    return MetaTensor(torch.from_numpy(array), affine=torch.as_tensor(affine), meta=meta)
+
+
+def _listed(value: Any) -> list[Source]:
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,125 @@
+"""Does a probability of 80 % come true in 80 % of the voxels?
+
+Each foreground class is judged by itself: its mean probability against "the voxel is of this
+class". Bins have equal width; their counts are sums, so those of several cases may be added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+BINS = 15
+ROI_VOXELS = 5
+NLL_CLAMP = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Sums over the voxels that fell into each of B bins of equal width over [0, 1].
+
+    Attributes:
+        count: (B,) voxels.
+        probability: (B,) sum of their probabilities.
+        positive: (B,) how many of them were of the class.
+    """
+
+    count: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    positive: NDArray[np.int64]
+
+    def __add__(self, other: Reliability) -> Reliability:
+        """The bins of both sets of voxels together."""
+        return Reliability(
+            self.count + other.count,
+            self.probability + other.probability,
+            self.positive + other.positive,
+        )
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """(B,) mean probability in each bin, NaN in an empty one."""
+        return _divide(self.probability, self.count)
+
+    @property
+    def frequency(self) -> NDArray[np.float64]:
+        """(B,) share of voxels of the class in each bin, NaN in an empty one."""
+        return _divide(self.positive, self.count)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error in [0, 1]: mean gap, weighted by count; NaN if no voxel."""
+        total = int(self.count.sum())
+        gap = np.abs(self.probability - self.positive).sum()
+        return float(gap / total) if total else float("nan")
+
+
+def reliability(
+    probability: NDArray[Any],
+    reference: NDArray[Any],
+    region: NDArray[np.bool_] | None = None,
+    bins: int = BINS,
+) -> Reliability:
+    """Count voxels by their probability.
+
+    Args:
+        probability: of the class, in [0, 1], any shape.
+        reference: non-zero where the voxel is of the class, same shape.
+        region: voxels to count, same shape; all of them if None.
+        bins: how many; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
+
+    >>> round(reliability(np.array([0.1, 0.9]), np.array([0, 1]), bins=2).ece, 6)
+    0.1
+    """
+    inside = np.ones(probability.shape, bool) if region is None else region
+    p = probability[inside].astype(np.float64)
+    y = np.asarray(reference, dtype=bool)[inside]
+    index = np.minimum((p * bins).astype(np.int64), bins - 1)
+    return Reliability(
+        np.bincount(index, minlength=bins).astype(np.int64),
+        np.bincount(index, weights=p, minlength=bins).astype(np.float64),
+        np.bincount(index[y], minlength=bins).astype(np.int64),
+    )
+
+
+def region_of_interest(reference: NDArray[Any], voxels: int = ROI_VOXELS) -> NDArray[np.bool_]:
+    """The reference, dilated by face neighbours as many times as told. Empty stays empty.
+
+    Args:
+        reference: (X, Y[, Z]), non-zero inside; the union of the masks where raters are several.
+        voxels: how often to dilate.
+    """
+    mask = np.asarray(reference, dtype=bool)
+    return np.asarray(ndimage.binary_dilation(mask, iterations=voxels)) if voxels else mask
+
+
+def brier(probability: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Mean squared difference of probability and reference, in [0, 1].
+
+    Args:
+        probability: of the class, in [0, 1], any shape.
+        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
+    """
+    difference = probability.astype(np.float64) - reference
+    return float(np.mean(difference * difference))
+
+
+def nll(probability: NDArray[Any], reference: NDArray[Any]) -> float:
+    """Mean negative log-likelihood of "is of the class", in nats.
+
+    Args:
+        probability: of the class, in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
+        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
+    """
+    p = np.clip(probability.astype(np.float64), NLL_CLAMP, 1.0 - NLL_CLAMP)
+    return float(-np.mean(reference * np.log(p) + (1.0 - reference) * np.log1p(-p)))
+
+
+def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
+    result = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result

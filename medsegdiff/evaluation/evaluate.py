@@ -1,0 +1,154 @@
+"""Compare the segmented cases of a folder with the references of a data set."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.data.manifest import Case, Manifest, load_manifest
+from medsegdiff.evaluation.calibration import BINS, ROI_VOXELS
+from medsegdiff.evaluation.case import CaseResult, evaluate_case
+from medsegdiff.evaluation.files import foreground
+from medsegdiff.evaluation.report import write_html
+from medsegdiff.evaluation.summary import count_undefined, summarise
+from medsegdiff.files import write_json, write_text
+from medsegdiff.types import InputError
+
+Progress = Callable[[Sequence[Case]], Iterable[Case]]
+"""Gives the cases one by one and shows, if it likes, how many are done."""
+
+TOLERANCE_MM = 1.0
+SETTINGS = ("bundle", "members", "steps", "sampler", "seed")
+
+
+def evaluate(
+    data: str | Path,
+    predictions: Path,
+    output: Path,
+    *,
+    tolerance_mm: float = TOLERANCE_MM,
+    progress: Progress = iter,
+) -> dict[str, str]:
+    """Write ``report.json``, ``cases.csv`` and ``report.html``.
+
+    A case without prediction is left out and counted, as is a prediction without reference.
+
+    Args:
+        data: description of the data set: a ``dataset.json``, its folder, or a known name.
+        predictions: folder with one folder a case, as segmenting leaves it.
+        output: folder of the report; it is made if it does not exist.
+        tolerance_mm: distance that the surface Dice counts as agreement.
+        progress: wraps the sequence of cases.
+
+    Returns:
+        Case -> why it could not be evaluated; the others are in the report. It is in
+        ``failures.json`` as well, which exists only if a case failed. If all have failed there
+        is no report, not even an earlier one.
+
+    Raises:
+        InputError: the data set cannot be read, or no prediction has a reference in it.
+    """
+    manifest = load_manifest(data)
+    cases, left_out = _matching(manifest, predictions)
+    results: list[CaseResult] = []
+    failures: dict[str, str] = {}
+    for case in progress(cases):
+        try:
+            folder = predictions / case.id
+            results.append(evaluate_case(case, folder, manifest, tolerance_mm=tolerance_mm))
+        except InputError as error:
+            failures[case.id] = str(error)
+    for name in ("failures.json", "report.json", "cases.csv", "report.html"):
+        (output / name).unlink(missing_ok=True)
+    if failures:
+        write_json(output / "failures.json", failures)
+    if results:
+        report = build_report(manifest, results, tolerance_mm) | left_out | {"failures": failures}
+        write_json(output / "report.json", _null_for_nan(report))
+        write_text(output / "cases.csv", _csv(results))
+        write_html(output / "report.html", report, manifest, cases, predictions)
+    return failures
+
+
+def build_report(
+    manifest: Manifest, results: Sequence[CaseResult], tolerance_mm: float
+) -> dict[str, Any]:
+    """``settings``, ``cases``, ``summary`` and ``undefined`` as nested dictionaries; NaN stays."""
+    classes = foreground(manifest)
+    slugs = list(classes.values())
+    runs = [result.run for result in results]
+    settings = {name: _common([run.get(name) for run in runs]) for name in SETTINGS}
+    settings |= {
+        "data": manifest.name,
+        "labels": {slug: manifest.labels[value] for value, slug in classes.items()},
+        "raters": manifest.raters,
+        "tolerance_mm": tolerance_mm,
+        "bins": BINS,
+        "roi_voxels": ROI_VOXELS,
+    }
+    return {
+        "settings": settings,
+        "cases": [_case_record(result) for result in results],
+        "summary": summarise(results, slugs),
+        "undefined": count_undefined(results, slugs),
+    }
+
+
+def _matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[str, Any]]:
+    """The cases that have both, and how many have only one."""
+    if not predictions.is_dir():
+        raise InputError(predictions, "no such folder", "Give the folder that segmenting wrote")
+    folders = {path.name for path in predictions.iterdir() if path.is_dir()}
+    folders = {name for name in folders if not name.startswith(".")}
+    labelled = [case for case in manifest.cases if case.labels]
+    cases = [case for case in labelled if case.id in folders]
+    if not cases:
+        rule = f"holds no folder named like one of the {len(labelled)} labelled cases of the data"
+        known = ", ".join(case.id for case in labelled[:3])
+        raise InputError(predictions, rule, f"Segment some of them first: {known} ...")
+    left_out = {
+        "without_prediction": len(labelled) - len(cases),
+        "without_reference": len(folders) - len(cases),
+    }
+    return cases, left_out
+
+
+def _common(values: Sequence[Any]) -> Any:
+    """The value that all cases share, or the list of those that occur."""
+    different = [value for i, value in enumerate(values) if value not in values[:i]]
+    return different[0] if len(different) == 1 else different
+
+
+def _case_record(result: CaseResult) -> dict[str, Any]:
+    record: dict[str, Any] = {"case": result.case, "patient": result.patient, **result.values}
+    record["uncertainty"] = result.uncertainty
+    if result.members_dice:
+        record["members"] = {"dice": result.members_dice}
+    if result.anchor_dice:
+        record["anchor"] = {"dice": result.anchor_dice}
+    return record
+
+
+def _csv(results: Sequence[CaseResult]) -> str:
+    """One row a case; undefined figures are left blank."""
+    table = io.StringIO()
+    names = [(metric, slug) for metric, by in results[0].values.items() for slug in by]
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["case", "patient", *(f"{metric}_{slug}" for metric, slug in names)])
+    for result in results:
+        numbers = [result.values[metric][slug] for metric, slug in names]
+        shown = ["" if math.isnan(number) else repr(number) for number in numbers]
+        writer.writerow([result.case, result.patient, *shown])
+    return table.getvalue()
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_for_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

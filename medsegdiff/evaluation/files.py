@@ -1,0 +1,152 @@
+"""Read the reference of a case, and the files that a segmentation of it left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.data.images import grid_distance, read_geometry, read_image
+from medsegdiff.data.manifest import Case, Manifest, class_slug
+from medsegdiff.data.transforms import GRID_TOLERANCE, read_labels
+from medsegdiff.types import Geometry, InputError
+
+_ROUNDING = 1e-3
+_DO_AGAIN = "Segment the case again"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The files of a segmented case; maps that were not written are absent.
+
+    Attributes:
+        seg: (*shape) label map of the ensemble.
+        mean: class -> (*shape) mean probability in [0, 1].
+        variance: class -> (*shape) variance over the members in [0, 0.25].
+        entropy: (*shape) predictive entropy in nats, or None.
+        members: (N, *shape) label maps, or None.
+        anchor: (*shape) label map of the deterministic pass, or None.
+        run: what ``<case>_run.json`` says.
+    """
+
+    seg: NDArray[np.uint8]
+    mean: dict[str, NDArray[np.float32]]
+    variance: dict[str, NDArray[np.float32]]
+    entropy: NDArray[np.float32] | None
+    members: NDArray[np.uint8] | None
+    anchor: NDArray[np.uint8] | None
+    run: dict[str, Any]
+
+
+def foreground(manifest: Manifest) -> dict[int, str]:
+    """Value of each foreground class -> its name in files and reports."""
+    return {value: class_slug(name) for value, name in manifest.labels.items() if value != 0}
+
+
+def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], Geometry]:
+    """Label maps (M, *shape) of all raters, and the image's geometry.
+
+    A volume of one slice is a plane: surfaces have no third direction there.
+
+    Raises:
+        InputError: unreadable, of another grid than the image, or with unknown values.
+    """
+    geometry = read_geometry(case.images[0])
+    readings = read_labels(case.labels, geometry, manifest.labels, manifest.raters)
+    if geometry.shape[2:] == (1,):
+        geometry = Geometry(
+            geometry.shape[:2], geometry.affine, geometry.sform, geometry.qform, geometry.sources
+        )
+    return readings.reshape(len(readings), *geometry.shape), geometry
+
+
+def read_prediction(
+    folder: Path, case: str, classes: dict[int, str], geometry: Geometry
+) -> Prediction:
+    """Read the files of a segmented case (see :class:`Prediction`).
+
+    Args:
+        folder: that holds ``<case>_seg.nii.gz`` and the others.
+        case: its name.
+        classes: value -> name of the foreground classes.
+        geometry: of the input, which every file must share.
+
+    Raises:
+        InputError: no mask, an unreadable file, another grid, or values out of range.
+    """
+
+    def path(name: str) -> Path:
+        return folder / f"{case}_{name}.nii.gz"
+
+    def labels(name: str) -> NDArray[np.uint8]:
+        return _read_labels(path(name), geometry, classes)
+
+    def maps(kind: str, highest: float) -> dict[str, NDArray[np.float32]]:
+        files = {slug: path(f"{kind}_{slug}") for slug in classes.values()}
+        return {s: _read_map(f, geometry, highest) for s, f in files.items() if f.exists()}
+
+    if not path("seg").exists():
+        raise InputError(path("seg"), "the mask of the case is missing", _DO_AGAIN)
+    entropy = path("entropy")
+    return Prediction(
+        seg=labels("seg")[0],
+        mean=maps("mean", 1.0),
+        variance=maps("variance", 0.25),
+        entropy=_read_map(entropy, geometry, np.inf) if entropy.exists() else None,
+        members=labels("members") if path("members").exists() else None,
+        anchor=labels("anchor")[0] if path("anchor").exists() else None,
+        run=_read_run(folder / f"{case}_run.json"),
+    )
+
+
+def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
+    """(*shape) or (*shape, N) values of a file that has to lie on the case's grid."""
+    values, own = read_image(path)
+    grid, found = (*geometry.shape, 1)[:3], (*values.shape, 1)[:3]
+    if found != grid:
+        rule = f"has shape {values.shape}, but the case has {geometry.shape}"
+        raise InputError(path, rule, _DO_AGAIN)
+    apart = grid_distance(geometry, own)
+    if apart > GRID_TOLERANCE:
+        rule = f"lies up to {apart:.3g} voxels from its image (their affines differ)"
+        raise InputError(path, rule, _DO_AGAIN)
+    return values.reshape(*geometry.shape, *values.shape[3:])
+
+
+def _read_labels(path: Path, geometry: Geometry, classes: dict[int, str]) -> NDArray[np.uint8]:
+    """(N, *shape) label maps; N is 1 where the file holds one."""
+    values = _read_on_grid(path, geometry)
+    unknown = sorted(set(np.unique(values).tolist()) - {0, *classes})
+    if unknown:
+        rule = f"holds values {unknown[:5]} that the data set does not name"
+        raise InputError(path, rule, "Evaluate it with the data set that its bundle is for")
+    stacked = values[..., None] if values.ndim == len(geometry.shape) else values
+    return np.moveaxis(stacked, -1, 0).astype(np.uint8)
+
+
+def _read_map(path: Path, geometry: Geometry, highest: float) -> NDArray[np.float32]:
+    values = _read_on_grid(path, geometry).astype(np.float32)
+    if values.shape != geometry.shape:
+        rule = f"has shape {values.shape}, but the case has {geometry.shape}"
+        raise InputError(path, rule, _DO_AGAIN)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -_ROUNDING and high <= highest + _ROUNDING):
+        rule = f"must lie in [0, {highest:g}], but holds {low:g} to {high:g}"
+        raise InputError(path, rule, _DO_AGAIN)
+    return np.clip(values, 0.0, highest)
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(path, f"cannot be read as JSON ({error})", _DO_AGAIN) from None
+    if not isinstance(run, dict):
+        raise InputError(path, "must hold a JSON object", _DO_AGAIN)
+    return run

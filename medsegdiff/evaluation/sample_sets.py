@@ -1,0 +1,127 @@
+"""A set of sampled masks against a set of raters' masks of the same image.
+
+Distances are d = 1 - IoU; both empty d = 0, one empty d = 1. Matrices of IoU are computed once
+(:func:`pairwise_iou`), and every measure is a short function of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Matrix = NDArray[np.float64]
+
+
+def pairwise_iou(first: NDArray[Any], second: NDArray[Any]) -> Matrix:
+    """IoU of each mask of one set with each of another.
+
+    Args:
+        first: (A, ...) masks of one class, non-zero inside.
+        second: (B, ...) masks on the same grid.
+
+    Returns:
+        (A, B), in [0, 1]; 1 where both masks are empty.
+    """
+    intersection, sizes = _intersections(first, second)
+    union = sizes - intersection
+    return np.divide(intersection, union, out=np.ones_like(union), where=union > 0)
+
+
+def pairwise_dice(first: NDArray[Any], second: NDArray[Any]) -> Matrix:
+    """Dice of each mask of one set with each of another: see :func:`pairwise_iou`."""
+    intersection, sizes = _intersections(first, second)
+    return np.divide(2 * intersection, sizes, out=np.ones_like(sizes), where=sizes > 0)
+
+
+def ged2(iou_sr: Matrix, iou_ss: Matrix, iou_rr: Matrix) -> float:
+    """Squared generalised energy distance, 2 E[d(S,R)] - E[d(S,S')] - E[d(R,R')].
+
+    As a V-statistic: pairs of a mask with itself are included (Kohl et al., 2018). It depends on
+    the number of samples.
+
+    Args:
+        iou_sr: (N, M) samples with raters.
+        iou_ss: (N, N) samples with each other.
+        iou_rr: (M, M) raters with each other.
+    """
+    return 2 * diversity(iou_sr) - diversity(iou_ss) - diversity(iou_rr)
+
+
+def hm_iou(iou_sr: Matrix) -> float:
+    """Mean IoU under the best matching of samples to raters, in [0, 1].
+
+    Both sets are repeated to their least common multiple (Kohl et al., 2019).
+
+    Args:
+        iou_sr: (N, M) samples with raters.
+    """
+    n, m = iou_sr.shape
+    size = math.lcm(n, m)
+    full = np.tile(iou_sr, (size // n, size // m))
+    rows, columns = linear_sum_assignment(1.0 - full)
+    return float(full[rows, columns].mean())
+
+
+def d_max(dice_sr: Matrix) -> float:
+    """Mean over raters of the best Dice among the samples (Rahman et al., 2023), in [0, 1].
+
+    Args:
+        dice_sr: (N, M) samples with raters.
+    """
+    return float(dice_sr.max(axis=0).mean())
+
+
+def diversity(iou: Matrix) -> float:
+    """Mean distance 1 - IoU of all pairs, those of a mask with itself included, in [0, 1].
+
+    Args:
+        iou: (N, N) samples with each other, or (N, M).
+    """
+    return float((1.0 - iou).mean())
+
+
+def sample_set_metrics(
+    samples: NDArray[Any], raters: NDArray[Any], classes: Sequence[int]
+) -> dict[str, list[float]]:
+    """GED^2, HM-IoU, D_max and both diversities, for the class average and for each class.
+
+    Args:
+        samples: (N, ...) label maps.
+        raters: (M, ...) label maps on the same grid.
+        classes: the values of the K foreground classes.
+
+    Returns:
+        For each of ``ged2, hm_iou, d_max, diversity, rater_diversity`` 1 + K values: first the
+        one whose IoU or Dice is averaged over the classes, then those of the classes.
+    """
+    pairs = [(samples == c, raters == c) for c in classes]
+    sr = _with_average([pairwise_iou(s, r) for s, r in pairs])
+    ss = _with_average([pairwise_iou(s, s) for s, _ in pairs])
+    rr = _with_average([pairwise_iou(r, r) for _, r in pairs])
+    best = _with_average([pairwise_dice(s, r) for s, r in pairs])
+    return {
+        "ged2": [ged2(*matrices) for matrices in zip(sr, ss, rr, strict=True)],
+        "hm_iou": [hm_iou(matrix) for matrix in sr],
+        "d_max": [d_max(matrix) for matrix in best],
+        "diversity": [diversity(matrix) for matrix in ss],
+        "rater_diversity": [diversity(matrix) for matrix in rr],
+    }
+
+
+def _with_average(by_class: list[Matrix]) -> list[Matrix]:
+    return [np.mean(by_class, axis=0), *by_class]
+
+
+def _intersections(first: NDArray[Any], second: NDArray[Any]) -> tuple[Matrix, Matrix]:
+    """(A, B) sizes of the intersections, and sums of both masks' sizes."""
+    a = np.asarray(first, dtype=bool).reshape(len(first), -1)
+    b = np.asarray(second, dtype=bool).reshape(len(second), -1)
+    # Few voxels are in any mask: the product of the matrices need not see the others.
+    inside = a.any(axis=0) | b.any(axis=0)
+    x, y = a[:, inside].astype(np.float64), b[:, inside].astype(np.float64)
+    return x @ y.T, x.sum(axis=1)[:, None] + y.sum(axis=1)[None, :]

@@ -1,0 +1,174 @@
+"""The figures of a whole data set, from those of its cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.evaluation.calibration import Reliability
+from medsegdiff.evaluation.case import SAMPLE_SETS, ByClass, CaseResult, mean_defined
+from medsegdiff.evaluation.metrics import OVERLAP
+from medsegdiff.evaluation.uncertainty import aurc
+
+RESAMPLES = 2000
+SEED = 0
+
+
+def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str, Any]:
+    """Means over cases, and what can only be said of many of them.
+
+    Args:
+        results: one a case, at least one.
+        classes: names of the foreground classes.
+
+    Returns:
+        For each metric, class -> mean over the cases where it is defined, and ``mean`` over the
+        classes (of measures of sample sets: over the cases' own means). ``aurc`` likewise.
+        Besides:
+
+        - ``n_cases``, ``n_patients``.
+        - ``confidence_95``: metric -> class -> [low, high], see :func:`bootstrap`.
+        - ``non_empty``: the overlap metrics over the cases whose reference has the class.
+        - ``members``, ``anchor``: their own ``dice``, ``n_cases`` where known, and
+          ``ensemble_gain``, the ensemble's mean Dice less theirs over those cases; absent if none.
+        - ``any_class_auroc``: of the variance summed over classes and of the entropy, for voxels
+          with any wrong class.
+        - ``reliability``: class -> ``image`` and ``roi`` -> bins over all cases.
+    """
+    return {
+        **_means(results, classes, list(results[0].values)),
+        "aurc": _aurc(results, classes),
+        "n_cases": len(results),
+        "n_patients": len({result.patient for result in results}),
+        "confidence_95": {name: bootstrap(results, classes, name) for name in results[0].values},
+        "non_empty": _means(results, classes, OVERLAP, lambda r, slug: r.present[slug]),
+        **_compare(results, classes, "members", lambda result: result.members_dice),
+        **_compare(results, classes, "anchor", lambda result: result.anchor_dice),
+        "any_class_auroc": {
+            name: mean_defined([r.maps_auroc.get(name, np.nan) for r in results])
+            for name in ("variance", "entropy")
+        },
+        "reliability": {slug: _reliability(results, slug) for slug in classes},
+    }
+
+
+def count_undefined(
+    results: Sequence[CaseResult], classes: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    """Metric -> class -> number of cases for which it could not be computed."""
+    counts = {
+        name: {slug: sum(bool(np.isnan(r.values[name][slug])) for r in results) for slug in classes}
+        for name in results[0].values
+    }
+    counts["aurc"] = {slug: sum(slug not in r.uncertainty for r in results) for slug in classes}
+    return counts
+
+
+def bootstrap(
+    results: Sequence[CaseResult], classes: Sequence[str], metric: str
+) -> dict[str, list[float]]:
+    """95 % percentile interval of a metric's mean, resampling patients with replacement.
+
+    Cases of one patient are not independent, so a patient enters or leaves with all of them. Two
+    patients at least are needed; otherwise the interval is NaN.
+
+    Returns:
+        Class, or ``mean`` over classes -> [low, high].
+    """
+    _, patient = np.unique([result.patient for result in results], return_inverse=True)
+    n = int(patient.max()) + 1
+    weights = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    own_mean = metric in SAMPLE_SETS
+    names = (*classes, "mean") if own_mean else tuple(classes)
+    means = {
+        name: _resampled_means(_column(results, metric, name), patient, weights) for name in names
+    }
+    if not own_mean:
+        means["mean"] = np.mean(list(means.values()), axis=0)
+    return {name: _percentiles(values, n) for name, values in means.items()}
+
+
+def _resampled_means(
+    values: NDArray[np.float64], patient: NDArray[np.intp], weights: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(R,) mean over the defined cases of each of R draws of patients (R, n)."""
+    defined = ~np.isnan(values)
+    sums = np.bincount(patient[defined], weights=values[defined], minlength=weights.shape[1])
+    counts = np.bincount(patient[defined], minlength=weights.shape[1])
+    total = weights @ counts
+    return np.divide(weights @ sums, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def _percentiles(values: NDArray[np.float64], patients: int) -> list[float]:
+    defined = values[~np.isnan(values)]
+    if patients < 2 or not defined.size:
+        return [float("nan"), float("nan")]
+    return [float(q) for q in np.percentile(defined, (2.5, 97.5))]
+
+
+def _column(results: Sequence[CaseResult], metric: str, name: str) -> NDArray[np.float64]:
+    return np.array([result.values[metric][name] for result in results])
+
+
+def _means(
+    results: Sequence[CaseResult],
+    classes: Sequence[str],
+    names: Sequence[str],
+    use: Callable[[CaseResult, str], bool] = lambda result, slug: True,
+) -> dict[str, ByClass]:
+    summary = {}
+    for metric in names:
+        by_class = {
+            slug: mean_defined([r.values[metric][slug] for r in results if use(r, slug)])
+            for slug in classes
+        }
+        own_mean = mean_defined(_column(results, metric, "mean"))
+        mean = own_mean if metric in SAMPLE_SETS else mean_defined(list(by_class.values()))
+        summary[metric] = {"mean": mean, **by_class}
+    return summary
+
+
+def _aurc(results: Sequence[CaseResult], classes: Sequence[str]) -> ByClass:
+    by_class = {}
+    for slug in classes:
+        known = [result for result in results if slug in result.uncertainty]
+        doubt = np.array([result.uncertainty[slug] for result in known])
+        risk = np.array([1.0 - result.values["dice"][slug] for result in known])
+        by_class[slug] = aurc(doubt, risk)
+    return {"mean": mean_defined(list(by_class.values())), **by_class}
+
+
+def _compare(
+    results: Sequence[CaseResult],
+    classes: Sequence[str],
+    name: str,
+    other: Callable[[CaseResult], ByClass],
+) -> dict[str, Any]:
+    known = [result for result in results if other(result)]
+    if not known:
+        return {}
+    dice = {slug: float(np.mean([other(r)[slug] for r in known])) for slug in ("mean", *classes)}
+    gain = np.mean([r.values["dice"]["mean"] - other(r)["mean"] for r in known])
+    return {name: {"dice": dice, "ensemble_gain": float(gain), "n_cases": len(known)}}
+
+
+def _reliability(results: Sequence[CaseResult], slug: str) -> dict[str, Any] | None:
+    known = [result.reliability[slug] for result in results if slug in result.reliability]
+    if not known:
+        return None
+    pooled = [reduce(add, bins) for bins in zip(*known, strict=True)]
+    return {name: _bins(bins) for name, bins in zip(("image", "roi"), pooled, strict=True)}
+
+
+def _bins(bins: Reliability) -> dict[str, Any]:
+    return {
+        "count": bins.count.tolist(),
+        "confidence": bins.confidence.tolist(),
+        "frequency": bins.frequency.tolist(),
+        "ece": bins.ece,
+    }

@@ -1,0 +1,101 @@
+"""One case: from its files to the ensemble's maps on its own grid."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.transforms import Compose
+from numpy.typing import NDArray
+
+from medsegdiff.data.transforms import load, restore
+from medsegdiff.inference.ensemble import Ensemble, predictive_entropy
+from medsegdiff.inference.inputs import CaseInput
+from medsegdiff.inference.sliding_window import EnsembleInferer
+from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.types import Geometry
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SegmentedCase:
+    """All maps of one case, on the grid of its input.
+
+    Attributes:
+        geometry: of the input.
+        image: (C, *shape) intensities as the network saw them.
+        mask: (*shape) label map of the ensemble: the class of the highest mean probability.
+        mean: (K, *shape) in [0, 1], summing to 1.
+        variance: (K, *shape) in [0, 0.25], over members.
+        entropy: (*shape) of the mean, in nats.
+        anchor: (*shape) label map of the deterministic pass.
+        members: (N, *shape) label map of each member.
+        seconds: spent in ``load``, ``encode`` and ``sample``.
+    """
+
+    geometry: Geometry
+    image: Floats
+    mask: Labels
+    mean: Floats
+    variance: Floats
+    entropy: Floats
+    anchor: Labels
+    members: Labels
+    seconds: dict[str, float]
+
+
+def segment_case(
+    case: CaseInput,
+    network: DiffusionSegmenter,
+    preprocessing: Compose,
+    inferer: EnsembleInferer,
+) -> SegmentedCase:
+    """Load, sample and bring back one case.
+
+    Args:
+        case: its name and files.
+        network: in evaluation mode, on the device that shall do the work.
+        preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
+        inferer: samples the ensemble.
+
+    Raises:
+        InputError: the case's files cannot be used.
+    """
+    started = time.perf_counter()
+    item = load(preprocessing, {"case": case.id, "image": list(case.image)})
+    image = item["image"]
+    loaded = time.perf_counter()
+    ensemble = inferer.ensemble(torch.as_tensor(image.as_tensor()), network, case.id)
+    k, c = len(ensemble.mean), len(image)
+    maps = torch.cat([ensemble.mean, ensemble.variance, ensemble.anchor, image.as_tensor().cpu()])
+    on_grid = restore(maps, image, preprocessing)
+    mean, variance, anchor = (_probabilities(on_grid[i * k : (i + 1) * k], i != 1) for i in range(3))
+    return SegmentedCase(
+        geometry=item["geometry"],
+        image=on_grid[-c:],
+        mask=mean.argmax(axis=0).astype(np.uint8),
+        mean=mean,
+        variance=variance,
+        entropy=predictive_entropy(torch.from_numpy(mean)).numpy(),
+        anchor=anchor.argmax(axis=0).astype(np.uint8),
+        members=_members(ensemble, image, preprocessing),
+        seconds={"load": loaded - started, **ensemble.seconds},
+    )
+
+
+def _probabilities(maps: Floats, sums_to_one: bool) -> Floats:
+    """What a resampling left: clipped, and background where the chain had cropped the image."""
+    if not sums_to_one:
+        return maps.clip(0.0, 0.25)
+    maps = maps.clip(0.0, 1.0)
+    maps[0] += (1.0 - maps.sum(axis=0)).clip(0.0, 1.0)
+    return maps / maps.sum(axis=0)
+
+
+def _members(ensemble: Ensemble, image: torch.Tensor, preprocessing: Compose) -> Labels:
+    restored = restore(ensemble.labels, image, preprocessing, mode="nearest")
+    return np.rint(restored).astype(np.uint8)

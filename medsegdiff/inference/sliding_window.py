@@ -1,0 +1,164 @@
+"""The ensemble of one image, window by window, all members of a window as one batch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import torch
+from monai.data.utils import compute_importance_map
+from monai.inferers import Inferer, sliding_window_inference
+from torch import Tensor
+
+from medsegdiff.diffusion.samplers import make_sampler
+from medsegdiff.inference.ensemble import Ensemble, RunningMoments, stack_slices
+from medsegdiff.inference.noise import StepNoise, member_noise
+from medsegdiff.model import DiffusionSegmenter
+
+
+class EnsembleInferer(Inferer):
+    """Samples ``members`` masks of an image and keeps their statistics.
+
+    An image larger than the window is cut into overlapping windows; each is encoded once, its
+    members are sampled together, and the statistics are blended with Gaussian weights. Overlapping
+    windows share each member's noise, so that a member is one mask and not a patchwork.
+
+    Args:
+        window: largest size seen at once, one value a spatial axis of the network.
+        members: N.
+        steps: denoiser evaluations a member.
+        sampler: name in ``diffusion.samplers``.
+        sampler_options: its further arguments, such as ``{"eta": 1.0}``.
+        overlap: of neighbouring windows, as a fraction in [0, 1).
+        mirror_axes: spatial axes along which anatomy may be mirrored. The members are shared out
+            over all mirror images, each encoded once, and mirrored back.
+        member_batch: members sampled at once; bounds the memory and changes no result.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        window: Sequence[int],
+        members: int = 16,
+        steps: int = 4,
+        sampler: str = "ddim",
+        sampler_options: dict[str, float] | None = None,
+        overlap: float = 0.25,
+        mirror_axes: Sequence[int] = (),
+        member_batch: int = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if members < 1:
+            raise ValueError(f"members must be at least 1. Got {members}.")
+        self.window, self.members, self.steps = tuple(window), members, steps
+        self.sampler_name = sampler
+        self.sampler = make_sampler(sampler, **(sampler_options or {}))
+        self.overlap, self.member_batch, self.seed = overlap, member_batch, seed
+        axes = range(len(mirror_axes) + 1)
+        self.mirrors = [c for n in axes for c in combinations(mirror_axes, n)]
+
+    def __call__(
+        self, inputs: Tensor, network: DiffusionSegmenter, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Mean probability (B, K, *spatial) of a batch of images, as MONAI's engines ask for."""
+        means = [self.ensemble(x, network, f"{i}").mean for i, x in enumerate(inputs)]
+        return torch.stack(means).to(inputs.device)
+
+    @torch.no_grad()
+    def ensemble(self, image: Tensor, network: DiffusionSegmenter, case: str) -> Ensemble:
+        """Statistics of the ensemble of one image.
+
+        Args:
+            image: (C, *spatial). A 2D network takes a volume slice by slice along its last axis.
+            network: in evaluation mode, on the device that shall do the work.
+            case: name of the case; with the seed it fixes the noise.
+
+        Returns:
+            Statistics on the image's grid, on the CPU.
+        """
+        if image.ndim - 1 == len(self.window):
+            return self._windows(image, network, case)
+        slices = [
+            self._windows(image[..., z], network, f"{case}/{z}") for z in range(image.shape[-1])
+        ]
+        return stack_slices(slices)
+
+    def _windows(self, image: Tensor, network: DiffusionSegmenter, case: str) -> Ensemble:
+        size = tuple(image.shape[1:])
+        roi = tuple(min(w, s) for w, s in zip(self.window, size, strict=True))
+        device = next(network.parameters()).device
+        seconds = {"encode": 0.0, "sample": 0.0}
+        labels = torch.zeros(self.members, *size, dtype=torch.uint8)
+        best = torch.zeros(size)  # importance of the window that a voxel's labels came from
+        importance = compute_importance_map(roi, mode="gaussian", dtype=torch.float32)
+
+        def predict(window: Tensor, place: Sequence[Sequence[slice]]) -> dict[str, Tensor]:
+            where = tuple(place[0][2:])
+            statistics, window_labels = self._window(
+                window, network, case, where, seconds
+            )
+            better = importance > best[where]
+            best[where] = torch.where(better, importance, best[where])
+            labels[(slice(None), *where)] = torch.where(
+                better, window_labels, labels[(slice(None), *where)]
+            )
+            return {name: x.unsqueeze(0) for name, x in statistics.items()}
+
+        blended = sliding_window_inference(
+            torch.as_tensor(image).unsqueeze(0),
+            roi,
+            1,
+            predict,
+            overlap=self.overlap,
+            mode="gaussian",
+            sw_device=device,
+            device="cpu",
+            with_coord=True,
+        )
+        maps = {name: torch.as_tensor(x[0]) for name, x in blended.items()}
+        return Ensemble(labels=labels, seconds=seconds, **maps)
+
+    def _window(
+        self,
+        window: Tensor,
+        network: DiffusionSegmenter,
+        case: str,
+        place: tuple[slice, ...],
+        seconds: dict[str, float],
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Mean, variance and anchor (K, *window) of one window, and labels (N, *window).
+
+        The time spent is added to ``seconds``.
+        """
+        moments = RunningMoments()
+        labels = torch.zeros(self.members, *window.shape[2:], dtype=torch.uint8)
+        anchor = None
+        for variant, axes in enumerate(self.mirrors):
+            mine = range(variant, self.members, len(self.mirrors))
+            flipped = [2 + a for a in axes]
+            started = time.perf_counter()
+            condition = network.encode(window.flip(flipped))
+            if anchor is None:
+                anchor = torch.softmax(condition.anchor[0].float(), dim=0)
+            encoded = time.perf_counter()
+            seconds["encode"] += encoded - started
+            num_classes = condition.anchor.shape[1]
+            for start in range(0, len(mine), self.member_batch):
+                batch = mine[start : start + self.member_batch]
+                noise = member_noise(self.seed, case, batch, num_classes, place).to(window.device)
+                probability = network.sample(
+                    condition,
+                    noise,
+                    StepNoise(self.seed, case, batch, place),
+                    sampler=self.sampler,
+                    steps=self.steps,
+                ).flip(flipped)
+                moments.update(probability)
+                labels[list(batch)] = probability.argmax(dim=1).to("cpu", torch.uint8)
+            seconds["sample"] += time.perf_counter() - encoded
+        assert anchor is not None  # there is always the unmirrored image
+        return {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}, labels
+

@@ -1,0 +1,71 @@
+"""image -> condition: the heavy half, which runs once per image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from medsegdiff.networks.layers import ConvBlock, conv, crop_to, pad_to_multiple, upsample_to
+
+
+class Condition(NamedTuple):
+    """All that the denoiser needs to know of an image.
+
+    Attributes:
+        anchor: (B, K, *spatial) logits of a deterministic mask, at the image's own size.
+        features: (B, C_l, *spatial / 2^l) for each level l, finest first; sizes are those of the
+            image padded to a multiple of 2^(levels - 1).
+    """
+
+    anchor: Tensor
+    features: tuple[Tensor, ...]
+
+
+class ImageEncoder(nn.Module):
+    """U-Net whose decoder's feature pyramid conditions the denoiser, and whose head is the anchor.
+
+    The anchor is supervised on its own: a deterministic mask in one pass (it takes the place of
+    MedSegDiff's calibration branch).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        num_classes: K, background included.
+        channels: width of each level, finest first; each level halves the size.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        num_classes: int,
+        channels: Sequence[int] = (16, 32, 64, 128),
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.multiple = 2 ** (len(channels) - 1)
+        inputs = (in_channels, *channels[:-1])
+        self.down = nn.ModuleList(
+            ConvBlock(spatial_dims, i, o, stride=1 if level == 0 else 2)
+            for level, (i, o) in enumerate(zip(inputs, channels, strict=True))
+        )
+        pairs = list(zip(channels[1:], channels[:-1], strict=True))
+        self.lateral = nn.ModuleList(conv(spatial_dims, i, o, kernel=1) for i, o in pairs)
+        self.up = nn.ModuleList(ConvBlock(spatial_dims, o, o) for _, o in pairs)
+        self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
+
+    def forward(self, image: Tensor) -> Condition:
+        """(B, in_channels, *spatial) of any size -> its condition."""
+        x = pad_to_multiple(image, self.multiple)
+        skips = []
+        for down in self.down:
+            x = down(x)
+            skips.append(x)
+        features = [x]
+        for level in reversed(range(len(self.up))):
+            skip = skips[level]
+            x = self.up[level](skip + upsample_to(self.lateral[level](x), skip.shape[2:]))
+            features.insert(0, x)
+        return Condition(crop_to(self.head(x), image.shape[2:]), tuple(features))

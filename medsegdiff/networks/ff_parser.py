@@ -1,0 +1,47 @@
+"""FF-Parser: a learned attention map in Fourier space (MedSegDiff, sec. 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FFParser(nn.Module):
+    """Weights every frequency of a feature map: F^-1(A * F(m)) (MedSegDiff, eq. 5 and 6).
+
+    The complex map A is learned on a small grid, laid out from low to high frequency on both
+    sides of zero, and interpolated to the spectrum of whatever size comes in.
+
+    Args:
+        spatial_dims: 2 or 3.
+        channels: C of the feature map.
+        grid: frequencies that A is learned at, along each axis.
+        init_std: standard deviation of A's initial values; small, so that the path starts quiet.
+    """
+
+    def __init__(
+        self, spatial_dims: int, channels: int, grid: int = 9, init_std: float = 0.02
+    ) -> None:
+        super().__init__()
+        half = grid // 2 + 1  # the last axis of a real signal's spectrum has one side only
+        shape = (2, channels, *[grid] * (spatial_dims - 1), half)
+        self.attention = nn.Parameter(torch.randn(shape) * init_std)
+
+    def spectrum_weights(self, size: Sequence[int]) -> Tensor:
+        """A for ``torch.fft.rfftn``'s layout of real maps of ``size``: complex (C, ...)."""
+        target = (*size[:-1], size[-1] // 2 + 1)
+        mode = "bilinear" if len(target) == 2 else "trilinear"
+        parts = F.interpolate(self.attention.float(), size=target, mode=mode, align_corners=True)
+        axes = tuple(range(2, parts.ndim - 1))
+        parts = torch.fft.ifftshift(parts, dim=axes) if axes else parts
+        return torch.complex(parts[0], parts[1])
+
+    def forward(self, m: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial); computed in float32."""
+        axes = tuple(range(2, m.ndim))
+        spectrum = torch.fft.rfftn(m.float(), dim=axes, norm="ortho")
+        spectrum = spectrum * self.spectrum_weights(m.shape[2:])
+        return torch.fft.irfftn(spectrum, s=m.shape[2:], dim=axes, norm="ortho").to(m.dtype)

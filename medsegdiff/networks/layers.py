@@ -1,0 +1,82 @@
+"""Building blocks shared by the encoder and the denoiser, in two and three dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from monai.networks.layers.factories import Conv
+from torch import Tensor, nn
+
+
+def conv(dims: int, i: int, o: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> nn.Module:
+    """Convolution of ``dims`` spatial axes that keeps the size at stride 1."""
+    layer = Conv[Conv.CONV, dims]
+    return layer(i, o, kernel, stride=stride, padding=(kernel - 1) // 2, bias=bias)
+
+
+def group_norm(channels: int, group_size: int = 8) -> nn.GroupNorm:
+    """Group normalisation in groups of about ``group_size`` channels."""
+    groups = max(channels // group_size, 1)
+    while channels % groups:
+        groups -= 1
+    return nn.GroupNorm(groups, channels)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, instance-wise normalisation, leaky ReLU, ``depth`` times."""
+
+    def __init__(self, dims: int, i: int, o: int, *, stride: int = 1, depth: int = 2) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for k in range(depth):
+            layers += [
+                conv(dims, i if k == 0 else o, o, stride=stride if k == 0 else 1, bias=False),
+                group_norm(o),
+                nn.LeakyReLU(0.01, inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, i, *spatial) -> (B, o, *spatial / stride)."""
+        return self.layers(x)
+
+
+class FiLMBlock(nn.Module):
+    """Residual convolution whose normalised features the time scales and shifts (FiLM).
+
+    ``x + conv(silu(norm(x) * (1 + scale(t)) + shift(t)))``; the modulation starts at identity.
+    """
+
+    def __init__(self, dims: int, channels: int, time_channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+        self.film = nn.Linear(time_channels, 2 * channels)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+        self.conv = conv(dims, channels, channels)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """(B, C, *spatial) and the time embedding (B, time_channels) -> (B, C, *spatial)."""
+        film = self.film(time).view(x.shape[0], -1, *[1] * (x.ndim - 2))
+        scale, shift = film.chunk(2, dim=1)
+        return x + self.conv(F.silu(self.norm(x) * (1.0 + scale) + shift))
+
+
+def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest-neighbour resize of (B, C, *spatial) to the spatial ``size``."""
+    return F.interpolate(x, size=tuple(size), mode="nearest")
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Replicate the far border of (B, C, *spatial) until each axis divides by ``multiple``."""
+    missing = [-size % multiple for size in x.shape[2:]]
+    if not any(missing):
+        return x
+    pads = [p for m in reversed(missing) for p in (0, m)]
+    return F.pad(x, pads, mode="replicate")
+
+
+def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """The first ``size`` voxels along each spatial axis: undoes ``pad_to_multiple``."""
+    return x[(..., *(slice(0, s) for s in size))]

@@ -1,0 +1,131 @@
+"""The files of a segmented case, as the documentation lists them."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from medsegdiff.bundle import Bundle
+from medsegdiff.data.dicom import Series
+from medsegdiff.data.manifest import class_slug
+from medsegdiff.inference.inputs import CaseInput
+from medsegdiff.inference.segment import SegmentedCase
+from medsegdiff.pictures import save_png, three_planes
+from medsegdiff.types import Geometry, OutputFormat
+from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
+from medsegdiff.writers.nifti import write_nifti
+from medsegdiff.writers.nrrd import write_seg_nrrd
+from medsegdiff.writers.segments import segments_of
+
+PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
+
+
+def write_case(
+    case: SegmentedCase,
+    name: str,
+    folder: Path,
+    bundle: Bundle,
+    formats: Sequence[OutputFormat],
+    save_members: bool,
+) -> None:
+    """Write masks, maps and preview of one case to ``folder``, each complete or not at all.
+
+    Raises:
+        InputError: a format that this input or installation does not allow.
+    """
+    labels = bundle.labels
+    segments = segments_of(labels, bundle.codes)
+    if "dicom-seg" in formats:
+        write_binary_seg(folder / f"{name}_seg.dcm", case.mask, case.geometry, segments)
+        means = case.mean[[segment.value for segment in segments]]
+        write_fractional_seg(folder / f"{name}_mean.dcm", means, case.geometry, segments)
+    if "nrrd" in formats:
+        write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
+    if "nifti" in formats:
+        _write_maps(case, name, folder, labels)
+    if save_members:
+        members = np.moveaxis(case.members, 0, -1)
+        _write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, labels)
+        _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, labels)
+    save_png(_preview(case, name, labels), folder / f"{name}_preview.png")
+
+
+def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
+    """What ``<case>_run.json`` says of the case itself: inputs, versions, seconds, volumes.
+
+    DICOM inputs appear by their case id alone, since paths in archives may hold names.
+    """
+    inputs = [given.id if isinstance(one, Series) else Path(one).name for one in given.image]
+    return {
+        "case": given.id,
+        "inputs": inputs,
+        "shape": list(case.geometry.shape),
+        "spacing_mm": list(case.geometry.spacing),
+        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "seconds": dict(case.seconds),
+        "volume_ml": {
+            class_slug(label): _volumes(case, value) for value, label in labels.items() if value
+        },
+    }
+
+
+def _volumes(case: SegmentedCase, value: int) -> dict[str, Any]:
+    """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks."""
+    voxel = case.geometry.voxel_ml
+    members = (case.members == value).reshape(len(case.members), -1).sum(axis=1) * voxel
+    low, high = np.quantile(members, [0.05, 0.95])
+    return {
+        "ensemble": float((case.mask == value).sum() * voxel),
+        "mean_of_members": float(members.mean()),
+        "interval_90": [float(low), float(high)],
+    }
+
+
+def _write_maps(case: SegmentedCase, name: str, folder: Path, labels: Mapping[int, str]) -> None:
+    _write_labels(folder / f"{name}_seg.nii.gz", case.mask, case.geometry, labels)
+    for value, label in labels.items():
+        if value == 0:
+            continue
+        for kind, maps, highest in (("mean", case.mean, 1.0), ("variance", case.variance, 0.25)):
+            write_nifti(
+                folder / f"{name}_{kind}_{class_slug(label)}.nii.gz",
+                maps[value],
+                case.geometry,
+                dtype="float32",
+                description=f"{kind} of the members' probability: {label}",
+                limits=(0.0, highest),
+            )
+    write_nifti(
+        folder / f"{name}_entropy.nii.gz",
+        case.entropy,
+        case.geometry,
+        dtype="float32",
+        description="predictive entropy in nats",
+        limits=(0.0, float(np.log(len(labels))) + 1e-3),
+    )
+
+
+def _write_labels(
+    path: Path, array: Any, geometry: Geometry, labels: Mapping[int, str]
+) -> None:
+    text = ", ".join(f"{value} {label}" for value, label in labels.items())
+    write_nifti(path, array, geometry, dtype="uint8", description=text)
+
+
+def _preview(case: SegmentedCase, name: str, labels: Mapping[int, str]) -> Any:
+    axes = "".join(nib.aff2axcodes(case.geometry.affine))
+    return three_planes(
+        np.moveaxis(case.image, 0, -1),
+        case.mask,
+        case.variance[1:].sum(axis=0),
+        case.geometry.spacing,
+        title=name,
+        labels=labels,
+        axes=axes if len(case.geometry.shape) == 3 else "",
+    )

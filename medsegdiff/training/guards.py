@@ -1,0 +1,28 @@
+"""Stops a run that has gone wrong before it can spoil its weights."""
+
+from __future__ import annotations
+
+import math
+
+from ignite.engine import Engine
+from monai.engines import IterationEvents
+from monai.utils.enums import CommonKeys
+
+from medsegdiff.types import InputError
+
+
+def stop_on_non_finite_loss(trainer: Engine) -> None:
+    """Attach to a MONAI trainer: raise before the backward pass of a loss that is not finite.
+
+    Weights, averaged weights and checkpoints stay those of the last good step.
+    """
+
+    @trainer.on(IterationEvents.LOSS_COMPLETED)
+    def check(engine: Engine) -> None:
+        loss = float(engine.state.output[CommonKeys.LOSS].detach())
+        if not math.isfinite(loss):
+            raise InputError(
+                f"epoch {engine.state.epoch}, iteration {engine.state.iteration}",
+                f"the loss is {loss}; the last checkpoint is intact",
+                "Lower learning_rate and resume, or run `medsegdiff check` on the data",
+            )

@@ -1,0 +1,78 @@
+"""A batch of images and masks -> the arguments of one training step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.engines.utils import PrepareBatch
+from torch import Tensor
+
+from medsegdiff.diffusion.gaussian import GaussianProcess, low_discrepancy_timesteps
+from medsegdiff.losses import DiffusionTargets
+from medsegdiff.types import Target
+
+
+def one_hot(label: Tensor, num_classes: int) -> Tensor:
+    """(..., *spatial) class indices at axis 1 removed: (B, *spatial) -> (B, K, *spatial) float."""
+    return F.one_hot(label.long(), num_classes).movedim(-1, 1).float()
+
+
+class NoisedMaskPrepareBatch(PrepareBatch):
+    """Noises the masks of a batch, several draws an image, since the encoder runs only once.
+
+    Each draw takes one reader of the image at random; the anchor is compared with their mean. The
+    time steps cover [0, T) evenly over the batch, and the last draw is always at T - 1: pure
+    noise, where sampling starts.
+
+    Args:
+        process: how masks are noised.
+        num_classes: K, background included.
+        target: what the denoiser predicts.
+        draws: R, noisy masks an image.
+        image_key: key of the images (B, C, *spatial) in a batch.
+        label_key: key of the readers' label maps (B, M, *spatial).
+    """
+
+    def __init__(
+        self,
+        process: GaussianProcess,
+        num_classes: int,
+        target: Target = "x_0",
+        draws: int = 2,
+        image_key: str = "image",
+        label_key: str = "label",
+    ) -> None:
+        self.process, self.num_classes, self.target = process, num_classes, target
+        self.draws, self.image_key, self.label_key = draws, image_key, label_key
+
+    def __call__(
+        self,
+        batchdata: dict[str, Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, DiffusionTargets, tuple[()], dict[str, Tensor]]:
+        """(image, targets, (), {"x_t", "t"}), as MONAI's ``SupervisedTrainer`` calls networks."""
+        image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
+        label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
+        readers = torch.stack([one_hot(m, self.num_classes) for m in label.unbind(1)], dim=1)
+        mask = self._draw_readers(readers)
+        x_0 = 2.0 * mask - 1.0
+        t = low_discrepancy_timesteps(len(x_0), self.process.n_timesteps)
+        t[-1] = self.process.n_timesteps - 1
+        t = t.to(x_0.device)
+        eps = torch.randn_like(x_0)
+        targets = DiffusionTargets(
+            anchor=readers.mean(dim=1),
+            mask=mask,
+            prediction=self.process.target(x_0, eps, t, self.target),
+        )
+        return image, targets, (), {"x_t": self.process.add_noise(x_0, eps, t), "t": t}
+
+    def _draw_readers(self, readers: Tensor) -> Tensor:
+        """(B, M, K, *spatial) -> (B * R, K, *spatial), a reader at random for each draw."""
+        b, m = readers.shape[:2]
+        chosen = torch.randint(m, (b, self.draws), device=readers.device)
+        return readers[torch.arange(b, device=readers.device)[:, None], chosen].flatten(0, 1)

@@ -1,0 +1,96 @@
+"""Level 0: the closed vocabularies and the few shapes of data that every level shares.
+
+Symbols, one spelling everywhere: ``x_0`` clean mask, ``x_t`` noisy mask, ``t`` time step,
+``eps`` noise, ``v`` velocity, ``alphas_cumprod`` (the papers' alpha-bar), ``eta``.
+
+Shapes: ``(B, C, *spatial)`` images, ``(B, K, *spatial)`` masks of K classes (background is
+class 0), ``(B * N, K, *spatial)`` the N ensemble members of B images, members of one image side
+by side. ``*spatial`` is two or three axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Target = Literal["eps", "x_0", "v"]
+"""What the denoiser's output means: the noise, the clean mask (as logits), or the velocity."""
+
+OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
+"""File formats a segmentation can be written in."""
+
+Form = tuple[NDArray[np.float64], int]
+"""A NIfTI spatial form: 4 x 4 voxel -> RAS+ millimetres, and its code (0: not set)."""
+
+
+class InputError(Exception):
+    """Something a user gave is not usable.
+
+    Args:
+        subject: the file, folder, case or option that is at fault.
+        rule: what was expected of it and what came instead.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, subject: object, rule: str, remedy: str) -> None:
+        super().__init__(subject, rule, remedy)
+        self.subject, self.rule, self.remedy = str(subject), rule, remedy
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.rule}. {self.remedy}"
+
+
+class UsageError(InputError):
+    """The command itself is wrong (an unknown option, name or key): exit code 2."""
+
+
+@contextmanager
+def surfacing_input_errors() -> Iterator[None]:
+    """Within, an ``InputError`` that a library wrapped in its own exceptions comes out as it is.
+
+    MONAI's transforms and configurations wrap whatever is raised inside them.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or cause is error:
+            raise
+        raise cause from None
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where an image lies in the world, exactly as its file says.
+
+    Attributes:
+        shape: the file's own spatial shape, two or three axes.
+        affine: 4 x 4 float64, voxel index -> RAS+ millimetres.
+        sform: the NIfTI header's sform and code; None for other formats.
+        qform: the NIfTI header's qform and code; None for other formats.
+        sources: the files that the geometry was read from (all instances of a DICOM series).
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    sform: Form | None = None
+    qform: Form | None = None
+    sources: tuple[Path, ...] = ()
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in millimetres, one value a spatial axis."""
+        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres (a 2D image counts as one millimetre thick)."""
+        return float(np.prod(self.spacing)) / 1000.0

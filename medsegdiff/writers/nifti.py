@@ -1,0 +1,106 @@
+"""Arrays -> NIfTI files in exactly the input's space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.files import written_aside
+from medsegdiff.types import Geometry
+
+SCANNER = 1
+"""NIfTI's code of a form that leads to the scanner's own coordinates."""
+
+ROUNDING = 1e-3
+"""How far a label may lie from its whole number, and a value outside of its limits."""
+
+
+def write_nifti(
+    path: str | Path,
+    array: NDArray[np.generic],
+    geometry: Geometry,
+    *,
+    dtype: Literal["uint8", "float32"],
+    description: str = "",
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Writes an array with the source's shape and forms, whole or not at all.
+
+    A NIfTI source gets its own sform and qform back, codes included; a source of another format
+    has its affine in both, with code 1. Units are millimetres, values are stored unscaled.
+
+    Args:
+        path: ends in ``.nii`` or ``.nii.gz``; missing folders are created.
+        array: ``geometry.shape``, or that and a last axis of ensemble members.
+        geometry: the space of the source.
+        dtype: ``uint8`` for label maps, which have to be whole numbers in [0, 255] and are
+            rounded to them; ``float32`` for probability, variance and entropy.
+        description: up to 79 ASCII characters for the header.
+        limits: the least and the greatest value allowed; what lies outside by rounding is clipped.
+
+    Raises:
+        ValueError: if shape or values are not as said.
+    """
+    values = _as_dtype(array, dtype, limits)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(values.dtype)
+    values = _with_geometry_shape(values, geometry)
+    header.set_data_shape(values.shape)
+    _set_forms(header, geometry)
+    header.set_xyzt_units("mm")
+    header["descrip"] = description.encode("ascii", "replace")[:79]
+    # Without an affine of its own the image leaves the header's forms and codes as they are.
+    image = nib.Nifti1Image(values, None, header)
+    with written_aside(path) as aside:
+        nib.save(image, aside)
+
+
+def _with_geometry_shape(values: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
+    """Checks the spatial axes; members are NIfTI's fourth axis, for a 2D source as well."""
+    n = len(geometry.shape)
+    if values.shape[:n] != geometry.shape or values.ndim > n + 1:
+        raise ValueError(
+            f"array must have shape {geometry.shape}, or that and an axis of members; "
+            f"got {values.shape}"
+        )
+    if n == 2 and values.ndim == 3:
+        return values[:, :, None, :]
+    return values
+
+
+def _as_dtype(
+    array: NDArray[np.generic],
+    dtype: Literal["uint8", "float32"],
+    limits: tuple[float, float] | None,
+) -> NDArray[np.generic]:
+    """Checks values, then rounds or clips them into ``dtype``."""
+    low, high = limits or ((0, 255) if dtype == "uint8" else (-np.inf, np.inf))
+    values = np.asarray(array)
+    if not np.isfinite(values).all():
+        raise ValueError("array must be finite; it holds NaN or infinity")
+    if values.size and (values.min() < low - ROUNDING or values.max() > high + ROUNDING):
+        raise ValueError(
+            f"array must lie in [{low}, {high}]; got {values.min():g} to {values.max():g}"
+        )
+    if dtype == "float32":
+        return np.clip(values, low, high).astype(np.float32)
+    whole = np.rint(values)
+    if np.abs(values - whole).max(initial=0.0) > ROUNDING:
+        raise ValueError("a label map must hold whole numbers; got fractions")
+    return whole.astype(np.uint8)
+
+
+def _set_forms(header: nib.Nifti1Header, geometry: Geometry) -> None:
+    """Restores the source's forms, or puts the affine into both."""
+    if geometry.sform is None or geometry.qform is None:
+        header.set_sform(geometry.affine, SCANNER)
+        header.set_qform(geometry.affine, SCANNER)
+        if not np.allclose(header.get_qform(), geometry.affine, atol=1e-3):
+            header["qform_code"] = 0  # a quaternion cannot hold a shear: let nobody read one
+        return
+    header.set_sform(geometry.sform[0], geometry.sform[1])
+    header.set_qform(geometry.qform[0], geometry.qform[1])

@@ -1,0 +1,117 @@
+"""Each command hands on what the user typed, and turns what comes back into an exit code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from medsegdiff.cli.main import app
+
+RUNNER = CliRunner()
+BUNDLE = Path("bundles/some")
+
+
+class Recorder:
+    """Stands for the function behind a command: notes its arguments, returns ``answer``."""
+
+    def __init__(self, answer: Any = None) -> None:
+        self.answer = answer
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.args, self.kwargs = args, kwargs
+        return self.answer
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Recorder) -> None:
+    """Puts a light module in the place of one that loads torch and a model."""
+    fake = ModuleType(module)
+    vars(fake).update(functions)
+    monkeypatch.setitem(sys.modules, module, fake)
+
+
+@pytest.fixture
+def find_bundle(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    recorder = Recorder(BUNDLE)
+    stand_in(monkeypatch, "medsegdiff.bundle", find_bundle=recorder)
+    return recorder
+
+
+def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
+    train = Recorder()
+    stand_in(monkeypatch, "medsegdiff.training.train", train=train)
+    line = "train mine --data d --output o --fold 2 --resume --device cpu --set a#b=5 --set c=x"
+    assert RUNNER.invoke(app, line.split()).exit_code == 0
+    assert find_bundle.args == ("mine",)
+    assert train.args == (BUNDLE, "d", Path("o"))
+    overrides = {"a#b": 5, "c": "x"}
+    assert train.kwargs == {"fold": 2, "resume": True, "device": "cpu", "overrides": overrides}
+
+
+def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
+    segment = Recorder({})
+    stand_in(monkeypatch, "medsegdiff.inference.segment", segment=segment)
+    line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
+    result = RUNNER.invoke(app, line.split())
+    assert result.exit_code == 0
+    assert segment.args == ([Path("a.nii"), Path("b")], BUNDLE, Path("o"))
+    assert segment.kwargs == {
+        "members": 16,
+        "steps": 3,
+        "seed": 0,
+        "device": "auto",
+        "formats": ("nrrd", "nifti"),
+        "save_members": True,
+        "overwrite": False,
+    }
+
+
+def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
+    failures = {"b": "b.nii: holds NaN. Export it again", "c": "c.nii: no such file. Check"}
+    stand_in(monkeypatch, "medsegdiff.inference.segment", segment=Recorder(failures))
+    result = RUNNER.invoke(app, "segment a b c --bundle mine --output o -q".split())
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        f"medsegdiff: failed: {case}: {reason}" for case, reason in failures.items()
+    ]
+
+
+def test_segment_names_the_closest_format(find_bundle: Recorder) -> None:
+    result = RUNNER.invoke(app, "segment a --bundle b --output o --format nifty".split())
+    assert result.exit_code == 2
+    assert "Did you mean nifti?" in result.stderr
+
+
+@pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"a": "no prediction"}, 1)])
+def test_evaluate(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int) -> None:
+    evaluate = Recorder(failures)
+    stand_in(monkeypatch, "medsegdiff.evaluation.evaluate", evaluate=evaluate)
+    result = RUNNER.invoke(app, "evaluate --data d --predictions p --output o".split())
+    assert result.exit_code == code
+    assert evaluate.args == ("d", Path("p"), Path("o"))
+    assert list(evaluate.kwargs["progress"]("ab")) == ["a", "b"]
+    assert result.stdout.strip() == "o/report.html"
+
+
+def test_demo_prints_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = Recorder([Path("o/left_preview.png"), Path("o/right_preview.png")])
+    stand_in(monkeypatch, "medsegdiff.inference.demo", demo=demo)
+    result = RUNNER.invoke(app, "demo --output o --members 4".split())
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == ["o/left_preview.png", "o/right_preview.png"]
+    assert (demo.args, demo.kwargs) == ((Path("o"),), {"members": 4})
+
+
+def test_bundles_are_described() -> None:
+    result = RUNNER.invoke(app, ["bundles"])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    for said in ("hippocampus_mr", "anterior", "posterior", "T1-weighted MR"):
+        assert said in text
+    assert RUNNER.invoke(app, ["bundles", "-q"]).stdout.split() == ["hippocampus_mr"]

@@ -1,0 +1,58 @@
+"""What tests share: few threads, real data where there is some, tiny NIfTI files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+MakeNifti = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors in tests are so small that threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data: ``MEDSEGDIFF_DATA``, else ``../shared/data`` beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MEDSEGDIFF_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set MEDSEGDIFF_DATA to the folder that holds it")
+    return folder
+
+
+@pytest.fixture
+def make_nifti(tmp_path: Path) -> MakeNifti:
+    """Writes a tiny NIfTI file: ``make_nifti("a.nii.gz", shape=(8, 9, 7), affine=..., seed=0)``."""
+
+    def make(
+        name: str = "image.nii.gz",
+        *,
+        array: np.ndarray | None = None,
+        shape: tuple[int, ...] = (8, 9, 7),
+        affine: np.ndarray | None = None,
+        seed: int = 0,
+    ) -> Path:
+        if array is None:
+            array = np.random.default_rng(seed).normal(100.0, 20.0, shape).astype(np.float32)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
+        return path
+
+    return make

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medsegdiff.data.manifest import (
+    Manifest,
+    case_id,
+    class_slug,
+    datalist,
+    default_folds,
+    load_manifest,
+    manifest_names,
+)
+from medsegdiff.types import InputError
+
+
+def describe(folder: Path, count: int = 10, **changes: Any) -> Path:
+    entries = [
+        {"image": f"images/c{i}.nii.gz", "label": f"labels/c{i}.nii.gz"} for i in range(count)
+    ]
+    described: dict[str, Any] = {
+        "name": "Made",
+        "labels": {"0": "background", "1": "Left Lobe"},
+        "modality": {"0": "MRI"},
+        "tensorImageSize": "3D",
+        "training": entries,
+    }
+    described |= changes
+    file = folder / "dataset.json"
+    file.write_text(json.dumps({k: v for k, v in described.items() if v is not None}))
+    return file
+
+
+def broken(folder: Path, **changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        load_manifest(describe(folder, **changes))
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "dataset.json" in text
+    return text
+
+
+def test_file_and_folder_give_the_same(tmp_path: Path) -> None:
+    file = describe(tmp_path)
+    assert load_manifest(file) == load_manifest(str(tmp_path))
+
+
+def test_what_the_description_says(tmp_path: Path) -> None:
+    manifest = load_manifest(describe(tmp_path, licence="CC0", reference="here"))
+    assert (manifest.name, manifest.licence, manifest.reference) == ("Made", "CC0", "here")
+    assert manifest.labels == {0: "background", 1: "Left Lobe"}
+    assert (manifest.channels, manifest.spatial_dims, manifest.raters) == (("MRI",), 3, 1)
+    case = manifest.cases[3]
+    assert (case.id, case.patient) == ("c3", "c3")
+    assert case.images == (tmp_path / "images" / "c3.nii.gz",)
+    assert case.labels == (tmp_path / "labels" / "c3.nii.gz",)
+
+
+def test_relative_path_gives_absolute_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert load_manifest(".").cases[0].images[0] == tmp_path / "images" / "c0.nii.gz"
+
+
+def test_labels_by_name(tmp_path: Path) -> None:
+    labels = {"background": 0, "tumour": 2, "organ": 1}
+    assert load_manifest(describe(tmp_path, labels=labels)).labels == {
+        0: "background",
+        1: "organ",
+        2: "tumour",
+    }
+
+
+def test_background_need_not_be_named(tmp_path: Path) -> None:
+    assert load_manifest(describe(tmp_path, labels={"1": "a"})).labels == {0: "background", 1: "a"}
+
+
+def test_channels_raters_and_patients(tmp_path: Path) -> None:
+    entry = {"image": ["b_0000.nii", "b_0001.nii"], "label": ["x.nii", "y.nii"], "patient": 7}
+    channels = {"1": "T2", "0": "T1"}
+    manifest = load_manifest(
+        describe(tmp_path, training=[entry], modality=None, channel_names=channels)
+    )
+    assert manifest.channels == ("T1", "T2")
+    assert manifest.raters == 2
+    assert manifest.cases[0].id == "b"
+    assert manifest.cases[0].patient == "7"
+    assert len(manifest.cases[0].labels) == 2
+
+
+def test_unlabelled_case_is_listed_but_not_split(tmp_path: Path) -> None:
+    file = describe(tmp_path)
+    described = json.loads(file.read_text())
+    del described["training"][0]["label"]
+    file.write_text(json.dumps(described))
+    manifest = load_manifest(file)
+    assert manifest.cases[0].labels == ()
+    for fold in range(len(manifest.folds)):
+        assert "c0" not in {case.id for side in manifest.split(fold) for case in side}
+    assert "label" not in datalist(manifest.cases)[0]
+    assert datalist(manifest.cases)[1] == {
+        "case": "c1",
+        "image": [str(tmp_path / "images/c1.nii.gz")],
+        "label": [str(tmp_path / "labels/c1.nii.gz")],
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"training": []}, "training"),
+        ({"training": None}, "training"),
+        ({"training": [{"label": "a.nii"}]}, "training[0]"),
+        ({"training": [{"image": []}]}, "empty"),
+        ({"training": [{"image": 3}]}, "not 3"),
+        ({"training": [{"image": "a/x.nii"}, {"image": "b/x.nii.gz"}]}, "several are x"),
+        ({"labels": None}, "labels"),
+        ({"labels": {"0": "background"}}, "without a gap"),
+        ({"labels": {"0": "background", "2": "a"}}, "[0, 2]"),
+        ({"labels": {"background": 0, "a": [1, 2]}}, "whole numbers"),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, "twice"),
+        ({"labels": {"0": "background", "1": "a b", "2": "A-B"}}, "a-b"),
+        ({"modality": "MRI"}, "channels"),
+        ({"tensorImageSize": "5D"}, "5D"),
+        ({"raters": 0}, "raters"),
+        ({"raters": "four"}, "raters"),
+        ({"folds": ["c0"]}, "folds"),
+    ],
+)
+def test_each_broken_description_is_one_clear_line(
+    tmp_path: Path, changes: dict[str, Any], what: str
+) -> None:
+    assert what in broken(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("content", [b"not json", b"[1]", b"\xff\xfe\x00"])
+def test_file_that_is_no_description(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "dataset.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="JSON"):
+        load_manifest(file)
+
+
+class TestSplit:
+    def test_sides_are_disjoint_and_complete(self, tmp_path: Path) -> None:
+        entries = [
+            {"image": f"{i}.nii", "label": f"{i}l.nii", "patient": f"p{i % 9}"} for i in range(30)
+        ]
+        manifest = load_manifest(describe(tmp_path, training=entries))
+        validated: list[str] = []
+        for fold in range(5):
+            training, validation = manifest.split(fold)
+            assert {case.patient for case in training}.isdisjoint(c.patient for c in validation)
+            assert len(training) + len(validation) == 30
+            validated += [case.id for case in validation]
+        assert sorted(validated) == sorted(case.id for case in manifest.cases)
+
+    def test_given_folds_are_kept_and_strangers_left_out(self, tmp_path: Path) -> None:
+        manifest = load_manifest(describe(tmp_path, folds=[["c1"], ["c2", "c5"]]))
+        training, validation = manifest.split(1)
+        assert [case.id for case in training] == ["c1"]
+        assert [case.id for case in validation] == ["c2", "c5"]
+
+    @pytest.mark.parametrize("fold", [-1, 5])
+    def test_no_such_fold(self, tmp_path: Path, fold: int) -> None:
+        with pytest.raises(InputError, match="folds 0 to 4"):
+            load_manifest(describe(tmp_path)).split(fold)
+
+    def test_patient_in_two_folds(self, tmp_path: Path) -> None:
+        manifest = load_manifest(describe(tmp_path, folds=[["c1", "c2"], ["c2"]]))
+        with pytest.raises(InputError, match="several folds: c2"):
+            manifest.split(0)
+
+    def test_nothing_to_train_on(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="train on"):
+            load_manifest(describe(tmp_path, count=1)).split(0)
+
+    def test_nothing_to_validate_with(self, tmp_path: Path) -> None:
+        manifest = load_manifest(describe(tmp_path, folds=[["c1"], ["stranger"]]))
+        with pytest.raises(InputError, match="validate"):
+            manifest.split(1)
+
+
+class TestDefaultFolds:
+    def test_depend_on_the_patients_alone(self) -> None:
+        patients = [f"p{i}" for i in range(23)]
+        assert default_folds(patients) == default_folds(list(reversed(patients)) * 2)
+
+    def test_are_even(self) -> None:
+        sizes = [len(fold) for fold in default_folds(f"p{i}" for i in range(23))]
+        assert sizes == [5, 5, 5, 4, 4]
+
+    def test_never_empty(self) -> None:
+        assert sorted(default_folds(["a", "b", "c"])) == [("a",), ("b",), ("c",)]
+
+
+class TestNames:
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "below").mkdir()
+        monkeypatch.chdir(tmp_path / "below")
+        monkeypatch.delenv("MEDSEGDIFF_DATA", raising=False)
+
+    @pytest.mark.parametrize("path", ["nowhere/at/all", "missing.json", "/nowhere"])
+    def test_wrong_path(self, path: str) -> None:
+        with pytest.raises(InputError, match="no such file or folder"):
+            load_manifest(path)
+
+    def test_unknown_name_gets_the_closest(self) -> None:
+        with pytest.raises(InputError, match="Did you mean hippocampus_mr"):
+            load_manifest("hipocampus")
+
+    def test_known_name_without_data(self) -> None:
+        with pytest.raises(InputError, match="known data set") as caught:
+            load_manifest("hippocampus_mr")
+        assert "MEDSEGDIFF_DATA" in caught.value.remedy
+        assert "medicaldecathlon" in caught.value.remedy
+
+    @pytest.mark.parametrize("empty", [True, False])
+    def test_folder_without_description(self, tmp_path: Path, empty: bool) -> None:
+        if not empty:
+            (tmp_path / "below" / "a.nii.gz").touch()
+        with pytest.raises(InputError, match="is empty" if empty else "has none"):
+            load_manifest(tmp_path / "below")
+
+    @pytest.mark.parametrize("place", [".", "../shared/data"])
+    def test_data_beside_the_working_directory(self, place: str) -> None:
+        folder = Path(place) / "hippocampus"
+        folder.mkdir(parents=True)
+        describe(folder, count=2, labels={"0": "background", "1": "a"})
+        manifest = load_manifest("hippocampus_mr")
+        assert manifest.root.samefile(folder)
+        assert manifest.labels[1] == "Anterior"  # the named description has the last word
+
+
+@pytest.mark.parametrize("name", manifest_names())
+def test_every_named_description_fits_its_data(
+    name: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDSEGDIFF_DATA", str(shared_data))
+    if not (shared_data / json.loads(named_file(name).read_text())["folder"]).is_dir():
+        pytest.skip(f"{name} is not among the real data")
+    manifest = load_manifest(name)
+    assert manifest.name == name
+    assert manifest.licence
+    assert manifest.reference
+    assert all(path.exists() for case in manifest.cases for path in case.images + case.labels)
+    assert {patient for fold in manifest.folds for patient in fold} == {
+        case.patient for case in manifest.cases
+    }
+
+
+def named_file(name: str) -> Path:
+    return Path(__file__).parents[2] / "data_manifests" / f"{name}.json"
+
+
+def test_pinned_hippocampus_folds_are_the_default(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEDSEGDIFF_DATA", str(shared_data))
+    manifest: Manifest = load_manifest("hippocampus_mr")
+    assert len(manifest.cases) == 208
+    assert manifest.folds == default_folds(case.patient for case in manifest.cases)
+    assert [len(side) for side in manifest.split(0)] == [166, 42]
+
+
+def test_slug() -> None:
+    assert class_slug("GD-enhancing Tumour (T1)") == "gd-enhancing-tumour--t1-"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.b.nii.gz"], "a.b"),
+        (["scan_0001.nii.gz"], "scan_0001"),
+        (["s_0000.nii.gz", "s_0001.nii.gz"], "s"),
+        (["series 3"], "series 3"),
+        (["EYE.PNG"], "EYE"),
+    ],
+)
+def test_case_id(names: list[str], expected: str) -> None:
+    assert case_id([Path("some/where") / name for name in names]) == expected

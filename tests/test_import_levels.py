@@ -1,0 +1,107 @@
+"""Imports point from a higher level to a lower one; a single-purpose library lives in one file."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import medsegdiff
+
+PACKAGE = Path(medsegdiff.__file__).parent
+
+LEVELS = {
+    **dict.fromkeys(("types", "files"), 0),
+    **dict.fromkeys(("data", "diffusion", "networks"), 1),
+    **dict.fromkeys(("model", "losses", "bundle", "pictures"), 2),
+    **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
+    "tasks": 4,
+    "cli": 5,
+}
+
+NEIGHBOURS = {("inference", "writers"), ("losses", "model")}
+"""Steps within a level: a segmented case is written; a loss reads the model's output."""
+
+ONE_FILE = {
+    "highdicom": {"writers/dicom_seg.py"},
+    "slicerio": {"writers/nrrd.py"},
+    "nrrd": {"writers/nrrd.py"},
+    "nilearn": {"inference/demo.py"},
+    "itk": {"data/dicom.py"},
+    "jinja2": {"evaluation/report.py"},
+    "pydicom": {"data/dicom.py", "data/phantom.py", "writers/dicom_seg.py"},
+}
+"""The files that may import a library of one purpose."""
+
+FORBIDDEN = {
+    "diffusion": {"monai"},
+    "writers": {"torch", "monai"},
+}
+"""Libraries that a package does without."""
+
+MODULES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py"))
+
+
+def part_of(module: Path) -> str:
+    """The folder, or the file at the top, that a module belongs to."""
+    return module.parts[0].removesuffix(".py")
+
+
+def imports(module: Path, *, at_import_time: bool = False) -> Iterator[str]:
+    """Absolute names of all that a module imports, optionally only what its own import runs."""
+    tree = ast.parse((PACKAGE / module).read_text(encoding="utf-8"))
+    nodes = tree.body if at_import_time else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ("medsegdiff", *module.parts[:-1])
+            start = ".".join(base[: len(base) - node.level + 1]) if node.level else ""
+            origin = ".".join(filter(None, (start, node.module or "")))
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def own(names: Iterator[str]) -> set[str]:
+    """The parts of this package among imported names (``__version__`` is none)."""
+    dotted = (name.split(".") for name in names)
+    return {n[1] for n in dotted if n[0] == "medsegdiff" and len(n) > 1 and n[1] != "__version__"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_every_module_has_a_level(module: Path) -> None:
+    assert part_of(module) in LEVELS or module == Path("__init__.py")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_point_downwards(module: Path) -> None:
+    here = part_of(module)
+    others = own(imports(module)) - {here}
+    wrong = {
+        part
+        for part in others
+        if LEVELS[part] >= LEVELS.get(here, 0) and (here, part) not in NEIGHBOURS
+    }
+    assert not wrong, f"{module} (level {LEVELS.get(here, 0)}) imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("library", sorted(ONE_FILE))
+def test_single_purpose_library_is_imported_in_its_file_only(library: str) -> None:
+    users = {m.as_posix() for m in MODULES if library in {n.split(".")[0] for n in imports(m)}}
+    assert users <= ONE_FILE[library]
+
+
+@pytest.mark.parametrize("part", sorted(FORBIDDEN))
+def test_package_does_without(part: str) -> None:
+    for module in MODULES:
+        if part_of(module) == part:
+            found = {name.split(".")[0] for name in imports(module)}
+            assert not found & FORBIDDEN[part], f"{module} imports {found & FORBIDDEN[part]}"
+
+
+def test_commands_are_quick_to_explain_themselves() -> None:
+    for module in MODULES:
+        if part_of(module) == "cli":
+            heavy = {n.split(".")[0] for n in imports(module, at_import_time=True)}
+            assert not heavy & {"torch", "monai", "nibabel", "matplotlib"}, module
