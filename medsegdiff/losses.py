@@ -26,7 +26,7 @@ class DiffusionTargets(NamedTuple):
 
 
 class DiffusionSegmentationLoss(nn.Module):
-    """Weighted sum: noise loss (mean squared error) + (Dice + CE) of x_0 + (Dice + CE) of the anchor (V2, eq. 1).
+    """Weighted sum: noise loss + (Dice + CE) of x_0 + (Dice + CE) of the anchor (V2, eq. 1).
 
     Args:
         noise_weight: of the mean squared error on the denoiser's target.
@@ -55,6 +55,4 @@ class DiffusionSegmentationLoss(nn.Module):
         noise = F.mse_loss(output.prediction, targets.prediction)
         mask = self.dice_ce(output.logits, targets.mask)
         anchor = self.dice_ce(output.anchor.float(), targets.anchor)
-        return (
-            self.noise_weight * noise + self.mask_weight * mask + self.anchor_weight * anchor
-        )
+        return self.noise_weight * noise + self.mask_weight * mask + self.anchor_weight * anchor

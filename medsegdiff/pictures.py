@@ -284,7 +284,7 @@ def _colour(label: int) -> str:
     return COLOURS[(label - 1) % len(COLOURS)]
 
 
-def _outline(panel: Axes, plane: _Plane, inside: Array, **style: Any) -> None:
+def _outline(panel: Axes, plane: _Plane, inside: Array, width: float, **style: Any) -> None:
     """Draw the border of a mask, also where the mask touches the border of the picture."""
     shown = plane.of(inside)[::-1]
     if not shown.any():
@@ -295,7 +295,10 @@ def _outline(panel: Axes, plane: _Plane, inside: Array, **style: Any) -> None:
     x = (np.arange(-1, columns + 1) - (columns - 1) / 2) * plane.size[0] / columns
     y = (np.arange(-1, rows + 1) - (rows - 1) / 2) * plane.size[1] / rows
     padded = np.pad(shown.repeat(fine, 0).repeat(fine, 1).astype(np.float64), 1)
-    panel.contour(x, y, padded, levels=[0.5], **style).set_clip_on(False)
+    # Where voxels are small, so is what there is to see: thick lines would hide it.
+    width *= min(1.0, max(0.4, 250 / max(shown.shape)))
+    lines = panel.contour(x, y, padded, levels=[0.5], linewidths=[width], **style)
+    lines.set_clip_on(False)
 
 
 def _draw_mask(panel: Axes, plane: _Plane, mask: Array, *, filled: bool) -> None:
@@ -306,14 +309,14 @@ def _draw_mask(panel: Axes, plane: _Plane, mask: Array, *, filled: bool) -> None
             tint = np.array([red, green, blue, 0.4]) * plane.of(inside)[..., None]
             panel.imshow(tint, extent=_extent(plane), interpolation="nearest")
         colour = _colour(label) if filled else _CYAN
-        _outline(panel, plane, inside, colors=[colour], linewidths=[1.4 if filled else 0.9])
+        _outline(panel, plane, inside, 1.4 if filled else 0.9, colors=[colour])
 
 
 def _draw_reference(panel: Axes, plane: _Plane, reference: Array) -> None:
     for label in (int(c) for c in np.unique(reference) if c != 0):
         inside = reference == label
-        _outline(panel, plane, inside, colors=["black"], linewidths=[2.2], alpha=0.55)
-        _outline(panel, plane, inside, colors=["white"], linewidths=[1.2], linestyles=["dashed"])
+        _outline(panel, plane, inside, 2.2, colors=["black"], alpha=0.55)
+        _outline(panel, plane, inside, 1.2, colors=["white"], linestyles=["dashed"])
 
 
 def _draw_variance(panel: Axes, plane: _Plane, variance: Array) -> None:

@@ -15,22 +15,22 @@ PACKAGE = Path(medsegdiff.__file__).parent
 LEVELS = {
     **dict.fromkeys(("types", "files"), 0),
     **dict.fromkeys(("data", "diffusion", "networks"), 1),
-    **dict.fromkeys(("model", "losses", "bundle", "pictures"), 2),
+    **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
     "cli": 5,
 }
 
-NEIGHBOURS = {("inference", "writers"), ("losses", "model")}
-"""Steps within a level: a segmented case is written; a loss reads the model's output."""
+NEIGHBOURS = {("losses", "model")}
+"""The one step within a level: a loss reads the model's output."""
 
 ONE_FILE = {
     "highdicom": {"writers/dicom_seg.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
-    "nilearn": {"inference/demo.py"},
+    "nilearn": {"tasks/demo.py"},
     "itk": {"data/dicom.py"},
-    "jinja2": {"evaluation/report.py"},
+    "jinja2": {"pages.py"},
     "pydicom": {"data/dicom.py", "data/phantom.py", "writers/dicom_seg.py"},
 }
 """The files that may import a library of one purpose."""

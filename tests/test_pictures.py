@@ -65,10 +65,10 @@ def test_the_order_of_the_arrays_axes_does_not_matter(
     image, mask, variance = volume
     ras = nib.orientations.axcodes2ornt("RAS")
     turn = nib.orientations.ornt_transform(ras, nib.orientations.axcodes2ornt(axes))
-    turned = [nib.orientations.apply_orientation(array, turn) for array in volume]
+    turned = tuple(nib.orientations.apply_orientation(array, turn) for array in volume)
     spacing = [SPACING["RLAPSI".index(letter) // 2] for letter in axes]
     expected = panels(three_planes(image, mask, variance, SPACING, axes="RAS"))
-    found = panels(three_planes(*turned, spacing, axes=axes))
+    found = panels(three_planes(turned[0], turned[1], turned[2], spacing, axes=axes))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a.astype(float), b.astype(float))
 

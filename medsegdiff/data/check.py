@@ -162,7 +162,7 @@ def _facts(
         low=float(image.min()),
         high=float(image.max()),
         label_voxels=voxels,
-        digest=f"{hashlib.sha256(memoryview(image)).hexdigest()} {image.shape}",
+        digest=f"{hashlib.sha256(image.data).hexdigest()} {image.shape}",
     )
 
 

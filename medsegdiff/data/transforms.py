@@ -226,7 +226,7 @@ def _read_label(
 
 
 def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source: Source) -> None:
-    found = np.unique(values)
+    found = np.unique(values.ravel(order="K"))  # in memory's order: no copy
     whole = np.isfinite(found) & (found == np.rint(found))
     if not whole.all():
         rule = f"label values must be whole numbers, not {found[~whole][:3].tolist()}"

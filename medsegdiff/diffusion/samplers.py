@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from medsegdiff.diffusion.gaussian import posterior_mean_coefficients
@@ -42,7 +41,9 @@ class TimeGrid:
 
     def __iter__(self) -> Iterator[tuple[int, float, float]]:
         """(t, alphas_cumprod at t, alphas_cumprod at the next visited step or 1 at the end)."""
-        return iter(zip(self.timesteps, self.alphas_cumprod, (*self.alphas_cumprod[1:], 1.0)))
+        return iter(
+            zip(self.timesteps, self.alphas_cumprod, (*self.alphas_cumprod[1:], 1.0), strict=False)
+        )
 
 
 def time_grid(alphas_cumprod: Tensor, steps: int) -> TimeGrid:
@@ -96,6 +97,9 @@ def ddim(
     return x_0
 
 
+SAMPLERS: dict[str, Callable[..., Tensor]] = {"ddpm": ddpm, "ddim": ddim}
+
+
 def make_sampler(name: str, **options: float) -> Sampler:
     """The sampler of that name with its options bound.
 
@@ -106,7 +110,6 @@ def make_sampler(name: str, **options: float) -> Sampler:
         >>> make_sampler("ddim", eta=1.0).keywords
         {'eta': 1.0}
     """
-    samplers = {"ddpm": ddpm, "ddim": ddim}
-    if name not in samplers:
-        raise ValueError(f"sampler must be one of {sorted(samplers)}. Got {name!r}.")
-    return partial(samplers[name], **options)
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {sorted(SAMPLERS)}. Got {name!r}.")
+    return partial(SAMPLERS[name], **options)

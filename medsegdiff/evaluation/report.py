@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from nibabel.orientations import aff2axcodes
 
 from medsegdiff.data.images import PHOTOGRAPHS
@@ -19,6 +18,7 @@ from medsegdiff.evaluation.files import foreground, read_prediction, read_refere
 from medsegdiff.evaluation.summary import RESAMPLES
 from medsegdiff.evaluation.uncertainty import risk_coverage
 from medsegdiff.files import write_text
+from medsegdiff.pages import render
 from medsegdiff.pictures import COLOURS, three_planes, to_data_uri
 from medsegdiff.types import InputError
 
@@ -104,11 +104,12 @@ def write_html(
     def pictures(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
         return [(r["case"], _picture(by_id[r["case"]], r, manifest, predictions)) for r in records]
 
-    page = _template().render(
+    page = render(
+        "report",
         report=report,
         summary=report["summary"],
         labels=labels,
-        columns=[*labels, "mean"],
+        columns=[*labels, "mean"] if len(labels) > 1 else list(labels),
         colours=colours,
         titles={name: text for name, text in TITLES.items() if name in report["summary"]},
         sentences=sentences(report),
@@ -308,17 +309,3 @@ def _round_up(value: float) -> float:
     return next(
         step * power for step in (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 10.0) if step * power >= value
     )
-
-
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("medsegdiff.evaluation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = lambda value, digits=3: (
-        "–" if isnan(value) else f"{value:.{digits}f}"
-    )
-    return environment.get_template("report.html.j2")

@@ -48,14 +48,20 @@ def noise_field(key: Sequence[object], channels: int, window: Sequence[slice]) -
     blocks = [range(a, b) for a, b in zip(starts, stops, strict=True)]
     field = torch.empty(channels, *(len(b) * BLOCK for b in blocks))
     for index in itertools.product(*blocks):
-        place = [slice((i - a) * BLOCK, (i - a + 1) * BLOCK) for i, a in zip(index, starts)]
+        place = [
+            slice((i - a) * BLOCK, (i - a + 1) * BLOCK) for i, a in zip(index, starts, strict=False)
+        ]
         shape = (channels, *[BLOCK] * len(index))
         field[(slice(None), *place)] = torch.randn(shape, generator=generator_for(*key, *index))
-    crop = [slice(s.start - a * BLOCK, s.stop - a * BLOCK) for s, a in zip(window, starts)]
+    crop = [
+        slice(s.start - a * BLOCK, s.stop - a * BLOCK) for s, a in zip(window, starts, strict=False)
+    ]
     return field[(slice(None), *crop)]
 
 
-def member_noise(seed: int, case: str, members: Sequence[int], channels: int, window: Sequence[slice]) -> Tensor:
+def member_noise(
+    seed: int, case: str, members: Sequence[int], channels: int, window: Sequence[slice]
+) -> Tensor:
     """x_T of some members in a window: (N, K, *window) float32 on the CPU."""
     fields = [noise_field((seed, case, m), channels, window) for m in members]
     return torch.stack(fields)

@@ -73,7 +73,9 @@ def segment_case(
     k, c = len(ensemble.mean), len(image)
     maps = torch.cat([ensemble.mean, ensemble.variance, ensemble.anchor, image.as_tensor().cpu()])
     on_grid = restore(maps, image, preprocessing)
-    mean, variance, anchor = (_probabilities(on_grid[i * k : (i + 1) * k], i != 1) for i in range(3))
+    mean, variance, anchor = (
+        _probabilities(on_grid[i * k : (i + 1) * k], i != 1) for i in range(3)
+    )
     return SegmentedCase(
         geometry=item["geometry"],
         image=on_grid[-c:],

@@ -97,9 +97,7 @@ class EnsembleInferer(Inferer):
 
         def predict(window: Tensor, place: Sequence[Sequence[slice]]) -> dict[str, Tensor]:
             where = tuple(place[0][2:])
-            statistics, window_labels = self._window(
-                window, network, case, where, seconds
-            )
+            statistics, window_labels = self._window(window, network, case, where, seconds)
             better = importance > best[where]
             best[where] = torch.where(better, importance, best[where])
             labels[(slice(None), *where)] = torch.where(
@@ -161,4 +159,3 @@ class EnsembleInferer(Inferer):
             seconds["sample"] += time.perf_counter() - encoded
         assert anchor is not None  # there is always the unmirrored image
         return {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}, labels
-

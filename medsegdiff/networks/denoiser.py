@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from monai.networks.layers.factories import Conv
@@ -83,7 +84,7 @@ class Denoiser(nn.Module):
             UncertainSpatialAttention(spatial_dims, channels[0]) if anchor_attention else None
         )
         self.stem = Conv[Conv.CONV, spatial_dims](num_classes, channels[0], patch, stride=patch)
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.shrink = nn.ModuleList(conv(spatial_dims, i, o, stride=2) for i, o in pairs)
         self.down = nn.ModuleList(FiLMBlock(spatial_dims, c, self.time_channels) for c in channels)
         self.meet = nn.ModuleList(
@@ -149,4 +150,3 @@ class Denoiser(nn.Module):
         elif 0 < level <= len(self.meet):
             return self.meet[level - 1](x, m_i)
         return add_over_members(x, m_i)
-

@@ -9,7 +9,9 @@ from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
 
-def conv(dims: int, i: int, o: int, kernel: int = 3, stride: int = 1, bias: bool = True) -> nn.Module:
+def conv(
+    dims: int, i: int, o: int, kernel: int = 3, stride: int = 1, bias: bool = True
+) -> nn.Module:
     """Convolution of ``dims`` spatial axes that keeps the size at stride 1."""
     layer = Conv[Conv.CONV, dims]
     return layer(i, o, kernel, stride=stride, padding=(kernel - 1) // 2, bias=bias)
@@ -79,4 +81,5 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     """The first ``size`` voxels along each spatial axis: undoes ``pad_to_multiple``."""
-    return x[(..., *(slice(0, s) for s in size))]
+    place: tuple[slice, ...] = tuple(slice(0, s) for s in size)
+    return x[(slice(None), slice(None), *place)]

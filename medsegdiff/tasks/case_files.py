@@ -67,7 +67,8 @@ def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str])
         "inputs": inputs,
         "shape": list(case.geometry.shape),
         "spacing_mm": list(case.geometry.spacing),
-        "versions": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
         "seconds": dict(case.seconds),
         "volume_ml": {
             class_slug(label): _volumes(case, value) for value, label in labels.items() if value
@@ -111,9 +112,7 @@ def _write_maps(case: SegmentedCase, name: str, folder: Path, labels: Mapping[in
     )
 
 
-def _write_labels(
-    path: Path, array: Any, geometry: Geometry, labels: Mapping[int, str]
-) -> None:
+def _write_labels(path: Path, array: Any, geometry: Geometry, labels: Mapping[int, str]) -> None:
     text = ", ".join(f"{value} {label}" for value, label in labels.items())
     write_nifti(path, array, geometry, dtype="uint8", description=text)
 

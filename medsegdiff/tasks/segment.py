@@ -22,6 +22,7 @@ from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.tasks.case_files import run_record, write_case
+from medsegdiff.tasks.overview import write_overview
 from medsegdiff.types import InputError, OutputFormat, surfacing_input_errors
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,8 @@ class CaseSegmenter:
             failures: inputs that have failed before, with the reason.
 
         Returns:
-            Failed input or case -> reason; also in ``failures.json`` if there are any.
+            Failed input or case -> reason; also in ``failures.json`` if there are any. All cases
+            together are shown in ``report.html``.
         """
         failed = dict(failures or {})
         hidden = not logger.isEnabledFor(logging.INFO) or None  # None: hidden where no terminal is
@@ -108,6 +110,7 @@ class CaseSegmenter:
             write_json(path, failed)
         else:
             path.unlink(missing_ok=True)
+        write_overview(self.output, [case.id for case in cases], self.bundle.labels, failed)
         return failed
 
     def _segment(self, case: CaseInput) -> None:
@@ -212,17 +215,21 @@ def load_network(
         remedy = "Use weights that were trained with this configuration"
         raise InputError(path, f"does not fit the bundle's network ({reason})", remedy) from error
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
-    axes = max(p.ndim for p in network.parameters())
-    return network.to(device, memory_format=layouts[axes]).eval()
+    layout = layouts[max(p.ndim for p in network.parameters())]
+    network.to(memory_format=layout)  # type: ignore[call-overload]
+    return network.to(device).eval()
 
 
 def size_warnings(
     shape: Sequence[int], geometry: Any, expected_mm: Sequence[Sequence[float]]
 ) -> list[str]:
-    """What is unusual about an image's extent, in words; empty if nothing is."""
+    """What is unusual about an image's extent, in words; empty if nothing is.
+
+    Extents and expectations are compared from the smallest to the largest, whatever the axes.
+    """
     found = []
     extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
-    for extent, (low, high) in zip(extents, sorted(expected_mm), strict=False):
+    for extent, (low, high) in zip(extents, sorted(map(tuple, expected_mm)), strict=False):
         if not low <= extent <= high:
             found.append(
                 f"the image measures {extent:.0f} mm along one axis, this bundle was made for "

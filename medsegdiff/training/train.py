@@ -68,4 +68,3 @@ def train(
             for index in range(len(parser[section])):
                 parser.get_parsed_content(f"{section}#{index}")
     logger.info("trained for %.0f s, weights in %s", time.monotonic() - started, output)
-

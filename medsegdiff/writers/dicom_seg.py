@@ -19,6 +19,7 @@ from medsegdiff.writers.segments import Segment
 
 SERIES_NUMBERS = {"BINARY": 9001, "FRACTIONAL": 9002}
 _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
+_ROUNDING = 1e-3  # how far a probability may lie outside of [0, 1]
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
            "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
 
@@ -67,9 +68,10 @@ def write_fractional_seg(
         raise ValueError(
             f"means must have {len(segments)} classes in its first axis; got {len(means)}"
         )
-    if not (means.min() >= 0.0 and means.max() <= 1.0):
+    if not (means.min() >= -_ROUNDING and means.max() <= 1.0 + _ROUNDING):
         raise ValueError(f"means must lie in [0, 1]; got {means.min():g} to {means.max():g}")
-    _write(path, np.moveaxis(means, 0, -1).astype(np.float32), geometry, segments, "FRACTIONAL")
+    shares = np.moveaxis(np.clip(means, 0.0, 1.0), 0, -1).astype(np.float32)
+    _write(path, shares, geometry, segments, "FRACTIONAL")
 
 
 def _write(

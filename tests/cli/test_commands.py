@@ -56,7 +56,7 @@ def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
 
 def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     segment = Recorder({})
-    stand_in(monkeypatch, "medsegdiff.inference.segment", segment=segment)
+    stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
     result = RUNNER.invoke(app, line.split())
     assert result.exit_code == 0
@@ -74,7 +74,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
 
 def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     failures = {"b": "b.nii: holds NaN. Export it again", "c": "c.nii: no such file. Check"}
-    stand_in(monkeypatch, "medsegdiff.inference.segment", segment=Recorder(failures))
+    stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=Recorder(failures))
     result = RUNNER.invoke(app, "segment a b c --bundle mine --output o -q".split())
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
@@ -101,7 +101,7 @@ def test_evaluate(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], cod
 
 def test_demo_prints_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = Recorder([Path("o/left_preview.png"), Path("o/right_preview.png")])
-    stand_in(monkeypatch, "medsegdiff.inference.demo", demo=demo)
+    stand_in(monkeypatch, "medsegdiff.tasks.demo", demo=demo)
     result = RUNNER.invoke(app, "demo --output o --members 4".split())
     assert result.exit_code == 0
     assert result.stdout.splitlines() == ["o/left_preview.png", "o/right_preview.png"]

@@ -179,6 +179,7 @@ def test_arrays_are_checked(tmp_path: Path) -> None:
         write_fractional_seg(path, np.full((2, *SHAPE), 1.5), geometry, SEGMENTS)
 
 
+@pytest.mark.filterwarnings("ignore:The string .* is unlikely to represent")
 @pytest.mark.parametrize(
     "folder",
     ["mr_brain/11-T1post-18670", "mr_brain/11_HCropVolume", "ct_liver/ct-3slice"],

@@ -1,0 +1,81 @@
+"""What the page says follows from the figures."""
+
+from __future__ import annotations
+
+from math import isnan, nan
+from typing import Any
+
+import pytest
+
+from medsegdiff.evaluation.report import ranked, reliability_charts, sentences
+
+
+def bins(frequency: float, count: int = 10) -> dict[str, Any]:
+    """Fifteen bins in which the same share came true."""
+    return {
+        "count": [count] * 15,
+        "confidence": [(b + 0.5) / 15 for b in range(15)],
+        "frequency": [frequency] * 15,
+        "ece": 0.1,
+    }
+
+
+def report(**summary: Any) -> dict[str, Any]:
+    """The parts of a report that sentences and charts are made of."""
+    figures = {
+        "n_cases": 20,
+        "n_patients": 10,
+        "dice": {"mean": 0.9},
+        "confidence_95": {"dice": {"mean": [0.85, 0.95]}},
+        "uncertainty_error_auroc": {"mean": 0.95},
+        "reliability": {"a": {"roi": bins(0.8)}},
+    }
+    return {"summary": figures | summary, "settings": {"labels": {"a": "Head"}}}
+
+
+@pytest.mark.parametrize("n", [1, 3, 4, 6, 20])
+def test_no_case_is_both_among_the_worst_and_the_best(n: int) -> None:
+    records = [{"case": str(i), "dice": {"mean": (7 * i % n) / n}} for i in range(n)]
+    worst, best = ranked(records)
+    values = [record["dice"]["mean"] for record in (*worst, *best[::-1])]
+    assert values == sorted(values)
+    assert len({record["case"] for record in (*worst, *best)}) == len(values) == min(n, 6)
+    assert values[0] == 0.0 and values[-1] == (n - 1) / n
+
+
+@pytest.mark.parametrize(
+    ("frequency", "judged"), [(0.8, "about right"), (0.6, "too bold"), (0.95, "too timid")]
+)
+def test_the_statement_of_80_per_cent_is_judged(frequency: float, judged: str) -> None:
+    told = " ".join(sentences(report(reliability={"a": {"roi": bins(frequency)}})))
+    assert f"says 80 % it is right {100 * frequency:.0f} % of the time ({judged})" in told
+
+
+def test_the_ensemble_is_compared_honestly() -> None:
+    better = {"dice": {"mean": 0.88}, "ensemble_gain": 0.02, "n_cases": 20}
+    worse = {"dice": {"mean": 0.91}, "ensemble_gain": -0.01, "n_cases": 1}
+    told = " ".join(sentences(report(members=better, anchor=worse)))
+    assert "at least as good as the mean of its members: mean Dice 0.9000 against 0.8800" in told
+    assert "worse than the single deterministic pass" in told and "on 1 case." in told
+
+
+def test_what_is_undefined_is_not_told() -> None:
+    few = report(
+        n_cases=1,
+        n_patients=1,
+        confidence_95={"dice": {"mean": [nan, nan]}},
+        uncertainty_error_auroc={"mean": nan},
+        reliability={"a": None},
+    )
+    told = " ".join(sentences(few))
+    assert "nan" not in told
+    assert "1 case of 1 patient " in told and "So few cases" in told
+
+
+def test_empty_bins_are_not_drawn() -> None:
+    roi = bins(0.5)
+    roi["count"][3], roi["frequency"][3] = 0, nan
+    chart = reliability_charts(report(reliability={"a": {"roi": roi}}))[0]
+    assert len(chart["bins"]) == 14
+    assert not any(isnan(bin_["frequency"]) for bin_ in chart["bins"])
+    assert all(0 < bin_["height"] <= 1 for bin_ in chart["bins"])

@@ -1,0 +1,97 @@
+"""Ensembles of images smaller and larger than the window."""
+
+import pytest
+import torch
+
+from medsegdiff.inference.sliding_window import EnsembleInferer
+from tests.tiny import tiny_segmenter
+
+SIZES = [(13, 10), (8, 9, 7)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+@pytest.mark.parametrize("mirror", [(), (0,)])
+def test_statistics_are_those_of_the_members(size: tuple[int, ...], mirror: tuple) -> None:
+    network = tiny_segmenter(len(size))
+    inferer = EnsembleInferer([32] * len(size), members=6, steps=2, mirror_axes=mirror)
+    ensemble = inferer.ensemble(torch.randn(1, *size), network, "case")
+    assert ensemble.mean.shape == ensemble.variance.shape == ensemble.anchor.shape == (3, *size)
+    torch.testing.assert_close(ensemble.mean.sum(0), torch.ones(size))
+    torch.testing.assert_close(ensemble.anchor.sum(0), torch.ones(size))
+    assert ensemble.variance.min() >= 0 and 0 < ensemble.variance.max() <= 0.25
+    assert ensemble.labels.shape == (6, *size) and ensemble.labels.dtype == torch.uint8
+    assert set(ensemble.seconds) == {"encode", "sample"}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_same_seed_same_masks_for_any_batch_size(size: tuple[int, ...]) -> None:
+    network, image = tiny_segmenter(len(size)), torch.randn(1, *size)
+
+    def run(batch: int, seed: int = 0, case: str = "case") -> torch.Tensor:
+        inferer = EnsembleInferer(
+            [32] * len(size),
+            members=6,
+            steps=3,
+            sampler_options={"eta": 1.0},
+            member_batch=batch,
+            seed=seed,
+        )
+        return inferer.ensemble(image, network, case).labels
+
+    assert torch.equal(run(6), run(1)) and torch.equal(run(6), run(4))
+    assert not torch.equal(run(6), run(6, seed=1)) and not torch.equal(run(6), run(6, case="b"))
+
+
+def test_an_image_larger_than_the_window_is_covered_and_its_members_agree_with_the_mean() -> None:
+    network = tiny_segmenter(2)
+    inferer = EnsembleInferer([16, 16], members=8, steps=2, overlap=0.5)
+    ensemble = inferer.ensemble(torch.randn(1, 40, 27), network, "case")
+    torch.testing.assert_close(ensemble.mean.sum(0), torch.ones(40, 27))
+    votes = torch.stack([(ensemble.labels == k).float().mean(0) for k in range(3)])
+    agreement = (votes.argmax(0) == ensemble.mean.argmax(0)).float().mean()
+    assert float(agreement) > 0.8
+
+
+def test_one_window_of_the_image_is_what_the_window_alone_would_be() -> None:
+    """Where windows do not overlap, blending changes nothing."""
+    network, image = tiny_segmenter(2), torch.randn(1, 32, 16)
+    inferer = EnsembleInferer([16, 16], members=4, steps=2, overlap=0.0)
+    whole = inferer.ensemble(image, network, "case")
+    first = inferer.ensemble(image[:, :16], network, "case")
+    torch.testing.assert_close(whole.mean[:, :16], first.mean)
+    torch.testing.assert_close(whole.variance[:, :16], first.variance)
+    assert torch.equal(whole.labels[:, :16], first.labels)
+
+
+def test_mirroring_an_image_mirrors_the_mirrored_members() -> None:
+    """With one member on each side, the image and its mirror image give mirrored means."""
+    network, image = tiny_segmenter(2), torch.randn(1, 12, 12)
+    inferer = EnsembleInferer([32, 32], members=2, steps=1, mirror_axes=(0,))
+    mean = inferer.ensemble(image, network, "case").mean
+    # At one step from pure noise the members differ by their noise; without it they are equal.
+    network.denoiser.head.weight.data.zero_()
+    plain = inferer.ensemble(image, network, "case").mean
+    mirrored = inferer.ensemble(image.flip(1), network, "case").mean.flip(1)
+    torch.testing.assert_close(plain, mirrored)
+    assert not torch.allclose(mean, plain)
+
+
+def test_a_2d_network_takes_a_volume_slice_by_slice() -> None:
+    network, volume = tiny_segmenter(2), torch.randn(1, 12, 10, 3)
+    inferer = EnsembleInferer([32, 32], members=4, steps=2)
+    ensemble = inferer.ensemble(volume, network, "case")
+    assert ensemble.mean.shape == (3, 12, 10, 3) and ensemble.labels.shape == (4, 12, 10, 3)
+    alone = inferer.ensemble(volume[..., 1], network, "case/1")
+    torch.testing.assert_close(ensemble.mean[..., 1], alone.mean)
+
+
+def test_as_monais_inferer_it_gives_the_mean_of_each_image_of_a_batch() -> None:
+    network = tiny_segmenter(2)
+    inferer = EnsembleInferer([32, 32], members=4, steps=2)
+    mean = inferer(torch.randn(2, 1, 12, 10), network)
+    torch.testing.assert_close(mean.sum(1), torch.ones(2, 12, 10))
+
+
+def test_no_members_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        EnsembleInferer([8, 8], members=0)

@@ -1,0 +1,57 @@
+"""MedSegDiff's conditioning modules against their equations, written out for each member."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from medsegdiff.networks.conditioning import (
+    DynamicConditionalEncoding,
+    UncertainSpatialAttention,
+    add_over_members,
+)
+
+SIZES = [(6, 5), (4, 5, 6)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_features_meet_the_members_of_their_own_image(size: tuple[int, ...]) -> None:
+    x, feature = torch.randn(6, 4, *size), torch.randn(2, 4, *size)
+    expected = torch.stack([x[i] + feature[i // 3] for i in range(6)])
+    torch.testing.assert_close(add_over_members(x, feature), expected)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_dynamic_conditional_encoding_is_its_equation(size: tuple[int, ...]) -> None:
+    module = DynamicConditionalEncoding(len(size), 4, ff_parser=False)
+    m_x, m_i = torch.randn(6, 4, *size), torch.randn(2, 4, *size)
+
+    def layer_norm(x: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, x.shape)
+
+    expected = [
+        m_x[i] + layer_norm(m_i[i // 3]) * layer_norm(m_x[i]) * m_i[i // 3] for i in range(6)
+    ]
+    torch.testing.assert_close(module(m_x, m_i), torch.stack(expected))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_anchor_attention_is_its_equation(size: tuple[int, ...]) -> None:
+    module = UncertainSpatialAttention(len(size), 4)
+    f_c, f_d = torch.randn(2, 4, *size), torch.randn(6, 4, *size)
+    attention = module.attention(f_c)
+    f_anc = torch.maximum(module.blur(f_c), f_c)
+    torch.testing.assert_close(attention, torch.sigmoid(module.conv(f_anc)))
+    expected = torch.stack([attention[i // 3] * f_d[i] + f_d[i] for i in range(6)])
+    torch.testing.assert_close(module(f_d, attention), expected)
+
+
+def test_the_gaussian_is_normal_keeps_sums_and_learns() -> None:
+    module = UncertainSpatialAttention(2, 1, radius=2)
+    impulse = torch.zeros(1, 1, 9, 9)
+    impulse[..., 4, 4] = 1.0
+    blurred = module.blur(impulse)
+    assert float(blurred.detach().sum()) == pytest.approx(1.0, abs=1e-5)
+    ratio = blurred[0, 0, 4, 4] / blurred[0, 0, 4, 5]
+    assert float(ratio.detach()) == pytest.approx(2.718281828**0.5, rel=1e-4)  # sigma is one voxel
+    module.attention(impulse).sum().backward()
+    assert module.log_sigma.grad is not None and module.log_sigma.grad.abs() > 0

@@ -1,0 +1,20 @@
+"""A segmenter small enough to run in milliseconds."""
+
+from __future__ import annotations
+
+import torch
+
+from medsegdiff.diffusion.gaussian import GaussianProcess
+from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.networks.denoiser import Denoiser
+from medsegdiff.networks.encoder import ImageEncoder
+from medsegdiff.types import Target
+
+
+def tiny_segmenter(dims: int, target: Target = "x_0", num_classes: int = 3) -> DiffusionSegmenter:
+    """Random weights, made large enough that members differ."""
+    torch.manual_seed(0)
+    encoder = ImageEncoder(dims, 1, num_classes, channels=(8, 8, 16))
+    denoiser = Denoiser(dims, num_classes, encoder.channels, (8, 16), add_anchor=target == "x_0")
+    torch.nn.init.normal_(denoiser.head.weight, std=1.0)
+    return DiffusionSegmenter(encoder, denoiser, GaussianProcess(n_timesteps=100), target).eval()
