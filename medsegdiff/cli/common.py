@@ -106,10 +106,13 @@ def exit_with(failures: Mapping[str, str], done: str) -> None:
         done: what to say where nothing failed.
     """
     if not failures:
-        stderr().print(Text(done)) if done else None
+        if done:
+            stderr().print(Text(done))
         return
     for case, reason in failures.items():
-        typer.echo(f"medsegdiff: failed: {case}: {' '.join(reason.split())}", err=True)
+        line = " ".join(reason.split())
+        subject = "" if line.startswith(case) else f"{case}: "
+        typer.echo(f"medsegdiff: failed: {subject}{line}", err=True)
     raise typer.Exit(1)
 
 

@@ -57,6 +57,7 @@ def time_grid(alphas_cumprod: Tensor, steps: int) -> TimeGrid:
         ValueError: if ``steps`` is outside 1 ... T.
 
     Example:
+        >>> import torch
         >>> time_grid(torch.linspace(0.9, 0.0, 10), 3).timesteps
         (9, 6, 3)
     """

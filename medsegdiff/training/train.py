@@ -11,7 +11,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medsegdiff.bundle import Bundle
-from medsegdiff.data.manifest import load_manifest
+from medsegdiff.data.manifest import Manifest, load_manifest
 from medsegdiff.files import written_aside
 from medsegdiff.training.checkpoints import latest_checkpoint
 from medsegdiff.types import InputError, surfacing_input_errors
@@ -45,7 +45,9 @@ def train(
         InputError: the data cannot be used, ``output`` already holds a run that was not to be
             resumed, or it holds none that was.
     """
-    load_manifest(data).split(fold)  # says clearly what is wrong before anything else starts
+    manifest = load_manifest(data)
+    manifest.split(fold)  # says clearly what is wrong before anything else starts
+    check_labels(manifest, bundle)
     found = latest_checkpoint(output)
     if found and not resume:
         raise InputError(output, "already holds a run", "Add --resume, or choose another folder")
@@ -68,3 +70,17 @@ def train(
             for index in range(len(parser[section])):
                 parser.get_parsed_content(f"{section}#{index}")
     logger.info("trained for %.0f s, weights in %s", time.monotonic() - started, output)
+
+
+def check_labels(manifest: Manifest, bundle: Bundle) -> None:
+    """Refuse a data set whose label values are not those that the bundle's network puts out.
+
+    Raises:
+        InputError: naming both.
+    """
+    if sorted(manifest.labels) != sorted(bundle.labels):
+        raise InputError(
+            manifest.name,
+            f"has the labels {manifest.labels}, but the bundle {bundle.name} {bundle.labels}",
+            "Use another bundle, or a copy of it with num_classes and channel_def changed",
+        )

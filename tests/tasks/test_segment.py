@@ -1,0 +1,198 @@
+"""From files to files: geometry, contents, repeatability, and cases that fail."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel.affines import from_matvec
+from nibabel.eulerangles import euler2mat
+
+from medsegdiff.bundle import Bundle
+from medsegdiff.data.manifest import load_manifest
+from medsegdiff.data.phantom import write_dicom_series
+from medsegdiff.tasks.segment import segment, size_warnings
+from medsegdiff.types import Geometry, InputError
+
+OBLIQUE = from_matvec(euler2mat(0.3, -0.2, 0.5) @ np.diag([1.0, 1.0, 1.0]), [-40.0, 10.0, 5.0])
+ANISOTROPIC = from_matvec(np.diag([-0.8, 1.3, 2.5]), [30.0, -20.0, 7.0])
+MAPS = ("mean_anterior", "mean_posterior", "variance_anterior", "variance_posterior", "entropy")
+
+
+def image_file(folder: Path, affine: np.ndarray, name: str = "scan.nii.gz") -> Path:
+    values = np.random.default_rng(0).normal(100, 20, (18, 15, 12)).astype(np.float32)
+    image = nib.Nifti1Image(values, affine)
+    image.set_qform(affine, 1)
+    image.set_sform(affine, 2)
+    nib.save(image, folder / name)
+    return folder / name
+
+
+def run(inputs: list[Path], bundle: Bundle, output: Path, **options: object) -> dict[str, str]:
+    settings: dict = {"members": 4, "steps": 2, "device": "cpu", **options}
+    return segment(inputs, bundle, output, **settings)
+
+
+@pytest.mark.parametrize(
+    "affine", [np.eye(4), OBLIQUE, ANISOTROPIC], ids=["ras", "oblique", "aniso"]
+)
+def test_files_lie_in_the_inputs_own_space(
+    affine: np.ndarray, bundle: Bundle, tmp_path: Path
+) -> None:
+    path = image_file(tmp_path, affine)
+    assert run([path], bundle, tmp_path / "out", save_members=True) == {}
+    given, folder = nib.load(path), tmp_path / "out" / "scan"
+    for name in ("seg", "anchor", *MAPS):
+        written = nib.load(folder / f"scan_{name}.nii.gz")
+        assert written.shape == given.shape
+        for form in ("get_qform", "get_sform"):
+            (before, code), (after, same) = (getattr(i, form)(coded=True) for i in (given, written))
+            assert code == same
+            np.testing.assert_allclose(after, before, atol=1e-5)
+        a, b = sitk.ReadImage(str(path)), sitk.ReadImage(str(folder / f"scan_{name}.nii.gz"))
+        np.testing.assert_allclose(a.GetDirection(), b.GetDirection(), atol=1e-5)
+        np.testing.assert_allclose(a.GetOrigin(), b.GetOrigin(), atol=1e-4)
+        np.testing.assert_allclose(a.GetSpacing(), b.GetSpacing(), atol=1e-5)
+    assert nib.load(folder / "scan_members.nii.gz").shape == (*given.shape, 4)
+
+
+def test_maps_and_record_agree_with_the_members(bundle: Bundle, tmp_path: Path) -> None:
+    path = image_file(tmp_path, np.diag([1.0, 1.0, 1.0, 1.0]))
+    run([path], bundle, tmp_path / "out", save_members=True)
+    folder = tmp_path / "out" / "scan"
+    read = {n: nib.load(folder / f"scan_{n}.nii.gz").get_fdata() for n in ("seg", "members", *MAPS)}
+    foreground = np.stack([read["mean_anterior"], read["mean_posterior"]])
+    p = np.concatenate([1 - foreground.sum(0, keepdims=True), foreground])
+    np.testing.assert_array_equal(read["seg"], p.argmax(0))
+    for name in ("variance_anterior", "variance_posterior"):
+        assert read[name].min() >= 0 and read[name].max() <= 0.25
+    np.testing.assert_allclose(read["entropy"], -(p * np.log(p.clip(1e-12))).sum(0), atol=1e-4)
+    record = json.loads((folder / "scan_run.json").read_text())
+    for value, name in ((1, "anterior"), (2, "posterior")):
+        volumes = record["volume_ml"][name]
+        assert volumes["ensemble"] == pytest.approx((read["seg"] == value).sum() / 1000)
+        members = (read["members"] == value).sum((0, 1, 2)) / 1000
+        assert volumes["mean_of_members"] == pytest.approx(members.mean())
+        assert volumes["interval_90"] == pytest.approx(list(np.quantile(members, [0.05, 0.95])))
+    assert record["members"] == 4 and record["steps"] == 2 and record["sampler"] == "ddim"
+    assert set(record["seconds"]) == {"load", "encode", "sample", "write", "total"}
+    assert record["bundle_hash"] == bundle.fingerprint() and record["peak_memory_mb"] > 0
+    assert (folder / "scan_preview.png").read_bytes().startswith(b"\x89PNG")
+    assert "data:image/png;base64," in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_the_same_seed_gives_the_same_masks_in_any_company(bundle: Bundle, tmp_path: Path) -> None:
+    a, b = (image_file(tmp_path, np.eye(4), f"{n}.nii.gz") for n in "ab")
+    run([a, b], bundle, tmp_path / "both", save_members=True)
+    run([b], bundle, tmp_path / "alone", save_members=True)
+    run([b], bundle, tmp_path / "other", save_members=True, seed=1)
+    both, alone, other = (
+        nib.load(tmp_path / run / "b" / "b_mean_anterior.nii.gz").get_fdata()
+        for run in ("both", "alone", "other")
+    )
+    np.testing.assert_array_equal(both, alone)
+    assert not np.array_equal(alone, other)
+
+
+def test_complete_cases_are_kept_and_other_settings_are_told(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    path, out = image_file(tmp_path, np.eye(4)), tmp_path / "out"
+    run([path], bundle, out)
+    mask = out / "scan" / "scan_seg.nii.gz"
+    before = mask.stat().st_mtime_ns
+    assert run([path], bundle, out) == {} and mask.stat().st_mtime_ns == before
+    assert "--overwrite" in run([path], bundle, out, seed=1)["scan"]
+    assert run([path], bundle, out, seed=1, overwrite=True) == {}
+    assert mask.stat().st_mtime_ns > before
+
+
+def test_bad_inputs_fail_by_themselves(bundle: Bundle, tmp_path: Path) -> None:
+    good = image_file(tmp_path, np.eye(4), "good.nii.gz")
+    text = tmp_path / "text.nii.gz"
+    text.write_text("not an image")
+    nan = tmp_path / "nan.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((8, 8, 8), np.nan, np.float32), np.eye(4)), nan)
+    series = tmp_path / "series.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((8, 8, 8, 5), np.float32), np.eye(4)), series)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    missing = tmp_path / "missing.nii.gz"
+    out = tmp_path / "out"
+    failures = run([text, good, nan, series, empty, missing], bundle, out)
+    assert set(failures) == {"text", "nan", "series", str(empty), str(missing)}
+    assert all("\n" not in reason for reason in failures.values())
+    assert json.loads((out / "failures.json").read_text()) == failures
+    assert (out / "good" / "good_seg.nii.gz").is_file() and not (out / "nan").exists()
+    run([good], bundle, out)
+    assert not (out / "failures.json").exists()
+
+
+def test_a_dicom_series_a_zip_of_it_and_a_folder(bundle: Bundle, tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 1000, (20, 18, 10)).astype(np.int16)
+    write_dicom_series(volume, ANISOTROPIC, tmp_path / "dicom", patient="Doe^Jane")
+    with zipfile.ZipFile(tmp_path / "series.zip", "w") as archive:
+        for file in (tmp_path / "dicom").iterdir():
+            archive.write(file, file.name)
+    out = tmp_path / "out"
+    formats = ("nifti", "nrrd", "dicom-seg")
+    assert run([tmp_path / "dicom"], bundle, out, formats=formats) == {}
+    (case,) = (p.name for p in out.iterdir() if p.is_dir())
+    suffixes = {p.name.removeprefix(case) for p in (out / case).iterdir()}
+    assert {"_seg.nii.gz", "_seg.seg.nrrd", "_seg.dcm", "_mean.dcm", "_run.json"} <= suffixes
+    np.testing.assert_allclose(
+        np.abs(np.linalg.det(nib.load(out / case / f"{case}_seg.nii.gz").affine)),
+        0.8 * 1.3 * 2.5,
+        rtol=1e-4,
+    )
+    for file in (out / case).rglob("*.json"):
+        assert "Doe" not in file.read_text() and str(tmp_path) not in file.read_text()
+    assert run([tmp_path / "series.zip"], bundle, out) == {}  # same series, same id: complete
+
+
+def test_a_format_that_the_input_does_not_allow_fails_that_case(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    failures = run(
+        [image_file(tmp_path, np.eye(4))], bundle, tmp_path / "o", formats=("dicom-seg",)
+    )
+    assert "DICOM" in failures["scan"]
+
+
+def test_files_of_one_name_from_two_folders_are_two_cases(bundle: Bundle, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        image_file(tmp_path / folder, np.eye(4))
+    assert run([tmp_path / "a", tmp_path / "b"], bundle, tmp_path / "out") == {}
+    assert (tmp_path / "out" / "scan-2" / "scan-2_seg.nii.gz").is_file()
+
+
+def test_a_bundle_without_weights_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:
+    root = tmp_path / "bare"
+    shutil.copytree(bundle.root, root, ignore=shutil.ignore_patterns("*.pt"))
+    with pytest.raises(InputError, match=r"no weights.*Train it"):
+        run([image_file(tmp_path, np.eye(4))], Bundle(root), tmp_path / "out")
+
+
+def test_an_image_of_unusual_size_gets_a_warning() -> None:
+    head = Geometry(shape=(197, 233, 189), affine=np.eye(4))
+    expected = [[20, 60], [20, 60], [25, 80]]
+    (first, *_) = size_warnings(head.shape, head, expected)
+    assert "189 mm" in first and "20 to 60 mm" in first
+    crop = Geometry(shape=(36, 50, 30), affine=np.eye(4))
+    assert size_warnings(crop.shape, crop, expected) == []
+
+
+def test_cases_of_a_description_can_be_segmented(
+    bundle: Bundle, cohort: Path, tmp_path: Path
+) -> None:
+    parser = bundle.parser("inference", {"output_dir": str(tmp_path), "members": 2, "steps": 1})
+    cases = load_manifest(cohort).cases[:1]
+    assert parser.get_parsed_content("segmenter").segment_cases(cases) == {}
+    assert (tmp_path / cases[0].id / f"{cases[0].id}_seg.nii.gz").is_file()
