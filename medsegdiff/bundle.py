@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser
 
 from medsegdiff.types import InputError, UsageError
@@ -131,6 +132,23 @@ def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], path: Path) -
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             remedy = f"Did you mean {near[0]}?" if near else "See the file for its keys"
             raise UsageError(key, f"is not a key of {path}", remedy)
+
+
+def device_change(device: str) -> dict[str, str]:
+    """What to change in a bundle's configuration to run on ``device``; nothing for ``auto``.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    if device == "auto":
+        return {}
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        remedy = "Use --device cpu, or auto"
+        raise UsageError(f"--device {device}", f"cannot be used ({reason})", remedy) from error
+    return {"device": f"$torch.device({device!r})"}
 
 
 def find_bundle(name: str | Path) -> Bundle:

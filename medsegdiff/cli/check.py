@@ -36,10 +36,9 @@ def check(
     from medsegdiff.data.check import check as examine
 
     report = examine(data, progress("checking"))
-    console = Console()
-    console.print(_facts_table(report.facts))
-    if report.problems:
-        console.print(_problem_table(report.problems))
+    Console().print(_facts_table(report.facts))
+    for problem in report.problems:
+        typer.echo(_line(problem))
     errors = sum(problem.severity == "error" for problem in report.problems)
     warnings = len(report.problems) - errors
     verdict = "fit to train on" if report.fit else "not fit to train on"
@@ -65,10 +64,8 @@ def _in_words(value: Any) -> str:
     return str(value)
 
 
-def _problem_table(problems: tuple[Problem, ...]) -> Table:
-    table = Table("case", "severity", "problem", "remedy", title="Problems", title_justify="left")
-    for problem in problems:
-        severity = Text(problem.severity, "red" if problem.severity == "error" else "yellow")
-        texts = (Text(text) for text in (problem.rule, problem.remedy))
-        table.add_row(Text(problem.case or "(all)"), severity, *texts)
-    return table
+def _line(problem: Problem) -> str:
+    """A problem as one line, which a terminal may wrap but nothing cuts."""
+    severity = typer.style(problem.severity, "red" if problem.severity == "error" else "yellow")
+    case = f"{problem.case}: " if problem.case else ""
+    return f"{severity}: {case}{problem.rule}. {problem.remedy}"

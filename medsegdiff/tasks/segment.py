@@ -14,7 +14,7 @@ import torch
 from monai.transforms import Compose
 from tqdm import tqdm
 
-from medsegdiff.bundle import Bundle
+from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import read_json, write_json
 from medsegdiff.inference.inputs import CaseInput, found_cases
@@ -180,6 +180,7 @@ def segment(
 
     Raises:
         InputError: the bundle cannot be used.
+        UsageError: the device cannot.
     """
     changes: dict[str, Any] = {
         "output_dir": str(output),
@@ -191,9 +192,7 @@ def segment(
     }
     if steps is not None:
         changes["steps"] = steps
-    if device != "auto":
-        changes["device"] = f"$torch.device({device!r})"
-    parser = bundle.parser("inference", changes)
+    parser = bundle.parser("inference", {**changes, **device_change(device)})
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
     return segmenter.segment_inputs(inputs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle import Bundle
+from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.data.manifest import Manifest, load_manifest
 from medsegdiff.files import written_aside
 from medsegdiff.training.checkpoints import latest_checkpoint
@@ -44,6 +44,7 @@ def train(
     Raises:
         InputError: the data cannot be used, ``output`` already holds a run that was not to be
             resumed, or it holds none that was.
+        UsageError: a key of ``overrides`` is unknown, or the device cannot be used.
     """
     manifest = load_manifest(data)
     manifest.split(fold)  # says clearly what is wrong before anything else starts
@@ -56,7 +57,7 @@ def train(
         "output_dir": str(output),
         "fold": fold,
         "resume": resume,
-        **({} if device == "auto" else {"device": f"$torch.device({device!r})"}),
+        **device_change(device),
         **(overrides or {}),
     }
     parser = bundle.parser("train", changes)

@@ -11,7 +11,7 @@ import pytest
 from monai.bundle import verify_net_in_out
 from monai.bundle.config_parser import ConfigParser
 
-from medsegdiff.bundle import Bundle, check_keys, find_bundle, list_bundles
+from medsegdiff.bundle import Bundle, check_keys, device_change, find_bundle, list_bundles
 from medsegdiff.types import InputError, UsageError
 
 
@@ -109,3 +109,11 @@ def test_keys_of_lists_and_nested_values_are_known() -> None:
     check_keys(parser, {"a#b#0#c": 2, "a::b": 3}, Path("x"))
     with pytest.raises(UsageError, match="Did you mean a#b#0#c"):
         check_keys(parser, {"a#b#0#d": 2}, Path("x"))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(UsageError, match=f"--device {device}.*Use --device cpu"):
+        device_change(device)
+    assert device_change("auto") == {}
+    assert device_change("cpu") == {"device": "$torch.device('cpu')"}
