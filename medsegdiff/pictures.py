@@ -76,7 +76,8 @@ def three_planes(
     Args:
         image: (X, Y[, Z]), any scale, or with a last axis of channels (three of them: colour).
         mask: (X, Y[, Z]), integer label map, 0 is background.
-        variance: (X, Y[, Z]), at least 0, or None to leave that column out.
+        variance: (X, Y[, Z]), at least 0, summed over the classes where there are several, or
+            None to leave that column out.
         spacing: millimetres of a voxel along each spatial axis.
         reference: (X, Y[, Z]), integer label map drawn as a dashed outline.
         title: a line above the picture.
@@ -111,6 +112,8 @@ def three_planes(
                 _draw_mask(row[2], plane, mask, filled=False)
             _write_edges(row[0], plane)
         if variance is not None:
+            if sum(value != 0 for value in names) > 1:
+                grid[0][2].set_title("Variance, summed over classes", fontsize=11, pad=5)
             _colour_bar(figure, grid)
         _legend(figure, mask, reference, names)
     return figure

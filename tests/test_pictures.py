@@ -142,3 +142,14 @@ def test_wrong_shapes_are_refused(volume: tuple[np.ndarray, np.ndarray, np.ndarr
         three_planes(image, mask, variance, (1.0, 1.0))
     with pytest.raises(ValueError, match="directions"):
         three_planes(image, mask, variance, SPACING, axes="RRS")
+
+
+@pytest.mark.parametrize(
+    ("labels", "heading"),
+    [({1: "a"}, "Variance"), ({1: "a", 2: "b"}, "Variance, summed over classes")],
+)
+def test_a_sum_over_classes_is_called_one(
+    volume: tuple[np.ndarray, np.ndarray, np.ndarray], labels: dict[int, str], heading: str
+) -> None:
+    figure = three_planes(*volume, SPACING, labels=labels)
+    assert figure.axes[2].get_title() == heading
