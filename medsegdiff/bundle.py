@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from medsegdiff.files import digest
 from medsegdiff.types import InputError, UsageError
 
 WEIGHTS = "models/model.pt"
@@ -41,20 +41,25 @@ class Bundle:
         """Content of ``configs/metadata.json``.
 
         Raises:
-            InputError: it is not readable JSON.
+            InputError: it is not readable JSON, or does not say what the network puts out.
         """
         path = self.root / "configs" / "metadata.json"
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            _channel_def(content)
         except (OSError, ValueError) as error:
             raise InputError(path, f"cannot be read ({error})", "Restore the bundle") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            rule = (
+                "lacks network_data_format.outputs.pred.channel_def, numbers and names of classes"
+            )
+            raise InputError(path, rule, "Write it as in the bundles that ship") from error
         return content
 
     @property
     def labels(self) -> dict[int, str]:
         """Class number -> name, background (0) included."""
-        channels = self.metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        return {int(value): str(name) for value, name in channels.items()}
+        return _channel_def(self.metadata)
 
     @property
     def codes(self) -> dict[int, dict[str, list[str]]]:
@@ -92,9 +97,7 @@ class Bundle:
 
     def fingerprint(self) -> str:
         """SHA-256 over the inference configuration and the weights: what decides the masks."""
-        digest = hashlib.sha256(self.config("inference").read_bytes())
-        digest.update(self.weights().read_bytes())
-        return digest.hexdigest()
+        return digest([self.config("inference"), self.weights()])
 
     def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
         """The configuration, ready to be resolved, with some values replaced.
@@ -113,7 +116,7 @@ class Bundle:
             parser.read_config(str(path))
         except Exception as error:
             raise InputError(path, f"cannot be parsed ({error})", "Check its syntax") from error
-        parser.read_meta(str(self.root / "configs" / "metadata.json"))
+        parser.read_meta(self.metadata)
         changes = {"bundle_root": str(self.root), **(overrides or {})}
         check_keys(parser, changes, path)
         parser.update(changes)
@@ -179,6 +182,11 @@ def list_bundles() -> list[Bundle]:
         for path in folder.glob("*/configs/metadata.json")
     }
     return [found[name] for name in sorted(found)]
+
+
+def _channel_def(metadata: dict[str, Any]) -> dict[int, str]:
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    return {int(value): str(name) for value, name in channels.items()}
 
 
 def _ids(config: Any, prefix: str = "") -> Any:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def write_json(path: str | Path, data: Any) -> None:
         raise TypeError(f"{value!r} ({type(value).__name__}) has no place in a JSON file")
 
     write_text(path, json.dumps(data, indent=2, allow_nan=False, default=as_text) + "\n")
+
+
+def digest(paths: Iterable[str | Path]) -> str:
+    """SHA-256, in hexadecimal, of the contents of some files one behind the other."""
+    of = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(2**20):
+                of.update(chunk)
+    return of.hexdigest()
 
 
 def read_json(path: str | Path) -> Any:

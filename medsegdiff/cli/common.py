@@ -63,6 +63,9 @@ class Commands(TyperGroup):
 def _failure(error: Exception) -> typer.TyperException:
     if isinstance(error, InputError):
         text = str(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        remedy = "Check the path, your permissions and the space on the disk"
+        text = f"{error.filename}: {error.strerror}. {remedy}"
     else:
         text = f"unexpected {type(error).__name__}: {error}. Run it with --debug to see where"
     failure = typer.TyperException(text)

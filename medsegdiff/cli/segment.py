@@ -20,11 +20,16 @@ def segment(
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
     output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
-    members: Annotated[int, typer.Option(min=1, help="Masks drawn for each case.")] = 16,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps; else what the bundle recommends.")
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Masks drawn for each case. Else as the bundle says.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same masks.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Denoising steps. Else as the bundle says.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="The same seed gives the same masks. Else as the bundle says."),
+    ] = None,
     device: Device = "auto",
     formats: Annotated[
         str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import secrets
 import tempfile
 import zipfile
@@ -16,6 +18,8 @@ from medsegdiff.data.manifest import case_id
 from medsegdiff.files import write_text
 from medsegdiff.types import InputError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class CaseInput:
@@ -28,6 +32,15 @@ class CaseInput:
 
     id: str
     image: tuple[Source, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the image is read from, channel by channel."""
+        return tuple(
+            file
+            for one in self.image
+            for file in (one.files if isinstance(one, dicom.Series) else (Path(one),))
+        )
 
 
 @contextmanager
@@ -48,7 +61,7 @@ def found_cases(
         for given in inputs:
             try:
                 cases += _cases_in(given, output, stack)
-            except InputError as error:
+            except (InputError, OSError) as error:
                 failures[str(given)] = str(error)
         yield _with_unique_ids(cases), failures
 
@@ -68,11 +81,15 @@ def _cases_in(given: Path, output: Path, stack: ExitStack) -> list[CaseInput]:
 
 
 def _cases_in_folder(folder: Path, given: Path, output: Path) -> list[CaseInput]:
-    """NIfTI files directly in the folder, else in it as a whole; and its DICOM series."""
-    nifti = [p for p in sorted(folder.iterdir()) if _is_nifti(p)]
-    nifti = nifti or [p for p in sorted(folder.rglob("*")) if _is_nifti(p)]
-    cases = [CaseInput(case_id([path]), (path,)) for path in nifti]
-    return cases or _dicom_cases(folder, given, output)
+    """NIfTI files directly in the folder, else all below it, else its DICOM series."""
+    below = [p for p in sorted(folder.rglob("*")) if _is_nifti(p)]
+    nifti = [p for p in below if p.parent == folder] or below
+    if not nifti:
+        return _dicom_cases(folder, given, output)
+    left_out = {p.parent for p in below} - {p.parent for p in nifti}
+    for other in sorted(left_out - {output, *output.glob("*")}):
+        logger.warning("%s: its NIfTI files are left out. Name the folder to include them", other)
+    return [CaseInput(case_id([path]), (path,)) for path in nifti]
 
 
 def _dicom_cases(path: Path, given: Path, output: Path) -> list[CaseInput]:
@@ -96,7 +113,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content:
             content.extractall(folder)  # refuses to leave the folder
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+    except Exception as error:  # a damaged archive raises whatever its decompressor does
         raise InputError(archive, f"cannot be unpacked ({error})", "Check the zip") from error
 
 
@@ -110,10 +127,11 @@ def _salt(output: Path) -> str:
 
 def _with_unique_ids(cases: Sequence[CaseInput]) -> list[CaseInput]:
     """Files of one name from several folders: the second gets ``-2`` behind its id, and so on."""
-    seen: dict[str, int] = {}
-    unique = []
+    given = {case.id for case in cases}
+    unique: dict[str, CaseInput] = {}
     for case in cases:
-        seen[case.id] = seen.get(case.id, 0) + 1
-        n = seen[case.id]
-        unique.append(case if n == 1 else CaseInput(f"{case.id}-{n}", case.image))
-    return unique
+        others = (f"{case.id}-{n}" for n in itertools.count(2))
+        free = (name for name in others if name not in unique and name not in given)
+        name = next(free) if case.id in unique else case.id
+        unique[name] = CaseInput(name, case.image)
+    return list(unique.values())

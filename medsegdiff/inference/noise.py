@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-BLOCK = 32
+BLOCK = 16
 """Side, in voxels, of the blocks that noise is drawn in."""
 
 
@@ -59,31 +59,35 @@ def noise_field(key: Sequence[object], channels: int, window: Sequence[slice]) -
     return field[(slice(None), *crop)]
 
 
-def member_noise(
-    seed: int, case: str, members: Sequence[int], channels: int, window: Sequence[slice]
-) -> Tensor:
-    """x_T of some members in a window: (N, K, *window) float32 on the CPU."""
-    fields = [noise_field((seed, case, m), channels, window) for m in members]
-    return torch.stack(fields)
-
-
-class StepNoise:
-    """Noise of a stochastic sampler's steps: one generator a member and window.
+class MemberNoise:
+    """All noise of some members in a window: first x_T, then what a stochastic sampler adds.
 
     Args:
         seed: of the run.
         case: name of the case.
         members: indices of the members in the batch, in order.
-        window: the window's place, so that windows differ.
+        window: its place in the image, in voxels.
+        mirrored: spatial axes along which the network sees the window mirrored; its noise is too.
     """
 
     def __init__(
-        self, seed: int, case: str, members: Sequence[int], window: Sequence[slice]
+        self,
+        seed: int,
+        case: str,
+        members: Sequence[int],
+        window: Sequence[slice],
+        mirrored: Sequence[int] = (),
     ) -> None:
-        place = [s.start for s in window]
-        self.generators = [generator_for(seed, case, m, "step", *place) for m in members]
+        self.keys = [(seed, case, m) for m in members]
+        self.window, self.mirrored = window, [2 + axis for axis in mirrored]
+        self.draws = itertools.count()
+
+    def start(self, channels: int) -> Tensor:
+        """x_T: (N, K, *window) float32 on the CPU, K = ``channels``."""
+        draw = next(self.draws)
+        fields = [noise_field((*key, draw), channels, self.window) for key in self.keys]
+        return torch.stack(fields).flip(self.mirrored)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Fresh standard normal noise like ``x`` (N, K, *spatial), member by member."""
-        drawn = [torch.randn(x.shape[1:], generator=g) for g in self.generators]
-        return torch.stack(drawn).to(x)
+        """Fresh standard normal noise like ``x`` (N, K, *window), member by member."""
+        return self.start(x.shape[1]).to(x)

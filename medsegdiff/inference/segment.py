@@ -11,11 +11,14 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 
 from medsegdiff.data.transforms import load, restore
-from medsegdiff.inference.ensemble import Ensemble, predictive_entropy
+from medsegdiff.inference.ensemble import predictive_entropy
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.types import Geometry
+
+VALUES_AT_ONCE = 2**24
+"""How many voxels are brought back to the input's grid together."""
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -70,34 +73,37 @@ def segment_case(
     image = item["image"]
     loaded = time.perf_counter()
     ensemble = inferer.ensemble(torch.as_tensor(image.as_tensor()), network, case.id)
-    k, c = len(ensemble.mean), len(image)
-    maps = torch.cat([ensemble.mean, ensemble.variance, ensemble.anchor, image.as_tensor().cpu()])
-    on_grid = restore(maps, image, preprocessing)
-    mean, variance, anchor = (
-        _probabilities(on_grid[i * k : (i + 1) * k], i != 1) for i in range(3)
-    )
+
+    def on_grid(maps: torch.Tensor) -> Floats:
+        parts = [restore(part, image, preprocessing) for part in _parts(maps)]
+        return np.concatenate(parts)
+
+    mean = _as_probabilities(on_grid(ensemble.mean))
+    anchor = _as_probabilities(on_grid(ensemble.anchor))
+    members = [
+        np.rint(restore(part, image, preprocessing, mode="nearest")).astype(np.uint8)
+        for part in _parts(ensemble.labels)
+    ]
     return SegmentedCase(
         geometry=item["geometry"],
-        image=on_grid[-c:],
+        image=on_grid(image.as_tensor().cpu()),
         mask=mean.argmax(axis=0).astype(np.uint8),
         mean=mean,
-        variance=variance,
+        variance=on_grid(ensemble.variance).clip(0.0, 0.25),
         entropy=predictive_entropy(torch.from_numpy(mean)).numpy(),
         anchor=anchor.argmax(axis=0).astype(np.uint8),
-        members=_members(ensemble, image, preprocessing),
+        members=np.concatenate(members),
         seconds={"load": loaded - started, **ensemble.seconds},
     )
 
 
-def _probabilities(maps: Floats, sums_to_one: bool) -> Floats:
+def _parts(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Some maps at a time: resampling needs many times the memory of what it resamples."""
+    return maps.split(max(1, VALUES_AT_ONCE // maps[0].numel()))
+
+
+def _as_probabilities(maps: Floats) -> Floats:
     """What a resampling left: clipped, and background where the chain had cropped the image."""
-    if not sums_to_one:
-        return maps.clip(0.0, 0.25)
     maps = maps.clip(0.0, 1.0)
     maps[0] += (1.0 - maps.sum(axis=0)).clip(0.0, 1.0)
     return maps / maps.sum(axis=0)
-
-
-def _members(ensemble: Ensemble, image: torch.Tensor, preprocessing: Compose) -> Labels:
-    restored = restore(ensemble.labels, image, preprocessing, mode="nearest")
-    return np.rint(restored).astype(np.uint8)

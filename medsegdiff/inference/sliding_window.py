@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medsegdiff.diffusion.samplers import make_sampler
 from medsegdiff.inference.ensemble import Ensemble, RunningMoments, stack_slices
-from medsegdiff.inference.noise import StepNoise, member_noise
+from medsegdiff.inference.noise import MemberNoise
 from medsegdiff.model import DiffusionSegmenter
 
 
@@ -23,7 +23,8 @@ class EnsembleInferer(Inferer):
 
     An image larger than the window is cut into overlapping windows; each is encoded once, its
     members are sampled together, and the statistics are blended with Gaussian weights. Overlapping
-    windows share each member's noise, so that a member is one mask and not a patchwork.
+    windows share each member's noise where they overlap; a member's label map is taken, voxel by
+    voxel, from the window whose centre is nearest, and may still show a seam.
 
     Args:
         window: largest size seen at once, one value a spatial axis of the network.
@@ -133,29 +134,24 @@ class EnsembleInferer(Inferer):
         """
         moments = RunningMoments()
         labels = torch.zeros(self.members, *window.shape[2:], dtype=torch.uint8)
-        anchor = None
-        for variant, axes in enumerate(self.mirrors):
+        for variant, axes in enumerate(self.mirrors[: self.members]):
             mine = range(variant, self.members, len(self.mirrors))
             flipped = [2 + a for a in axes]
             started = time.perf_counter()
             condition = network.encode(window.flip(flipped))
-            if anchor is None:
+            if not axes:
                 anchor = torch.softmax(condition.anchor[0].float(), dim=0)
             encoded = time.perf_counter()
             seconds["encode"] += encoded - started
             num_classes = condition.anchor.shape[1]
             for start in range(0, len(mine), self.member_batch):
                 batch = mine[start : start + self.member_batch]
-                noise = member_noise(self.seed, case, batch, num_classes, place).to(window.device)
+                noise = MemberNoise(self.seed, case, batch, place, axes)
+                x_T = noise.start(num_classes).to(window.device)
                 probability = network.sample(
-                    condition,
-                    noise,
-                    StepNoise(self.seed, case, batch, place),
-                    sampler=self.sampler,
-                    steps=self.steps,
+                    condition, x_T, noise, sampler=self.sampler, steps=self.steps
                 ).flip(flipped)
                 moments.update(probability)
                 labels[list(batch)] = probability.argmax(dim=1).to("cpu", torch.uint8)
             seconds["sample"] += time.perf_counter() - encoded
-        assert anchor is not None  # there is always the unmirrored image
         return {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}, labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -18,12 +19,43 @@ from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
 from medsegdiff.pictures import save_png, three_planes
 from medsegdiff.types import Geometry, OutputFormat
-from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
+from medsegdiff.writers.dicom_seg import not_dicom, write_binary_seg, write_fractional_seg
 from medsegdiff.writers.nifti import write_nifti
 from medsegdiff.writers.nrrd import write_seg_nrrd
 from medsegdiff.writers.segments import segments_of
 
+ENDINGS = (
+    "_run.json",
+    "_seg.nii.gz",
+    "_mean_*.nii.gz",
+    "_variance_*.nii.gz",
+    "_entropy.nii.gz",
+    "_members.nii.gz",
+    "_anchor.nii.gz",
+    "_seg.seg.nrrd",
+    "_seg.dcm",
+    "_mean.dcm",
+    "_preview.png",
+)
+"""Patterns of all files of a case, behind its name."""
 PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
+
+
+def check_formats(given: CaseInput, formats: Sequence[OutputFormat]) -> None:
+    """Refuse, before any work is done, a format that the input does not allow.
+
+    Raises:
+        InputError: a DICOM SEG is wanted of an image that is not DICOM.
+    """
+    if "dicom-seg" in formats and not all(isinstance(one, Series) for one in given.image):
+        raise not_dicom(given.id)
+
+
+def remove_case(name: str, folder: Path) -> None:
+    """Remove what a former run wrote of a case, its record first, and nothing else."""
+    for ending in ENDINGS:
+        for path in folder.glob(glob.escape(name) + ending):
+            path.unlink()
 
 
 def write_case(

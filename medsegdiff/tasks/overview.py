@@ -18,6 +18,7 @@ MOST_PICTURES = 24
 def write_overview(
     output: Path,
     cases: Sequence[str],
+    settings: Mapping[str, Any],
     labels: Mapping[int, str],
     failures: Mapping[str, str],
 ) -> None:
@@ -25,16 +26,15 @@ def write_overview(
 
     Args:
         output: holds a folder for each case.
-        cases: names of the cases to show; those without a record are left out.
+        cases: names of the cases to show.
+        settings: that they share: bundle, members, steps, sampler, seed.
         labels: class number -> name.
         failures: failed input or case -> reason.
     """
-    found = (read_json(output / case / f"{case}_run.json") for case in cases)
-    records = [record for record in found if record is not None]
-    if not records:
+    if not cases:
         return
+    records: list[dict[str, Any]] = [read_json(output / c / f"{c}_run.json") for c in cases]
     shown = records[:MOST_PICTURES]
-    first: dict[str, Any] = records[0]
     page = render(
         "overview",
         records=records,
@@ -42,11 +42,12 @@ def write_overview(
         pictures={record["case"]: _picture(output, record["case"]) for record in shown},
         labels={class_slug(name): name for value, name in labels.items() if value},
         failures=failures,
-        **{name: first[name] for name in ("bundle", "members", "steps", "sampler", "seed")},
+        **{name: settings[name] for name in ("bundle", "members", "steps", "sampler", "seed")},
     )
     write_text(output / "report.html", page)
 
 
 def _picture(output: Path, case: str) -> str:
-    content = (output / case / f"{case}_preview.png").read_bytes()
+    path = output / case / f"{case}_preview.png"
+    content = path.read_bytes() if path.is_file() else b""
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

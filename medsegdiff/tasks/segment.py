@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.data.manifest import Case
-from medsegdiff.files import read_json, write_json
+from medsegdiff.files import digest, read_json, write_json
 from medsegdiff.inference.inputs import CaseInput, found_cases
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
-from medsegdiff.tasks.case_files import run_record, write_case
+from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.overview import write_overview
-from medsegdiff.types import InputError, OutputFormat, surfacing_input_errors
+from medsegdiff.types import InputError, OutputFormat, UsageError, surfacing_input_errors
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ class CaseSegmenter:
     """Segments cases one after the other; a case that fails does not stop the others.
 
     A case is complete once its ``<case>_run.json`` is there, which is written last. A complete one
-    with the same settings is left alone, one with other settings is a failure unless ``overwrite``.
+    of the same image and settings is left alone unless further files are wanted of it; one of
+    another image or other settings is a failure unless ``overwrite``.
 
     Args:
         bundle: where the network, the labels and the codes come from.
@@ -71,6 +72,12 @@ class CaseSegmenter:
             "steps": inferer.steps,
             "members": inferer.members,
         }
+        if inferer.steps > network.process.n_timesteps:
+            raise UsageError(
+                f"steps {inferer.steps}",
+                f"the bundle {bundle.name} has {network.process.n_timesteps} time steps",
+                "Choose no more, or leave the option out",
+            )
 
     def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
         """Segment the cases of a data set description; see ``run``."""
@@ -95,6 +102,7 @@ class CaseSegmenter:
             together are shown in ``report.html``.
         """
         failed = dict(failures or {})
+        self.output.mkdir(parents=True, exist_ok=True)
         hidden = not logger.isEnabledFor(logging.INFO) or None  # None: hidden where no terminal is
         for case in tqdm(cases, desc="segment", unit="case", disable=hidden):
             try:
@@ -102,50 +110,55 @@ class CaseSegmenter:
                     self._segment(case)
             except InputError as error:
                 failed[case.id] = str(error)
-            except (RuntimeError, MemoryError, OSError) as error:
+            except Exception as error:  # whatever it is, the other cases are done
                 logger.debug("%s failed", case.id, exc_info=True)
-                failed[case.id] = f"{case.id}: {type(error).__name__}: {error}".split("\n")[0]
+                failed[case.id] = f"{case.id}: {_in_words(error)}"
         path = self.output / "failures.json"
         if failed:
             write_json(path, failed)
         else:
             path.unlink(missing_ok=True)
-        write_overview(self.output, [case.id for case in cases], self.bundle.labels, failed)
+        done = [case.id for case in cases if case.id not in failed]
+        write_overview(self.output, done, self.settings, self.bundle.labels, failed)
         return failed
 
     def _segment(self, case: CaseInput) -> None:
         folder = self.output / case.id
         record = folder / f"{case.id}_run.json"
+        check_formats(case, self.formats)
+        wanted: dict[str, Any] = {
+            "formats": list(self.formats),
+            "save_members": self.save_members,
+        }
         if record.is_file() and not self.overwrite:
-            self._check_same_settings(record)
-            logger.info("%s is complete: left as it is", case.id)
-            return
-        record.unlink(missing_ok=True)
+            before = _read_record(record, self._settings_of(case))
+            wanted = {
+                "formats": sorted({*self.formats, *before["formats"]}),
+                "save_members": self.save_members or before["save_members"],
+            }
+            if wanted == {name: before[name] for name in wanted}:
+                logger.info("%s is complete: left as it is", case.id)
+                return
         started = time.perf_counter()
         segmented = segment_case(case, self.network, self.preprocessing, self.inferer)
         warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
         for warning in warnings:
             logger.warning("%s: %s", case.id, warning)
         sampled = time.perf_counter()
-        write_case(segmented, case.id, folder, self.bundle, self.formats, self.save_members)
+        remove_case(case.id, folder)
+        write_case(segmented, case.id, folder, self.bundle, **wanted)
         written = time.perf_counter()
         content = run_record(segmented, case, self.bundle.labels)
-        content |= self.settings
+        content |= self._settings_of(case) | wanted
         content["warnings"] = warnings
         content["device"] = str(next(self.network.parameters()).device)
         content["seconds"] |= {"write": written - sampled, "total": written - started}
         content["peak_memory_mb"] = peak_memory_mb()
         write_json(record, content)
 
-    def _check_same_settings(self, record: Path) -> None:
-        before = read_json(record) or {}
-        changed = [name for name, value in self.settings.items() if before.get(name) != value]
-        if changed:
-            raise InputError(
-                record,
-                f"was made with another {', '.join(changed)}",
-                "Add --overwrite, or choose another output folder",
-            )
+    def _settings_of(self, case: CaseInput) -> dict[str, Any]:
+        """All that decides a case's masks."""
+        return self.settings | {"input_hash": digest(case.files)}
 
 
 def segment(
@@ -153,9 +166,9 @@ def segment(
     bundle: Bundle,
     output: Path,
     *,
-    members: int = 16,
+    members: int | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
     formats: Sequence[OutputFormat] = ("nifti",),
     save_members: bool = False,
@@ -167,8 +180,8 @@ def segment(
         inputs: NIfTI or DICOM files, folders or zips of such.
         bundle: whose ``configs/inference`` says how.
         output: gets a folder for each case.
-        members: masks drawn for each case.
-        steps: denoiser evaluations a mask; None: what the bundle recommends.
+        members: masks drawn for each case; None here and below: what the bundle recommends.
+        steps: denoiser evaluations a mask.
         seed: the same seed gives the same masks.
         device: ``auto``, or a torch device.
         formats: files to write.
@@ -180,22 +193,31 @@ def segment(
 
     Raises:
         InputError: the bundle cannot be used.
-        UsageError: the device cannot.
+        UsageError: the device cannot, or the steps are too many.
     """
+    chosen = {"members": members, "steps": steps, "seed": seed}
     changes: dict[str, Any] = {
         "output_dir": str(output),
-        "members": members,
-        "seed": seed,
         "formats": list(formats),
         "save_members": save_members,
         "overwrite": overwrite,
+        **{name: value for name, value in chosen.items() if value is not None},
     }
-    if steps is not None:
-        changes["steps"] = steps
     parser = bundle.parser("inference", {**changes, **device_change(device)})
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
     return segmenter.segment_inputs(inputs)
+
+
+def raise_for_failures(failures: Mapping[str, str]) -> None:
+    """End a workflow of MONAI's with an error if cases failed, once the others are done.
+
+    Raises:
+        InputError: naming each with its reason.
+    """
+    if failures:
+        rule = f"could not be segmented: {'; '.join(failures.values())}"
+        raise InputError(f"{len(failures)} inputs", rule, "The others are done")
 
 
 def load_network(
@@ -208,8 +230,13 @@ def load_network(
     """
     path = bundle.weights()
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, KeyError, ValueError) as error:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle and zip have many ways to fail
+        rule = f"holds no weights that torch can read ({_in_words(error)})"
+        raise InputError(path, rule, "Get the file again") from error
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
         remedy = "Use weights that were trained with this configuration"
         raise InputError(path, f"does not fit the bundle's network ({reason})", remedy) from error
@@ -235,6 +262,31 @@ def size_warnings(
                 f"{low:.0f} to {high:.0f} mm: crop it around the structure, or distrust the result"
             )
     return found
+
+
+def _read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a complete case, which has to be of the same image and settings.
+
+    Raises:
+        InputError: it is not.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict) or not {"formats", "save_members"} <= set(record):
+        rule = "cannot be read as the record of a complete case"
+        raise InputError(path, rule, "Add --overwrite, or choose another output folder")
+    changed = [name for name, value in settings.items() if record.get(name) != value]
+    if changed:
+        what = ", ".join("image" if name == "input_hash" else name for name in changed)
+        rule = f"was made with another {what}"
+        raise InputError(path, rule, "Add --overwrite, or choose another output folder")
+    return record
+
+
+def _in_words(error: BaseException) -> str:
+    """The first line of what first went wrong, with its kind."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
 
 
 def peak_memory_mb() -> float:

@@ -83,7 +83,7 @@ def _write(
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
     instances = [_read_instance(file) for file in geometry.sources]
     if not instances:
-        raise _not_dicom("the image")
+        raise not_dicom("the image")
     frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
     try:
         seg = _segmentation(instances, frames, segments, kind)
@@ -138,7 +138,8 @@ def _highdicom() -> Any:
     return highdicom
 
 
-def _not_dicom(subject: object) -> InputError:
+def not_dicom(subject: object) -> InputError:
+    """The error of a SEG that is wanted of something other than DICOM images."""
     return InputError(
         subject,
         "a DICOM SEG refers to the DICOM images it was made from, and this is none",
@@ -151,7 +152,7 @@ def _read_instance(file: Path) -> Any:
     try:
         instance = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
-        raise _not_dicom(file) from None
+        raise not_dicom(file) from None
     for keyword in _TYPE_2:
         if keyword not in instance:
             setattr(instance, keyword, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from medsegdiff.cli.main import app
+from medsegdiff.evaluation import evaluate as evaluation
 
 RUNNER = CliRunner()
 BUNDLE = Path("bundles/some")
@@ -62,9 +64,9 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
     assert result.exit_code == 0
     assert segment.args == ([Path("a.nii"), Path("b")], BUNDLE, Path("o"))
     assert segment.kwargs == {
-        "members": 16,
+        "members": None,
         "steps": 3,
-        "seed": 0,
+        "seed": None,
         "device": "auto",
         "formats": ("nrrd", "nifti"),
         "save_members": True,
@@ -90,14 +92,35 @@ def test_segment_names_the_closest_format(find_bundle: Recorder) -> None:
 
 
 @pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"a": "no prediction"}, 1)])
-def test_evaluate(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int) -> None:
+@pytest.mark.parametrize("written", [True, False], ids=["page", "no page"])
+def test_evaluate(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    failures: dict[str, str],
+    code: int,
+    written: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     evaluate = Recorder(failures)
     stand_in(monkeypatch, "medsegdiff.evaluation.evaluate", evaluate=evaluate)
-    result = RUNNER.invoke(app, "evaluate --data d --predictions p --output o".split())
+    if written:
+        Path("o").mkdir()
+        Path("o/report.html").touch()
+    line = "evaluate --data d --predictions p --output o --tolerance-mm 2.5"
+    result = RUNNER.invoke(app, line.split())
     assert result.exit_code == code
     assert evaluate.args == ("d", Path("p"), Path("o"))
     assert list(evaluate.kwargs["progress"]("ab")) == ["a", "b"]
-    assert result.stdout.strip() == "o/report.html"
+    assert evaluate.kwargs["tolerance_mm"] == 2.5
+    assert result.stdout.split() == ["o/report.html"] * written
+
+
+def test_evaluate_tolerates_what_the_function_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = inspect.signature(evaluation.evaluate).parameters["tolerance_mm"].default
+    evaluate = Recorder({})
+    stand_in(monkeypatch, "medsegdiff.evaluation.evaluate", evaluate=evaluate)
+    RUNNER.invoke(app, "evaluate --data d --predictions p --output o".split())
+    assert evaluate.kwargs["tolerance_mm"] == default
 
 
 def test_demo_prints_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """Noise depends on its key and its place, and on nothing else."""
 
+import itertools
+
 import pytest
 import torch
 
-from medsegdiff.inference.noise import StepNoise, member_noise, noise_field
+from medsegdiff.inference.noise import MemberNoise, noise_field
 
 
 def window(*edges: tuple[int, int]) -> list[slice]:
@@ -38,10 +40,21 @@ def test_seed_case_and_member_change_it(other: tuple) -> None:
 
 def test_members_do_not_depend_on_their_batch() -> None:
     place = window((3, 9), (0, 5))
-    together = member_noise(7, "case", [0, 1, 2], 2, place)
-    assert torch.equal(together[2:], member_noise(7, "case", [2], 2, place))
-    x = torch.zeros(3, 2, 6, 5)
-    steps = StepNoise(7, "case", [0, 1, 2], place)
-    alone = StepNoise(7, "case", [2], place)
+    together = MemberNoise(7, "case", [0, 1, 2], place)
+    alone = MemberNoise(7, "case", [2], place)
+    draws = [together.start(2)]
+    assert torch.equal(draws[0][2:], alone.start(2))
     for _ in range(3):
-        assert torch.equal(steps(x)[2:], alone(x[2:]))
+        draws.append(together(draws[0]))
+        assert torch.equal(draws[-1][2:], alone(draws[0][2:]))
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(draws, 2))
+
+
+@pytest.mark.parametrize("mirrored", [(), (0,), (0, 1)])
+def test_overlapping_windows_see_the_same_noise_mirrored_or_not(mirrored: tuple[int, ...]) -> None:
+    left = MemberNoise(7, "case", [0], window((0, 40), (3, 9)), mirrored)
+    right = MemberNoise(7, "case", [0], window((10, 50), (3, 9)), mirrored)
+    axes = [2 + axis for axis in mirrored]
+    for _ in range(3):  # x_T and two steps
+        a, b = left.start(2).flip(axes), right.start(2).flip(axes)
+        assert torch.equal(a[:, :, 10:], b[:, :, :30])

@@ -11,14 +11,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
 from medsegdiff.bundle import Bundle
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.phantom import write_dicom_series
-from medsegdiff.tasks.segment import segment, size_warnings
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.inference.inputs import CaseInput
+from medsegdiff.inference.segment import SegmentedCase, segment_case
+from medsegdiff.tasks.segment import raise_for_failures, segment, size_warnings
+from medsegdiff.types import Geometry, InputError, UsageError
 
 OBLIQUE = from_matvec(euler2mat(0.3, -0.2, 0.5) @ np.diag([1.0, 1.0, 1.0]), [-40.0, 10.0, 5.0])
 ANISOTROPIC = from_matvec(np.diag([-0.8, 1.3, 2.5]), [30.0, -20.0, 7.0])
@@ -111,6 +114,80 @@ def test_complete_cases_are_kept_and_other_settings_are_told(
     assert "--overwrite" in run([path], bundle, out, seed=1)["scan"]
     assert run([path], bundle, out, seed=1, overwrite=True) == {}
     assert mask.stat().st_mtime_ns > before
+
+
+def test_another_image_of_the_same_name_is_told(bundle: Bundle, tmp_path: Path) -> None:
+    for name, affine in (("a", np.eye(4)), ("b", ANISOTROPIC)):
+        (tmp_path / name).mkdir()
+        image_file(tmp_path / name, affine)
+    assert run([tmp_path / "a"], bundle, tmp_path / "out") == {}
+    assert "another image" in run([tmp_path / "b"], bundle, tmp_path / "out")["scan"]
+
+
+def test_further_files_are_added_to_a_complete_case(bundle: Bundle, tmp_path: Path) -> None:
+    path, out = image_file(tmp_path, np.eye(4)), tmp_path / "out"
+    run([path], bundle, out, formats=("nrrd",))
+    folder = out / "scan"
+    assert not (folder / "scan_seg.nii.gz").exists()
+    assert run([path], bundle, out, formats=("nifti",), save_members=True) == {}
+    names = ("scan_seg.seg.nrrd", "scan_seg.nii.gz", "scan_members.nii.gz")
+    assert all((folder / name).is_file() for name in names)
+    before = (folder / "scan_seg.nii.gz").stat().st_mtime_ns
+    assert run([path], bundle, out) == {}
+    assert (folder / "scan_seg.nii.gz").stat().st_mtime_ns == before
+
+
+def test_overwriting_leaves_no_file_of_the_former_run(bundle: Bundle, tmp_path: Path) -> None:
+    path, out = image_file(tmp_path, np.eye(4)), tmp_path / "out"
+    run([path], bundle, out, save_members=True)
+    own = out / "scan" / "scan_corrected_by_hand.nii.gz"
+    own.write_text("the user's")
+    assert run([path], bundle, out, members=2, overwrite=True) == {}
+    assert not (out / "scan" / "scan_members.nii.gz").exists() and own.exists()
+
+
+def test_whatever_goes_wrong_in_a_case_the_others_are_done(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_at_first(case: CaseInput, *rest: object) -> SegmentedCase:
+        if case.id == "a":
+            raise ValueError("array must be finite\nmore of it") from KeyError("the cause")
+        return segment_case(case, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("medsegdiff.tasks.segment.segment_case", fail_at_first)
+    paths = [image_file(tmp_path, np.eye(4), f"{name}.nii.gz") for name in "ab"]
+    failures = run(paths, bundle, tmp_path / "out")
+    assert failures == {"a": "a: KeyError: 'the cause'"}
+    assert (tmp_path / "out" / "b" / "b_seg.nii.gz").is_file()
+    with pytest.raises(InputError, match="1 inputs: could not be segmented: a: KeyError"):
+        raise_for_failures(failures)
+
+
+def test_more_steps_than_there_are_is_wrong_usage(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"steps 2000.*1000 time steps"):
+        run([image_file(tmp_path, np.eye(4))], bundle, tmp_path / "out", steps=2000)
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", None])
+def test_broken_weights_are_told(content: bytes | None, bundle: Bundle, tmp_path: Path) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(bundle.root, root)
+    weights = root / "models" / "model.pt"
+    if content is None:
+        torch.save([1, 2], weights)
+    else:
+        weights.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.pt: (holds no weights|does not fit)"):
+        run([image_file(tmp_path, np.eye(4))], Bundle(root), tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"network_data_format": 3}'])
+def test_broken_metadata_are_told(content: str, bundle: Bundle, tmp_path: Path) -> None:
+    root = tmp_path / "broken"
+    shutil.copytree(bundle.root, root)
+    (root / "configs" / "metadata.json").write_text(content)
+    with pytest.raises(InputError, match=r"metadata\.json: (cannot be read|lacks)"):
+        run([image_file(tmp_path, np.eye(4))], Bundle(root), tmp_path / "out")
 
 
 def test_bad_inputs_fail_by_themselves(bundle: Bundle, tmp_path: Path) -> None:

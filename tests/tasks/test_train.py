@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import mlflow
@@ -42,14 +43,19 @@ def test_a_run_is_in_mlflow(trained: Path) -> None:
 
 
 def test_resuming_goes_on_where_the_run_stopped(
-    untrained: Bundle, cohort: Path, tmp_path: Path
+    untrained: Bundle, cohort: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = tmp_path / "run"
     train(untrained, cohort, output, device="cpu", overrides=quick(output))
     before = latest_checkpoint(output)
     assert before is not None
     first = torch.load(before, weights_only=True)
-    train(untrained, cohort, output, resume=True, device="cpu", overrides=quick(output, epochs=2))
+    with caplog.at_level("INFO", "medsegdiff.training"):
+        train(
+            untrained, cohort, output, resume=True, device="cpu", overrides=quick(output, epochs=2)
+        )
+    for figure in ("train_loss", "val_mean_dice"):
+        assert re.search(rf"epoch 2: {figure} \d\.\d+", caplog.text)
     after = latest_checkpoint(output)
     assert after is not None and after.name == "last_checkpoint_epoch=2.pt"
     second = torch.load(after, weights_only=True)

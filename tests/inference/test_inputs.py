@@ -1,0 +1,60 @@
+"""What users name -> cases, each with an id of its own."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from medsegdiff.inference.inputs import found_cases
+
+
+def volume(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4)), path)
+    return path
+
+
+def test_every_case_has_an_id_of_its_own(tmp_path: Path) -> None:
+    names = ("a/x.nii.gz", "b/x.nii", "c/x-2.nii.gz", "d/x.nii.gz")
+    given = [volume(tmp_path / name) for name in names]
+    with found_cases(given, tmp_path / "out") as (cases, failures):
+        assert [(case.id, case.image[0]) for case in cases] == [
+            ("x", given[0]),
+            ("x-3", given[1]),
+            ("x-2", given[2]),
+            ("x-4", given[3]),
+        ]
+        assert failures == {}
+
+
+def test_what_is_left_out_of_a_folder_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("medsegdiff").propagate = True
+    volume(tmp_path / "one.nii.gz"), volume(tmp_path / "sub" / "two.nii.gz")
+    volume(tmp_path / "out" / "one" / "one_seg.nii.gz")
+    with found_cases([tmp_path], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["one"]
+    (record,) = caplog.records
+    assert str(tmp_path / "sub") in record.getMessage()
+    with found_cases([tmp_path / "sub"], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["two"]
+
+
+def test_inputs_that_cannot_be_opened_do_not_stop_the_others(tmp_path: Path) -> None:
+    good = volume(tmp_path / "good.nii.gz")
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.nii", bytes(range(256)) * 64)
+    content = bytearray(damaged.read_bytes())
+    content[40:80] = bytes(40)  # within the compressed data
+    damaged.write_bytes(content)
+    endless = tmp_path / ("n" * 300 + ".nii.gz")
+    with found_cases([damaged, endless, good], tmp_path / "out") as (cases, failures):
+        assert [case.id for case in cases] == ["good"]
+        assert set(failures) == {str(damaged), str(endless)}
