@@ -54,14 +54,15 @@ class UsageError(InputError):
 def surfacing_input_errors() -> Iterator[None]:
     """Within, an ``InputError`` that a library wrapped in its own exceptions comes out as it is.
 
-    MONAI's transforms and configurations wrap whatever is raised inside them.
+    MONAI's transforms and configurations wrap whatever is raised inside them, and name it as the
+    cause.
     """
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, InputError):
-            cause = cause.__cause__ or cause.__context__
+            cause = cause.__cause__
         if cause is None or cause is error:
             raise
         raise cause from None
@@ -92,5 +93,10 @@ class Geometry:
 
     @property
     def voxel_ml(self) -> float:
-        """Volume of one voxel in millilitres (a 2D image counts as one millimetre thick)."""
-        return float(np.prod(self.spacing)) / 1000.0
+        """Volume of one voxel in millilitres (a 2D image counts as one millimetre thick).
+
+        The axes may be oblique to each other, as in a tilted DICOM series: the Gram determinant
+        is the squared volume that they span, or area.
+        """
+        axes = self.affine[:3, : len(self.shape)]
+        return float(np.sqrt(np.linalg.det(axes.T @ axes))) / 1000.0

@@ -16,6 +16,9 @@ def evaluate(
     ],
     predictions: Annotated[Path, typer.Option(help="What `medsegdiff segment` wrote.")],
     output: Annotated[Path, typer.Option(help="Gets report.html, report.json and cases.csv.")],
+    tolerance_mm: Annotated[
+        float, typer.Option(help="Distance that the surface Dice counts as agreement.")
+    ] = 1.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -27,6 +30,10 @@ def evaluate(
     set_up(quiet, verbose)
     from medsegdiff.evaluation.evaluate import evaluate as run
 
-    failures = run(data, predictions, output, progress=progress("evaluating"))
-    typer.echo(output / "report.html")
+    failures = run(
+        data, predictions, output, tolerance_mm=tolerance_mm, progress=progress("evaluating")
+    )
+    page = output / "report.html"
+    if page.exists():  # not where all cases failed
+        typer.echo(page)
     exit_with(failures, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -125,8 +126,8 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
     def report(rule: str, remedy: str, severity: Literal["error", "warning"] = "error") -> None:
         problems.append(Problem(case.id, severity, rule, remedy))
 
-    missing_images = [path for path in case.images if not path.exists()]
-    missing_labels = [path for path in case.labels if not path.exists()]
+    missing_images = [path for path in case.images if not os.path.exists(path)]
+    missing_labels = [path for path in case.labels if not os.path.exists(path)]
     for path in missing_images:
         paired = " of a label" if case.labels and not missing_labels else ""
         report(f"image{paired} is missing: {path}", "Add the file or remove the entry")
@@ -144,6 +145,9 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
     except InputError as error:
         report(f"{Path(error.subject).name}: {error.rule}", error.remedy)
+        return None, problems
+    except (OSError, MemoryError) as error:
+        report(f"cannot be read ({str(error) or type(error).__name__})", "Check its files")
         return None, problems
     for name, channel in zip(manifest.channels, image, strict=True):
         if channel.min() == channel.max():
@@ -207,15 +211,21 @@ def _strays(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str,
     """Name without ending -> path of the files in these folders that are not listed."""
     known = {path for case in manifest.cases for path in case.images + case.labels}
     folders = {path.parent for path in listed} | {manifest.root / usual}
-    present = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
     return {
         case_id([path]): path
-        for path in present
+        for folder in folders
+        for path in _files_in(folder)
         if path.name.lower().endswith(FILE_ENDINGS)
         and not path.name.startswith(".")
-        and path.is_file()
         and path not in known
     }
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_file()]
+    except OSError:  # what is wrong with a folder is said of its cases
+        return []
 
 
 def _check_duplicates(cases: Sequence[CaseFacts], manifest: Manifest) -> list[Problem]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medsegdiff.data.dicom import Series, find_series, read_series
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.types import Form, Geometry, InputError
 
 NIFTI = (".nii", ".nii.gz")
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg")
@@ -25,8 +27,11 @@ _UNREADABLE = (
     EOFError,
     ValueError,
     OverflowError,
+    MemoryError,
     zlib.error,
 )
+_DEFLATED = 1032  # no byte of a gzip stream holds more of the file than so many
+_WRONG_UNITS = {1: "metres", 3: "micrometres"}  # NIfTI-1, xyzt_units; 2 is mm, 0 is taken as mm
 
 Source = str | Path | Series
 """A file, a folder with one DICOM series, or such a series."""
@@ -98,8 +103,12 @@ def plane_affine(geometry: Geometry) -> NDArray[np.float64]:
 
 def _existing(source: str | Path) -> Path:
     path = Path(source).expanduser()
-    if not path.exists():
-        raise InputError(path, "no such file or folder", "Check the path")
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise InputError(path, "no such file or folder", "Check the path") from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from None
     return path
 
 
@@ -114,16 +123,19 @@ def _only_series(path: Path) -> Series:
 
 def _open_nifti(path: Path) -> Any:
     try:
-        return nib.load(path)
+        image = nib.load(path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError(path, f"is no volume but {type(image).__name__}", "Give a volume")
+    return image
 
 
 def _read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     image = _open_nifti(path)
     geometry = _nifti_geometry(image, path)
     try:
-        array = np.asanyarray(image.dataobj)
+        array = _nifti_values(image, path)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from None
     if array.dtype.kind not in "buif":
@@ -137,39 +149,59 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     return array, geometry
 
 
+def _nifti_values(image: Any, path: Path) -> NDArray[Any]:
+    """All values; a compressed file is read to its very end, where its checksum stands."""
+    compressed = path.name.lower().endswith(".gz")
+    needed = math.prod(image.shape) * image.get_data_dtype().itemsize
+    if needed > path.stat().st_size * (_DEFLATED if compressed else 1):
+        raise EOFError(f"the file is too short for the {needed} bytes that its header announces")
+    if not compressed:
+        return np.asanyarray(image.dataobj)
+    with gzip.open(path) as stream:
+        values = np.asanyarray(type(image).from_stream(stream).dataobj)
+        while stream.read(2**20):
+            pass
+    return values
+
+
 def _nifti_geometry(image: Any, path: Path) -> Geometry:
     shape = tuple(int(size) for size in image.shape[:3])
     if len(shape) < 2 or 0 in image.shape:
         rule = f"holds no image: its shape is {tuple(image.shape)}"
         raise InputError(path, rule, "Export the file again")
+    unit = _WRONG_UNITS.get(int(image.header["xyzt_units"]) & 7)
+    if unit:
+        rule = f"its header gives lengths in {unit}, where millimetres are needed"
+        raise InputError(path, rule, "Save it with voxel sizes and unit in millimetres")
     affine = np.asarray(image.affine, dtype=np.float64)
     used = affine[:3, : len(shape)]
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(used) < len(shape):
         rule = "its affine maps no volume (it is singular or not finite)"
         raise InputError(path, rule, "Correct the header")
-    return Geometry(shape, affine, *_nifti_forms(image.header, path), sources=(path,))
+    sform = np.asarray(image.header.get_sform(), dtype=np.float64), int(image.header["sform_code"])
+    return Geometry(shape, affine, sform, _qform(image.header, affine), sources=(path,))
 
 
-def _nifti_forms(header: Any, path: Path) -> tuple[Any, Any]:
-    """Sform and qform with their codes; neither for formats such as Analyze that have none."""
-    if not hasattr(header, "get_qform"):
-        return None, None
+def _qform(header: Any, affine: NDArray[np.float64]) -> Form:
+    """The qform and its code; not set where its quaternion is none.
+
+    Where the image's place depends on it, such an image could not even be opened.
+    """
     try:
         qform = np.asarray(header.get_qform(), dtype=np.float64)
-    except HeaderDataError as error:
-        raise _unreadable(path, error) from None
-    sform = np.asarray(header.get_sform(), dtype=np.float64)
-    return (sform, int(header["sform_code"])), (qform, int(header["qform_code"]))
+    except (HeaderDataError, ValueError):
+        return affine, 0
+    return (qform, int(header["qform_code"])) if np.isfinite(qform).all() else (affine, 0)
 
 
 def _read_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
-    from PIL import Image, UnidentifiedImageError  # seldom needed
+    from PIL import Image  # seldom needed
 
     try:
         with Image.open(path) as image:
             plain = image.mode in ("1", "L", "I", "F", "RGB") or image.mode.startswith("I;16")
             rows = np.asarray(image if plain else image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (*_UNREADABLE, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
     array = rows.astype(np.uint8) if rows.dtype == bool else rows
     return array.swapaxes(0, 1), Geometry(array.shape[1::-1], np.eye(4), sources=(path,))

@@ -275,7 +275,8 @@ def _parse_case(entry: Any, index: int, root: Path, file: Path) -> Case:
     label = entry.get("label")
     labels = _parse_paths(label, root, f"{subject}, label") if label else ()
     name = case_id(images)
-    return Case(name, images, labels, str(entry.get("patient", name)))
+    patient = entry.get("patient")
+    return Case(name, images, labels, name if patient is None else str(patient))
 
 
 def _parse_paths(value: Any, root: Path, subject: str) -> tuple[Path, ...]:

@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.types import Geometry, InputError, surfacing_input_errors
 
 GRID_TOLERANCE = 0.1
 """Greatest distance between image and label, or between channels, in voxels."""
+LARGEST_VALUE = 1e14
+"""Greatest magnitude of an intensity: the squares of 10^10 such values sum to within float32."""
 
 
 class LoadCased(Transform):
@@ -70,8 +72,8 @@ class LoadCased(Transform):
         """Load one case.
 
         Raises:
-            InputError: a file is missing, unreadable, empty, not finite, or does not fit the
-                others in number, shape, affine or values.
+            InputError: a file is missing, unreadable, empty, not finite or too large in value, or
+                does not fit the others in number, shape, affine or values.
         """
         item = dict(data)
         sources = _listed(item[self.image_key])
@@ -88,21 +90,12 @@ class LoadCased(Transform):
 def load(chain: Callable[[Any], Any], item: Mapping[str, Any]) -> dict[str, Any]:
     """Run a chain over one item; what is wrong with the input comes out as it is.
 
-    MONAI wraps whatever a transform raises into a RuntimeError.
-
     Raises:
         InputError: from a transform of the chain.
     """
-    try:
+    with surfacing_input_errors():
         result: dict[str, Any] = chain(item)
-        return result
-    except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, InputError):
-                raise cause from None
-            cause = cause.__cause__
-        raise
+    return result
 
 
 def restore(
@@ -162,12 +155,13 @@ def read_channels(
         if place.shape != geometry.shape or other.shape[1:] != array.shape[1:]:
             rule = f"has shape {place.shape}, but the first channel has {geometry.shape}"
             raise InputError(source, rule, "Resample the channels to one grid")
-        _check_grid(source, geometry, place, "the first channel", "Register the channels")
+        check_grid(source, geometry, place, "the first channel", "Register the channels")
     image = np.concatenate([values for values, _ in loaded]) if len(loaded) > 1 else array
     if len(image) != channels:
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
-        raise InputError(subject, rule, "Give one file per channel, in the model's order")
+        where = "in the last axis of one file, or list one file per channel in a dataset.json"
+        raise InputError(subject, rule, f"Give the model's channels, in its order, {where}")
     return image, geometry
 
 
@@ -181,6 +175,27 @@ def read_labels(
     """
     readings = [_read_label(source, image, allowed, raters) for source in sources]
     return np.concatenate(readings) if len(readings) > 1 else readings[0]
+
+
+def check_grid(
+    source: Source, reference: Geometry, other: Geometry, name: str, remedy: str
+) -> None:
+    """Refuse a file whose voxels lie elsewhere than those of its reference.
+
+    Args:
+        source: the file.
+        reference: grid that it has to lie on.
+        other: the file's own grid.
+        name: of the reference, such as "its image".
+        remedy: what the user can do about it.
+
+    Raises:
+        InputError: they lie more than ``GRID_TOLERANCE`` apart.
+    """
+    apart = grid_distance(reference, other)
+    if apart > GRID_TOLERANCE:
+        rule = f"lies up to {apart:.3g} voxels from {name} (their affines differ)"
+        raise InputError(source, rule, remedy)
 
 
 def _read_channel(
@@ -199,10 +214,11 @@ def _read_channel(
         rule = f"has {values.ndim} axes {values.shape}, but {len(geometry.shape)} are expected"
         remedy = f"The last axis (size {values.shape[-1]}) may be time: give one volume of it"
         raise InputError(source, rule, remedy)
-    image = np.ascontiguousarray(values, dtype=np.float32)
-    bad = image.size - int(np.isfinite(image).sum())
-    if bad:
-        rule = f"{bad} of {image.size} values are NaN or infinite"
+    with np.errstate(over="ignore"):
+        image = np.ascontiguousarray(values, dtype=np.float32)
+    if not -LARGEST_VALUE <= image.min() <= image.max() <= LARGEST_VALUE:  # as it is with a NaN
+        bad = image.size - np.count_nonzero(np.abs(image) <= LARGEST_VALUE)
+        rule = f"{bad} of {image.size} values are NaN, infinite or beyond {LARGEST_VALUE:g}"
         raise InputError(source, rule, "Replace them, for instance by the background's value")
     return image, geometry
 
@@ -220,7 +236,7 @@ def _read_label(
         rule = f"label has shape {values.shape}, but its image has {image.shape}"
         hint = "" if raters > 1 else ", or set 'raters' if the last axis holds several readings"
         raise InputError(source, rule, f"Resample the label to the image{hint}")
-    _check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
+    check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
     _check_values(values, allowed, source)
     return values.astype(np.uint8)
 
@@ -237,15 +253,6 @@ def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source:
         more = " ..." if len(unknown) > 5 else ""
         rule = f"unknown label values {unknown[:5]}{more}, known are {list(known)[:10]}"
         raise InputError(source, rule, "Name them in 'labels' or renumber the label")
-
-
-def _check_grid(
-    source: Source, reference: Geometry, other: Geometry, name: str, remedy: str
-) -> None:
-    apart = grid_distance(reference, other)
-    if apart > GRID_TOLERANCE:
-        rule = f"lies up to {apart:.3g} voxels from {name} (their affines differ)"
-        raise InputError(source, rule, remedy)
 
 
 def _three_axes(shape: Sequence[int]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
 from medsegdiff.evaluation.calibration import BINS, ROI_VOXELS
 from medsegdiff.evaluation.case import CaseResult, evaluate_case
-from medsegdiff.evaluation.files import foreground
+from medsegdiff.evaluation.files import DAMAGE, foreground
 from medsegdiff.evaluation.report import write_html
 from medsegdiff.evaluation.summary import count_undefined, summarise
 from medsegdiff.files import write_json, write_text
-from medsegdiff.types import InputError
+from medsegdiff.types import InputError, UsageError
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Gives the cases one by one and shows, if it likes, how many are done."""
@@ -39,9 +42,11 @@ def evaluate(
 
     Args:
         data: description of the data set: a ``dataset.json``, its folder, or a known name.
-        predictions: folder with one folder a case, as segmenting leaves it.
-        output: folder of the report; it is made if it does not exist.
-        tolerance_mm: distance that the surface Dice counts as agreement.
+        predictions: folder with one folder a case, as segmenting leaves it. A folder without
+            files that are named after it, such as an earlier report's, is no case.
+        output: folder of the report; it is made if it does not exist, and may lie within
+            ``predictions``.
+        tolerance_mm: distance that the surface Dice counts as agreement, 0 or more.
         progress: wraps the sequence of cases.
 
     Returns:
@@ -51,7 +56,14 @@ def evaluate(
 
     Raises:
         InputError: the data set cannot be read, or no prediction has a reference in it.
+        UsageError: ``output`` is the folder of the predictions, or a tolerance below 0.
     """
+    if not 0.0 <= tolerance_mm < math.inf:
+        rule = f"must be a number of millimetres of 0 or more, not {tolerance_mm}"
+        raise UsageError("tolerance_mm", rule, "Give for instance 1.0")
+    if output.resolve() == predictions.resolve():
+        rule = "holds the predictions, whose own report.html the report would replace"
+        raise UsageError(output, rule, f"Choose another folder, such as {output / 'report'}")
     manifest = load_manifest(data)
     cases, left_out = _matching(manifest, predictions)
     results: list[CaseResult] = []
@@ -62,6 +74,9 @@ def evaluate(
             results.append(evaluate_case(case, folder, manifest, tolerance_mm=tolerance_mm))
         except InputError as error:
             failures[case.id] = str(error)
+        except DAMAGE as error:
+            logger.debug("%s failed", case.id, exc_info=True)
+            failures[case.id] = f"{case.id}: {type(error).__name__}: {error}".split("\n")[0]
     for name in ("failures.json", "report.json", "cases.csv", "report.html"):
         (output / name).unlink(missing_ok=True)
     if failures:
@@ -102,12 +117,13 @@ def _matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[s
     """The cases that have both, and how many have only one."""
     if not predictions.is_dir():
         raise InputError(predictions, "no such folder", "Give the folder that segmenting wrote")
-    folders = {path.name for path in predictions.iterdir() if path.is_dir()}
-    folders = {name for name in folders if not name.startswith(".")}
+    folders = {path.name for path in predictions.iterdir() if path.is_dir() and _is_case(path)}
     labelled = [case for case in manifest.cases if case.labels]
     cases = [case for case in labelled if case.id in folders]
     if not cases:
-        rule = f"holds no folder named like one of the {len(labelled)} labelled cases of the data"
+        rule = (
+            f"holds no folder with files of one of the {len(labelled)} labelled cases of the data"
+        )
         known = ", ".join(case.id for case in labelled[:3])
         raise InputError(predictions, rule, f"Segment some of them first: {known} ...")
     left_out = {
@@ -115,6 +131,14 @@ def _matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[s
         "without_reference": len(folders) - len(cases),
     }
     return cases, left_out
+
+
+def _is_case(folder: Path) -> bool:
+    """Whether files in it are named after it; what cannot be read is a case, which will fail."""
+    try:
+        return any(path.name.startswith(f"{folder.name}_") for path in folder.iterdir())
+    except OSError:
+        return True
 
 
 def _common(values: Sequence[Any]) -> Any:

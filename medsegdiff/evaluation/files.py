@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.data.images import grid_distance, read_geometry, read_image
+from medsegdiff.data.images import read_geometry, read_image
 from medsegdiff.data.manifest import Case, Manifest, class_slug
-from medsegdiff.data.transforms import GRID_TOLERANCE, read_labels
+from medsegdiff.data.transforms import check_grid, read_labels
 from medsegdiff.types import Geometry, InputError
 
 _ROUNDING = 1e-3
-_DO_AGAIN = "Segment the case again"
+_DO_AGAIN = "Segment the case again with --overwrite"
+_MAPS = ("mean_", "variance_")
+_OWN = (*_MAPS, "entropy", "members", "anchor")
+
+DAMAGE = (OSError, MemoryError, RuntimeError, ValueError)
+"""What a damaged case may raise besides ``InputError``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,7 @@ class Prediction:
         entropy: (*shape) predictive entropy in nats, or None.
         members: (N, *shape) label maps, or None.
         anchor: (*shape) label map of the deterministic pass, or None.
-        run: what ``<case>_run.json`` says.
+        run: what ``<case>_run.json`` says; empty where a mask is all there is.
     """
 
     seg: NDArray[np.uint8]
@@ -69,6 +74,9 @@ def read_prediction(
 ) -> Prediction:
     """Read the files of a segmented case (see :class:`Prediction`).
 
+    A mask by itself may be of any program. Maps are of our own, with a mean and a variance for
+    each class and ``<case>_run.json``, which is written last.
+
     Args:
         folder: that holds ``<case>_seg.nii.gz`` and the others.
         case: its name.
@@ -76,7 +84,8 @@ def read_prediction(
         geometry: of the input, which every file must share.
 
     Raises:
-        InputError: no mask, an unreadable file, another grid, or values out of range.
+        InputError: no mask, a case that was not finished or is of other classes, an unreadable
+            file, another grid, or values out of range.
     """
 
     def path(name: str) -> Path:
@@ -90,7 +99,10 @@ def read_prediction(
         return {s: _read_map(f, geometry, highest) for s, f in files.items() if f.exists()}
 
     if not path("seg").exists():
-        raise InputError(path("seg"), "the mask of the case is missing", _DO_AGAIN)
+        rule = "the mask of the case is missing"
+        raise InputError(path("seg"), rule, f"{_DO_AGAIN} and --format nifti")
+    record = folder / f"{case}_run.json"
+    _check_complete(record, case, classes)
     entropy = path("entropy")
     return Prediction(
         seg=labels("seg")[0],
@@ -99,8 +111,26 @@ def read_prediction(
         entropy=_read_map(entropy, geometry, np.inf) if entropy.exists() else None,
         members=labels("members") if path("members").exists() else None,
         anchor=labels("anchor")[0] if path("anchor").exists() else None,
-        run=_read_run(folder / f"{case}_run.json"),
+        run=_read_run(record) if record.exists() else {},
     )
+
+
+def _check_complete(record: Path, case: str, classes: dict[int, str]) -> None:
+    """Refuse maps without a record, and a record without the maps of every class."""
+    names = sorted(path.name.removesuffix(".nii.gz") for path in record.parent.glob("*.nii.gz"))
+    own = [name.removeprefix(f"{case}_") for name in names if name.startswith(f"{case}_")]
+    own = [name for name in own if name.startswith(_OWN)]
+    if not record.exists():
+        if own:
+            rule = f"is missing beside the {own[0]} map: the case was not finished"
+            raise InputError(record, rule, _DO_AGAIN)
+        return
+    needed = [kind + slug for kind in _MAPS for slug in classes.values()]
+    if not set(needed) <= set(own):
+        found = [name for name in own if name.startswith(_MAPS)] or ["none"]
+        rule = f"the data set's labels need the maps {', '.join(needed)}; found: {', '.join(found)}"
+        remedy = "Name the labels of the data set as the bundle does, or segment the case again"
+        raise InputError(record.parent, rule, f"{remedy} with --overwrite")
 
 
 def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
@@ -110,10 +140,7 @@ def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
     if found != grid:
         rule = f"has shape {values.shape}, but the case has {geometry.shape}"
         raise InputError(path, rule, _DO_AGAIN)
-    apart = grid_distance(geometry, own)
-    if apart > GRID_TOLERANCE:
-        rule = f"lies up to {apart:.3g} voxels from its image (their affines differ)"
-        raise InputError(path, rule, _DO_AGAIN)
+    check_grid(path, geometry, own, "its image", _DO_AGAIN)
     return values.reshape(*geometry.shape, *values.shape[3:])
 
 
@@ -141,8 +168,6 @@ def _read_map(path: Path, geometry: Geometry, highest: float) -> NDArray[np.floa
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

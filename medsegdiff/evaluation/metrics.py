@@ -6,7 +6,9 @@ failure (0). A distance to nothing is undefined: NaN, for the caller to count.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -55,6 +57,15 @@ def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
     return overlap(prediction, reference)["dice"]
 
 
+@contextmanager
+def _without_monais_own_warning() -> Iterator[None]:
+    """MONAI deprecated an argument of ``get_mask_edges`` that it still gives itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        yield
+
+
+@_without_monais_own_warning()
 def hd95_mm(prediction: NDArray[Any], reference: NDArray[Any], spacing: Sequence[float]) -> float:
     """95th percentile of the Hausdorff distance, in millimetres; NaN if a mask is empty.
 
@@ -83,6 +94,7 @@ def hd95_mm(prediction: NDArray[Any], reference: NDArray[Any], spacing: Sequence
     )
 
 
+@_without_monais_own_warning()
 def surface_dice(
     prediction: NDArray[Any],
     reference: NDArray[Any],

@@ -14,7 +14,7 @@ from medsegdiff.data.images import PHOTOGRAPHS
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.transforms import read_channels
 from medsegdiff.evaluation.case import majority
-from medsegdiff.evaluation.files import foreground, read_prediction, read_reference
+from medsegdiff.evaluation.files import DAMAGE, foreground, read_prediction, read_reference
 from medsegdiff.evaluation.summary import RESAMPLES
 from medsegdiff.evaluation.uncertainty import risk_coverage
 from medsegdiff.files import write_text
@@ -163,6 +163,8 @@ def _picture(*of: Any) -> str:
         return case_picture(*of)
     except InputError as error:
         return str(error)
+    except DAMAGE as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def reliability_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -287,12 +289,15 @@ def _error_sentence(report: Mapping[str, Any]) -> str:
 
 
 def _comparison_sentence(other: Mapping[str, Any] | None, name: str) -> str:
+    """A verdict that the figures bear out as they are shown: three digits."""
     if other is None:
         return ""
-    gain, dice = other["ensemble_gain"], other["dice"]["mean"]
-    verdict = "at least as good as" if gain >= 0 else "worse than"
+    dice = other["dice"]["mean"]
+    ensemble, alone = round(dice + other["ensemble_gain"], 3), round(dice, 3)
+    verdict = "better than" if ensemble > alone else "no better than"
+    verdict = "worse than" if ensemble < alone else verdict
     return (
-        f"The ensemble is {verdict} {name}: mean Dice {dice + gain:.4f} against {dice:.4f} "
+        f"The ensemble is {verdict} {name}: mean Dice {ensemble:.3f} against {alone:.3f} "
         f"on {_count(other['n_cases'], 'case')}."
     )
 

@@ -94,7 +94,7 @@ def _cases_in_folder(folder: Path, given: Path, output: Path) -> list[CaseInput]
 
 def _dicom_cases(path: Path, given: Path, output: Path) -> list[CaseInput]:
     try:
-        series = dicom.find_series(path)
+        series = dicom.find_series(path, given)
     except InputError as error:
         raise InputError(
             given,

@@ -13,6 +13,7 @@ import pytest
 from medsegdiff.data.check import CheckReport, Problem, check
 from medsegdiff.data.manifest import Case, load_manifest
 from medsegdiff.data.phantom import write_cohort
+from medsegdiff.data.transforms import read_channels
 from medsegdiff.types import InputError
 
 FIRST = "phantom_000"
@@ -139,6 +140,29 @@ class TestFiles:
         problem = only(check(cohort))
         assert (problem.case, problem.severity) == (FIRST, "warning")
         assert rule in problem.rule
+
+    @pytest.mark.parametrize("name", [f"{'x' * 300}.nii.gz", f"{'x' * 300}/a.nii.gz"])
+    def test_path_that_no_system_takes(self, cohort: Path, name: str) -> None:
+        describe(cohort, lambda d: d["training"][0].update(image=name))
+        report = check(cohort)
+        assert len(report.cases) == 5
+        assert any("image of a label is missing" in p.rule for p in report.problems)
+
+    @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+    def test_other_cases_are_examined(
+        self, sound: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        def fail_once(sources: Sequence[Path], *args: Any) -> Any:
+            if FIRST in str(sources[0]):
+                raise error
+            return read_channels(sources, *args)
+
+        monkeypatch.setattr("medsegdiff.data.check.read_channels", fail_once)
+        report = check(sound)
+        problem = only(report)
+        assert (problem.case, problem.severity) == (FIRST, "error")
+        assert "cannot be read (" in problem.rule
+        assert len(report.cases) == 5
 
     def test_hidden_files_are_no_cases(self, cohort: Path) -> None:
         (cohort / "imagesTr" / "._phantom_000.nii.gz").touch()

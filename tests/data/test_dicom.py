@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +57,16 @@ def edit_all(folder: Path, change: Callable[[Any], object]) -> None:
         edit(file, change)
 
 
+def damage(file: Path, keyword: str) -> None:
+    """Make a field's kind ``U?``, which no reader knows."""
+    tag = pydicom.tag.Tag(keyword)
+    start = struct.pack("<HH", tag.group, tag.element)
+    kind = re.escape(start) + rb"[A-Z]{2}"
+    content, count = re.subn(kind, lambda _: start + b"U?", file.read_bytes())
+    assert count == 1
+    file.write_bytes(content)
+
+
 def fails(folder: Path, rule: str) -> None:
     with pytest.raises(InputError, match=rule) as caught:
         read_series(find_series(folder)[0])
@@ -97,6 +109,20 @@ class TestFindSeries:
         (folder / "empty.dcm").touch()
         (folder / "half.dcm").write_bytes((folder / "0000.dcm").read_bytes()[:140])
         assert len(find_series(folder)[0].files) == 6
+
+    @pytest.mark.parametrize("tag", ["StudyInstanceUID", "SeriesInstanceUID", "Modality"])
+    def test_damaged_field_does_not_stop_the_search(self, tmp_path: Path, tag: str) -> None:
+        made(tmp_path / "good", 1)
+        for file in made(tmp_path / "bad", 2).iterdir():
+            damage(file, tag)
+        assert 1 in [one.number for one in find_series(tmp_path)]
+
+    def test_damaged_beginning_is_no_dicom(self, folder: Path) -> None:
+        content = bytearray((folder / "0005.dcm").read_bytes())
+        assert content[138:140] == b"\4\0"  # length of the first field, a number
+        content[138] = 3
+        (folder / "0005.dcm").write_bytes(content)
+        assert len(find_series(folder)[0].files) == 5
 
     def test_one_file(self, folder: Path) -> None:
         volume, geometry = read_series(find_series(folder / "0002.dcm")[0])
@@ -164,7 +190,10 @@ class TestReadSeries:
         fails(folder, "right angles")
 
     def test_mixed_size(self, folder: Path) -> None:
-        edit(folder / "0001.dcm", lambda h: setattr(h, "Rows", 3))
+        def shrink(header: Any) -> None:
+            header.Rows, header.PixelData = 3, header.PixelData[: -2 * header.Columns]
+
+        edit(folder / "0001.dcm", shrink)
         fails(folder, "differ in size")
 
     @pytest.mark.parametrize("spacing", [[1, 1.5], [0, 0]])
@@ -193,12 +222,12 @@ class TestReadSeries:
 
     def test_pixels_that_are_too_few(self, folder: Path) -> None:
         edit(folder / "0001.dcm", lambda h: setattr(h, "PixelData", b"\0\0"))
-        fails(folder, "0001.dcm is truncated")
+        fails(folder, r"file 2 of 6 \(by name\) is truncated")
 
     def test_truncated_file(self, folder: Path) -> None:
         content = (folder / "0004.dcm").read_bytes()
         (folder / "0004.dcm").write_bytes(content[:-7])
-        fails(folder, "0004.dcm is truncated")
+        fails(folder, r"file 5 of 6 \(by name\) is truncated")
 
     def test_compressed_pixels(self, tmp_path: Path) -> None:
         folder = made(tmp_path / "larger", shape=(18, 16, 3))
@@ -218,7 +247,81 @@ class TestReadSeries:
             header.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
 
         edit(folder / "0001.dcm", pretend)
-        fails(folder, "pixels cannot be read")
+        fails(folder, "pixels of file 2 of 6 .* cannot be read")
+
+    @pytest.mark.parametrize(
+        "tag", ["SamplesPerPixel", "ImagePositionPatient", "Columns", "BitsAllocated", "PixelData"]
+    )
+    def test_field_of_no_known_kind(self, folder: Path, tag: str) -> None:
+        damage(folder / "0001.dcm", tag)
+        fails(folder, r"its headers cannot be understood \(Unknown Value Representation")
+
+    def test_damaged_identifier_does_not_make_a_volume_of_one_slice(self, folder: Path) -> None:
+        for tag in ("StudyInstanceUID", "SeriesInstanceUID"):
+            damage(folder / "0005.dcm", tag)
+        alone, rest = find_series(folder)
+        assert (len(alone.files), len(rest.files)) == (1, 5)
+        with pytest.raises(InputError, match="cannot be understood"):
+            read_series(alone)
+
+    def test_unknown_transfer_syntax(self, folder: Path) -> None:
+        known = pydicom.uid.ExplicitVRLittleEndian.encode()
+        content = (folder / "0001.dcm").read_bytes()
+        (folder / "0001.dcm").write_bytes(content.replace(known, b"1.2.3".ljust(len(known), b"\0")))
+        fails(folder, "cannot be understood .UID is not a transfer syntax")
+
+    @pytest.mark.parametrize(
+        ("tag", "value"),
+        [
+            ("ImagePositionPatient", ["nan", "0", "0"]),
+            ("ImagePositionPatient", ["1", "2"]),
+            ("PixelSpacing", ["inf", "inf"]),
+            ("PixelSpacing", ["1", "1", "1"]),
+            ("SliceThickness", "-3"),
+        ],
+    )
+    def test_numbers_that_are_no_place(self, folder: Path, tag: str, value: Any) -> None:
+        edit(folder / "0001.dcm", lambda h: setattr(h, tag, value))
+        fails(folder / "0001.dcm", f"cannot be understood .*{tag}")
+
+
+class TestNamesInErrors:
+    """Files and inner folders may be called after the patient: errors do not name them."""
+
+    def test_what_was_given_and_the_number(self, tmp_path: Path) -> None:
+        folder = made(tmp_path / "DOE_JANE", 3)
+        (folder / "0003.dcm").unlink()
+        (series,) = find_series(tmp_path)
+        with pytest.raises(InputError) as caught:
+            read_series(series)
+        assert caught.value.subject == f"{tmp_path}, series 3"
+        assert "DOE" not in str(caught.value)
+
+    def test_zip_stands_for_the_folder_it_was_unpacked_to(self, tmp_path: Path) -> None:
+        (series,) = find_series(made(tmp_path / "unpacked", 3), "given.zip")
+        assert str(series) == "given.zip, series 3"
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(InputError, match=r"^given.zip: holds no DICOM"):
+            find_series(tmp_path / "empty", "given.zip")
+
+    def test_file(self, folder: Path) -> None:
+        (folder / "0001.dcm").rename(folder / "DOE_JANE.dcm")
+        edit(folder / "DOE_JANE.dcm", lambda h: setattr(h, "PixelData", b"\0\0"))
+        with pytest.raises(InputError) as caught:
+            read_series(find_series(folder)[0])
+        assert "DOE" not in str(caught.value)
+
+    def test_series_as_an_input_that_does_not_fit(self, tmp_path: Path) -> None:
+        (series,) = find_series(made(tmp_path / "a", 4, patient="DOE"))
+        with pytest.raises(InputError) as caught:
+            LoadCased(channels=2)({"image": [series]})
+        assert caught.value.subject == f"{tmp_path / 'a'}, series 4"
+        assert "DOE" in series.patient_id
+        assert "DOE" not in repr(series)
+
+    def test_series_without_a_number(self, folder: Path) -> None:
+        edit_all(folder, lambda h: setattr(h, "SeriesNumber", None))
+        assert str(find_series(folder)[0]) == f"{folder}, series ?"
 
 
 class TestCaseId:

@@ -94,6 +94,12 @@ def test_channels_raters_and_patients(tmp_path: Path) -> None:
     assert len(manifest.cases[0].labels) == 2
 
 
+def test_patient_that_is_null_is_not_given(tmp_path: Path) -> None:
+    entries = [{"image": f"{name}.nii", "patient": None} for name in "ab"]
+    manifest = load_manifest(describe(tmp_path, training=entries))
+    assert [case.patient for case in manifest.cases] == ["a", "b"]
+
+
 def test_unlabelled_case_is_listed_but_not_split(tmp_path: Path) -> None:
     file = describe(tmp_path)
     described = json.loads(file.read_text())

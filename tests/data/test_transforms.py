@@ -48,6 +48,17 @@ FLIPPED = np.array([[0, -2.0, 0, 5], [0, 0, 1.0, -3], [-1.5, 0, 0, 2], [0, 0, 0,
 AFFINES = {"identity": np.eye(4), "oblique": oblique(), "flipped and permuted": FLIPPED}
 
 
+def edit_header(file: Path, **fields: Any) -> None:
+    """Put values into a NIfTI header that nibabel would not write."""
+    header = nib.load(file).header
+    for name, value in fields.items():
+        header[name] = value
+    compressed = file.suffix == ".gz"
+    content = gzip.decompress(file.read_bytes()) if compressed else file.read_bytes()
+    content = header.binaryblock + content[header.sizeof_hdr :]
+    file.write_bytes(gzip.compress(content) if compressed else content)
+
+
 def smooth(shape: tuple[int, ...]) -> np.ndarray:
     """A smooth bump, so that resampling loses little."""
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
@@ -175,6 +186,52 @@ class TestBadInput:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
         self.fails("cannot be read as an image", file)
 
+    def test_bit_that_fell_over(self, make_nifti: MakeNifti) -> None:
+        content = bytearray(gzip.compress(make_nifti("a.nii").read_bytes(), compresslevel=0))
+        content[-100] ^= 1
+        file = make_nifti()
+        file.write_bytes(content)
+        self.fails(r"cannot be read as an image \(CRC", file)
+
+    @pytest.mark.parametrize("count", [1, 4, 8])
+    def test_checksum_that_is_cut_off(self, make_nifti: MakeNifti, count: int) -> None:
+        file = make_nifti()
+        file.write_bytes(file.read_bytes()[:-count])
+        self.fails("cannot be read as an image", file)
+
+    @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii"])
+    def test_header_that_announces_too_much(self, make_nifti: MakeNifti, name: str) -> None:
+        file = make_nifti(name)
+        edit_header(file, dim=[3, 32000, 32000, 32000, 1, 1, 1, 1])
+        self.fails("too short for the 131072000000000 bytes", file)
+
+    def test_memory_that_does_not_suffice(
+        self, make_nifti: MakeNifti, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def exhausted(*_: Any) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr("medsegdiff.data.images._nifti_values", exhausted)
+        self.fails("cannot be read as an image .MemoryError", make_nifti())
+
+    @pytest.mark.parametrize(("unit", "name"), [("meter", "metres"), ("micron", "micrometres")])
+    def test_other_units_than_millimetres(
+        self, make_nifti: MakeNifti, unit: str, name: str
+    ) -> None:
+        file = make_nifti()
+        image = nib.load(file)
+        image.header.set_xyzt_units(unit, "sec")
+        nib.save(image, file)
+        self.fails(f"lengths in {name}", file)
+
+    def test_surface(self, tmp_path: Path) -> None:
+        axes = nib.cifti2.ScalarAxis(["a"]), nib.cifti2.SeriesAxis(0, 1, 4)
+        nib.save(nib.Cifti2Image(np.ones((1, 4), np.float32), axes), tmp_path / "a.nii")
+        self.fails("is no volume but Cifti2Image", tmp_path / "a.nii")
+
+    def test_name_that_no_system_takes(self, tmp_path: Path) -> None:
+        self.fails("cannot be read .File name too long", tmp_path / f"{'x' * 300}.nii")
+
     def test_folder_without_images(self, tmp_path: Path) -> None:
         self.fails("holds no DICOM image", tmp_path)
 
@@ -183,6 +240,14 @@ class TestBadInput:
         array = np.ones((4, 4, 4), np.float32)
         array[1, 2, 3] = value
         self.fails("1 of 64 values are NaN", make_nifti(array=array))
+
+    @pytest.mark.parametrize(("value", "dtype"), [(-3e38, np.float32), (1e300, np.float64)])
+    def test_values_too_large_to_calculate_with(
+        self, make_nifti: MakeNifti, value: float, dtype: Any
+    ) -> None:
+        array = np.ones((4, 4, 4), dtype)
+        array[1, 2, 3] = value
+        self.fails("1 of 64 values are NaN, infinite or beyond", make_nifti(array=array))
 
     def test_complex(self, make_nifti: MakeNifti) -> None:
         file = make_nifti(array=np.ones((4, 4, 4), np.complex64))
@@ -203,6 +268,14 @@ class TestBadInput:
 
     def test_too_few_channels(self, make_nifti: MakeNifti) -> None:
         self.fails("has 1 channels, but 2 are needed", make_nifti(), LoadCased(channels=2))
+
+    def test_remedy_for_channels_is_right_with_and_without_a_description(
+        self, make_nifti: MakeNifti
+    ) -> None:
+        with pytest.raises(InputError) as caught:
+            LoadCased(channels=2)({"image": [make_nifti()]})
+        assert "in the last axis of one file" in caught.value.remedy
+        assert "dataset.json" in caught.value.remedy
 
     def test_channels_in_one_file_do_not_fit(self, make_nifti: MakeNifti) -> None:
         file = make_nifti(shape=(4, 5, 6, 3))
@@ -225,12 +298,13 @@ class TestBadInput:
 
     def test_singular_affine(self, make_nifti: MakeNifti) -> None:
         file = make_nifti("a.nii")
-        image = nib.load(file)
-        image.header["srow_z"] = 0.0
-        content = bytearray(file.read_bytes())
-        content[: image.header.sizeof_hdr] = image.header.binaryblock
-        file.write_bytes(bytes(content))
+        edit_header(file, srow_z=0.0)
         self.fails("its affine maps no volume", file)
+
+    def test_quaternion_that_is_none(self, make_nifti: MakeNifti) -> None:
+        file = make_nifti()
+        edit_header(file, sform_code=0, qform_code=1, quatern_b=0.9, quatern_c=0.9)
+        self.fails("cannot be read as an image", file)
 
     def test_label_is_missing(self, make_nifti: MakeNifti, tmp_path: Path) -> None:
         file = tmp_path / "label.nii"
@@ -452,3 +526,21 @@ class TestGeometry:
         np.testing.assert_array_equal(geometry.sform[0], reference.get_sform())
         np.testing.assert_array_equal(geometry.qform[0], reference.get_qform())
         assert geometry.sources == (tmp_path / "a.nii",)
+
+    @pytest.mark.parametrize("quaternion", [0.9, np.nan])
+    def test_sform_stands_beside_a_quaternion_that_is_none(
+        self, make_nifti: MakeNifti, quaternion: float
+    ) -> None:
+        file = make_nifti(affine=oblique())
+        edit_header(file, qform_code=1, quatern_b=quaternion, quatern_c=0.9)
+        geometry = read_geometry(file)
+        assert geometry.qform is not None
+        assert geometry.qform[1] == 0
+        np.testing.assert_allclose(geometry.affine, oblique(), atol=1e-5)
+        np.testing.assert_array_equal(geometry.qform[0], geometry.affine)
+
+    @pytest.mark.parametrize("unit", [0, 2, 7])
+    def test_unknown_units_are_millimetres(self, make_nifti: MakeNifti, unit: int) -> None:
+        file = make_nifti(affine=np.diag([2.0, 3.0, 4.0, 1.0]))
+        edit_header(file, xyzt_units=unit)
+        np.testing.assert_allclose(read_geometry(file).spacing, (2, 3, 4))

@@ -191,6 +191,7 @@ def two_raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
         for name, values in maps.items():
             image = nib.Nifti1Image(values, readings[0].affine)
             nib.save(image, folder / f"{case.id}_{name}.nii.gz")
+        (folder / f"{case.id}_run.json").write_text("{}")
     assert evaluate(tmp_path / "data", tmp_path / "out", tmp_path / "report") == {}
     report: dict[str, Any] = json.loads((tmp_path / "report" / "report.json").read_text())
     return report

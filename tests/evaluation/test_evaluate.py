@@ -14,9 +14,16 @@ import pytest
 from scipy import ndimage
 from scipy.stats import rankdata
 
+from medsegdiff.data.anatomy import Raters
+from medsegdiff.data.manifest import load_manifest
+from medsegdiff.data.phantom import write_cohort
+from medsegdiff.evaluation import evaluate as evaluate_module
 from medsegdiff.evaluation import report as report_module
+from medsegdiff.evaluation.case import evaluate_case
 from medsegdiff.evaluation.evaluate import evaluate
-from medsegdiff.types import InputError
+from medsegdiff.evaluation.files import read_reference
+from medsegdiff.types import InputError, UsageError
+from medsegdiff.writers.nifti import write_nifti
 
 SHAPE = (14, 12, 10)
 AFFINE = np.array([[-1.0, 0, 0, 5], [0, 0, 2.0, -3], [0, 1.5, 0, 7], [0, 0, 0, 1]])
@@ -251,11 +258,139 @@ def test_values_out_of_range_are_refused(
     assert f"a_{name}.nii.gz" in failures["a"] and told in failures["a"]
 
 
+@pytest.mark.parametrize("kept", ["mean_head", "variance_head", "entropy", "members", "anchor"])
+def test_maps_without_a_record_are_a_case_that_was_not_finished(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, kept: str
+) -> None:
+    data, predictions, _ = cohort
+    for path in (predictions / "a").iterdir():
+        if path.name not in ("a_seg.nii.gz", f"a_{kept}.nii.gz"):
+            path.unlink()
+    failures = evaluate(data, predictions, tmp_path / "report")
+    assert list(failures) == ["a"]
+    for said in ("a_run.json", f"{kept} map", "not finished", "--overwrite"):
+        assert said in failures["a"]
+
+
+def test_labels_of_other_names_than_the_maps_are_refused(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    described = json.loads((data / "dataset.json").read_text())
+    described["labels"]["2"] = "Tail"
+    (data / "dataset.json").write_text(json.dumps(described))
+    failures = evaluate(data, predictions, tmp_path / "report")
+    assert set(failures) == {"a", "b", "c"}
+    needed = "need the maps mean_head, mean_tail, variance_head, variance_tail; "
+    found = "found: mean_body-tail, mean_head, variance_body-tail, variance_head. "
+    assert needed + found in failures["a"]
+
+
+def test_a_case_that_lacks_a_map_is_refused(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    (predictions / "a" / "a_variance_head.nii.gz").unlink()
+    for path in (predictions / "b").glob("b_[mv]*"):
+        path.unlink()
+    failures = evaluate(data, predictions, tmp_path / "report")
+    assert set(failures) == {"a", "b"}
+    assert "found: mean_body-tail, mean_head, variance_body-tail. " in failures["a"]
+    assert "found: none. " in failures["b"]
+
+
+@pytest.mark.parametrize("error", [OSError, MemoryError, ValueError, RuntimeError])
+def test_what_a_damaged_case_raises_does_not_stop_the_others(
+    cohort: tuple[Path, Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+) -> None:
+    def damaged(case: Any, *rest: Any, **options: Any) -> Any:
+        if case.id == "a":
+            raise error("no space\nleft")
+        return evaluate_case(case, *rest, **options)
+
+    monkeypatch.setattr(evaluate_module, "evaluate_case", damaged)
+    failures = evaluate(*cohort[:2], tmp_path / "report")
+    assert failures == {"a": f"a: {error.__name__}: no space"}
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["failures"] == failures
+
+
+def test_a_picture_that_cannot_be_drawn_does_not_stop_the_report(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*of: Any) -> str:
+        raise OSError("disk went away")
+
+    monkeypatch.setattr(report_module, "case_picture", fail)
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    assert "no picture. OSError: disk went away" in (tmp_path / "report/report.html").read_text()
+
+
+def test_if_all_cases_fail_there_are_failures_and_no_report(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    evaluate(data, predictions, tmp_path / "report")
+    for path in predictions.glob("*/*_seg.nii.gz"):
+        path.unlink()
+    failures = evaluate(data, predictions, tmp_path / "report")
+    assert set(failures) == {"a", "b", "c"}
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["failures.json"]
+
+
+def test_a_report_within_the_predictions_is_no_case(
+    cohort: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    data, predictions, _ = cohort
+    (predictions / "empty").mkdir()
+    for _ in range(2):
+        assert evaluate(data, predictions, predictions / "report") == {}
+        report = json.loads((predictions / "report" / "report.json").read_text())
+        assert report["without_reference"] == 0
+
+
+def test_the_folder_of_the_predictions_is_refused_for_the_report(
+    cohort: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    data, predictions, _ = cohort
+    (predictions / "failures.json").write_text("{}")
+    before = sorted(predictions.iterdir())
+    with pytest.raises(UsageError, match="report"):
+        evaluate(data, predictions, predictions / "a" / "..")
+    assert sorted(predictions.iterdir()) == before
+
+
+@pytest.mark.parametrize("tolerance_mm", [-1.0, math.nan, math.inf])
+def test_a_tolerance_that_is_no_distance_is_refused(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, tolerance_mm: float
+) -> None:
+    with pytest.raises(UsageError, match="tolerance_mm: must be"):
+        evaluate(*cohort[:2], tmp_path / "report", tolerance_mm=tolerance_mm)
+
+
+def test_the_tolerance_is_that_of_the_surface_dice(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, known = cohort
+    shifted = np.roll(known["a"][0], 1, axis=1)  # the axis with voxels of 1.5 mm
+    save(predictions / "a" / "a_seg.nii.gz", shifted)
+    found = {}
+    for tolerance_mm in (1.0, 1.6):
+        evaluate(data, predictions, tmp_path / "report", tolerance_mm=tolerance_mm)
+        report = json.loads((tmp_path / "report" / "report.json").read_text())
+        assert report["settings"]["tolerance_mm"] == tolerance_mm
+        found[tolerance_mm] = report["cases"][0]["surface_dice"]["head"]
+    assert found[1.0] < found[1.6] == 1.0
+
+
 def test_missing_counterparts_are_counted(
     cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     data, predictions, _ = cohort
     (predictions / "b").rename(predictions / "stranger")
+    (predictions / "stranger" / "b_seg.nii.gz").rename(predictions / "stranger/stranger_seg.nii.gz")
     assert evaluate(data, predictions, tmp_path / "report") == {}
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert (report["without_prediction"], report["without_reference"]) == (1, 1)
@@ -267,7 +402,7 @@ def test_nothing_in_common_is_an_error(
 ) -> None:
     data, _, _ = cohort
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no folder named like"):
+    with pytest.raises(InputError, match="no folder with files of one of the 3"):
         evaluate(data, tmp_path / "empty", tmp_path / "report")
     with pytest.raises(InputError, match="no such folder"):
         evaluate(data, tmp_path / "absent", tmp_path / "report")
@@ -311,6 +446,7 @@ def test_several_raters_of_planes(tmp_path: Path) -> None:
     save(folder / "n_mean_nodule.nii.gz", mean)
     save(folder / "n_variance_nodule.nii.gz", members.var(axis=-1).astype(np.float32))
     save(folder / "n_members.nii.gz", members)
+    (folder / "n_run.json").write_text("{}")
     assert evaluate(data, tmp_path / "predictions", tmp_path / "report") == {}
     record = json.loads((tmp_path / "report" / "report.json").read_text())["cases"][0]
 
@@ -332,3 +468,69 @@ def test_several_raters_of_planes(tmp_path: Path) -> None:
     assert record["ged2"]["nodule"] == pytest.approx(expected)
     assert record["ged2"]["mean"] == pytest.approx(expected)
     assert not math.isclose(record["diversity"]["nodule"], 0.0)
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("stacked", [False, True], ids=["files", "axis"])
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_members_that_are_the_raters_are_perfect(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spatial_dims: int,
+    stacked: bool,
+    repeats: int,
+) -> None:
+    """Two equal sets: nothing between them, and as much within the one as within the other."""
+    monkeypatch.setattr(report_module, "case_picture", lambda *of: "data:,")
+    cohort: dict[str, Any] = {"spatial_dims": spatial_dims, "stacked": stacked, "raters": 3}
+    cohort["disagreement"] = Raters(omission=0.4)  # some see nothing, as in LIDC
+    manifest = load_manifest(write_cohort(tmp_path, cases=4, classes=1, size=16, **cohort))
+    expected = {}
+    for case in manifest.cases:
+        raters, geometry = read_reference(case, manifest)
+        share = (raters == 1).mean(axis=0)
+        maps = {"mean_structure-1": share, "variance_structure-1": share * (1 - share)}
+        masks = {"seg": share > 0.5, "members": np.moveaxis(np.tile(raters.T, repeats).T, 0, -1)}
+        path = f"{tmp_path}/out/{case.id}/{case.id}_"
+        for name, array in maps.items():
+            write_nifti(f"{path}{name}.nii.gz", array, geometry, dtype="float32")
+        for name, array in masks.items():
+            write_nifti(f"{path}{name}.nii.gz", array.astype(np.uint8), geometry, dtype="uint8")
+        Path(f"{path}run.json").write_text(json.dumps({"members": 3 * repeats}))
+        distances = [
+            1 - np.sum(a & b) / np.sum(a | b) if (a | b).any() else 0.0
+            for a in raters.astype(bool)
+            for b in raters.astype(bool)
+        ]
+        expected[case.id] = float(np.mean(distances))
+    assert max(expected.values()) > 0.3
+
+    assert evaluate(tmp_path, tmp_path / "out", tmp_path / "report") == {}
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    for record in report["cases"]:
+        for name in ("mean", "structure-1"):
+            assert record["ged2"][name] == pytest.approx(0.0, abs=1e-9)
+            assert record["hm_iou"][name] == record["d_max"][name] == 1.0
+            assert record["dice"][name] == 1.0
+            assert record["diversity"][name] == pytest.approx(expected[record["case"]])
+            assert record["rater_diversity"][name] == pytest.approx(expected[record["case"]])
+    summary = report["summary"]
+    figures = {name: summary[name]["mean"] for name in ("ged2", "hm_iou", "d_max", "diversity")}
+    diversity = float(np.mean(list(expected.values())))
+    assert figures == pytest.approx({"ged2": 0, "hm_iou": 1, "d_max": 1, "diversity": diversity})
+    assert report["settings"]["raters"] == 3
+    assert "HM-IoU" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_the_page_says_where_the_ensemble_brings_nothing(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, known = cohort
+    for case, (mask, _) in known.items():
+        save(predictions / case / f"{case}_seg.nii.gz", np.roll(mask, 1, axis=0))
+        save(predictions / case / f"{case}_members.nii.gz", np.stack([mask, mask], axis=-1))
+        save(predictions / case / f"{case}_anchor.nii.gz", np.roll(mask, -1, axis=0))
+    evaluate(data, predictions, tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "The ensemble is worse than the mean of its members: mean Dice 0." in page
+    assert "The ensemble is no better than the single deterministic pass: mean Dice 0." in page

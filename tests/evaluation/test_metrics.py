@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -109,3 +110,11 @@ def test_distance_to_an_empty_mask_is_undefined() -> None:
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(3, 2\)"):
         overlap(np.ones((2, 3)), np.ones((3, 2)))
+
+
+def test_distances_do_not_warn_of_monais_own_call() -> None:
+    p, r = blob((14, 12), 0), blob((14, 12), 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        hd95_mm(p, r, (1.0, 1.0))
+        surface_dice(p, r, (1.0, 1.0), 1.0)

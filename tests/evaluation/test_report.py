@@ -51,12 +51,24 @@ def test_the_statement_of_80_per_cent_is_judged(frequency: float, judged: str) -
     assert f"says 80 % it is right {100 * frequency:.0f} % of the time ({judged})" in told
 
 
-def test_the_ensemble_is_compared_honestly() -> None:
-    better = {"dice": {"mean": 0.88}, "ensemble_gain": 0.02, "n_cases": 20}
-    worse = {"dice": {"mean": 0.91}, "ensemble_gain": -0.01, "n_cases": 1}
-    told = " ".join(sentences(report(members=better, anchor=worse)))
-    assert "at least as good as the mean of its members: mean Dice 0.9000 against 0.8800" in told
-    assert "worse than the single deterministic pass" in told and "on 1 case." in told
+@pytest.mark.parametrize("other", ["members", "anchor"])
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [
+        (0.02, "better than"),
+        (0.0001, "no better than"),
+        (0.0, "no better than"),
+        (-0.0001, "no better than"),
+        (-0.01, "worse than"),
+    ],
+)
+def test_the_ensemble_is_compared_honestly(other: str, gain: float, verdict: str) -> None:
+    name = {"members": "the mean of its members", "anchor": "the single deterministic pass"}[other]
+    figures = {"dice": {"mean": 0.88}, "ensemble_gain": gain, "n_cases": 1}
+    told = sentences(report(**{other: figures}))[-1]
+    assert told == (
+        f"The ensemble is {verdict} {name}: mean Dice {0.88 + gain:.3f} against 0.880 on 1 case."
+    )
 
 
 def test_what_is_undefined_is_not_told() -> None:

@@ -33,15 +33,15 @@ def test_every_case_has_an_id_of_its_own(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_of_a_folder_is_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logging.getLogger("medsegdiff").propagate = True
+    monkeypatch.setattr(logging.getLogger("medsegdiff"), "propagate", True)
     volume(tmp_path / "one.nii.gz"), volume(tmp_path / "sub" / "two.nii.gz")
     volume(tmp_path / "out" / "one" / "one_seg.nii.gz")
     with found_cases([tmp_path], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["one"]
-    (record,) = caplog.records
-    assert str(tmp_path / "sub") in record.getMessage()
+    (told,) = (r.getMessage() for r in caplog.records if r.name.startswith("medsegdiff"))
+    assert str(tmp_path / "sub") in told
     with found_cases([tmp_path / "sub"], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["two"]
 

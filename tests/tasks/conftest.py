@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -20,8 +21,12 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five 3D cases of two structures; the path of their ``dataset.json``."""
-    return write_cohort(tmp_path_factory.mktemp("phantom"), cases=5, size=16, classes=2)
+    """Five 3D cases of the bundle's two structures; the path of their ``dataset.json``."""
+    path = write_cohort(tmp_path_factory.mktemp("phantom"), cases=5, size=16, classes=2)
+    described = json.loads(path.read_text(encoding="utf-8"))
+    described["labels"] = find_bundle("hippocampus_mr").labels
+    path.write_text(json.dumps(described), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")
