@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := torch>=2.9,<2.14
+DATA ?= hippocampus_mr
+MINUTES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format
+.PHONY: help venv demo test check format bench
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -25,6 +27,9 @@ check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_import_levels.py
 	$(BIN)/python -m pytest --doctest-modules medsegdiff tests
+
+bench: $(STAMP) ## compare with other methods: DATA=hippocampus_mr MINUTES=3 (of training each)
+	$(BIN)/python -m benchmarks.accuracy_per_second --data $(DATA) --minutes $(MINUTES)
 
 format: $(STAMP) ## let ruff sort the imports and lay out the code
 	$(BIN)/ruff check --fix .

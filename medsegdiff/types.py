@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 Target = Literal["eps", "x_0", "v"]
 """What the denoiser's output means: the noise, the clean mask (as logits), or the velocity."""
 
+Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
+"""How the members of an ensemble become one mask."""
+
 OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
 """File formats a segmentation can be written in."""
 

@@ -5,13 +5,30 @@ from functools import partial
 import pytest
 import torch
 
-from medsegdiff.diffusion.prediction import mask_to_probability
-from medsegdiff.diffusion.samplers import ddim, ddpm
+from medsegdiff.diffusion.categorical import CategoricalProcess
+from medsegdiff.diffusion.flow import RectifiedFlow
+from medsegdiff.diffusion.gaussian import GaussianProcess
+from medsegdiff.diffusion.grid import TimeGrid
+from medsegdiff.diffusion.prediction import anchor_mask, mask_to_probability
+from medsegdiff.diffusion.process import Process
+from medsegdiff.diffusion.samplers import (
+    SAMPLERS,
+    Denoise,
+    ddim,
+    make_sampler,
+    suitable_samplers,
+)
 from medsegdiff.model import DiffusionSegmenter, SegmenterOutput
 from medsegdiff.networks.denoiser import Denoiser
 from tests.tiny import tiny_segmenter
 
 SIZES = [(13, 10), (8, 9, 7)]
+PROCESSES: dict[str, Process] = {
+    "gaussian": GaussianProcess(n_timesteps=100),
+    "flow": RectifiedFlow(100),
+    "anchored": RectifiedFlow(100, base="anchor", base_scale=0.5),
+    "categorical": CategoricalProcess(n_timesteps=100),
+}
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
@@ -25,11 +42,11 @@ def test_called_with_an_image_alone_it_gives_the_anchor(size: tuple[int, ...]) -
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_training_output_and_its_gradients(size: tuple[int, ...], target: str) -> None:
     network = tiny_segmenter(len(size), target)  # type: ignore[arg-type]
-    x_t, t = torch.randn(4, 3, *size), torch.tensor([0, 30, 60, 99])
-    output = network(torch.randn(2, 1, *size), x_t=x_t, t=t)
+    x_0, t = torch.randn(4, 3, *size).sign(), torch.tensor([0, 30, 60, 99])
+    output = network(torch.randn(2, 1, *size), x_0=x_0, eps=torch.randn_like(x_0), t=t)
     assert isinstance(output, SegmenterOutput)
     assert output.anchor.shape == (2, 3, *size)
-    assert output.prediction.shape == output.logits.shape == x_t.shape
+    assert output.prediction.shape == output.logits.shape == x_0.shape
     (output.anchor.sum() + output.prediction.square().sum() + output.logits[:3].sum()).backward()
     assert all(p.grad is not None for p in network.parameters())
 
@@ -38,23 +55,77 @@ def test_training_output_and_its_gradients(size: tuple[int, ...], target: str) -
 def test_sampling_and_training_see_the_same_mask(target: str) -> None:
     """One evaluation at step t inside the sampler is what the training pass computes there."""
     network = tiny_segmenter(2, target)  # type: ignore[arg-type]
-    image, x_t = torch.randn(1, 1, 12, 12), torch.randn(2, 3, 12, 12)
+    image, t = torch.randn(1, 1, 12, 12), torch.tensor([40, 40])
+    x_0, eps = torch.randn(2, 3, 12, 12).sign(), torch.randn(2, 3, 12, 12)
+    x_t = network.process.add_noise(x_0, eps, t)
     sampled = network.x_0(x_t, 40, network.encode(image))
-    trained = network(image, x_t=x_t, t=torch.tensor([40, 40])).logits.softmax(1)
+    trained = network(image, x_0=x_0, eps=eps, t=t).logits.softmax(1)
     torch.testing.assert_close(mask_to_probability(sampled), trained, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", [ddpm, ddim, partial(ddim, eta=1.0)])
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
-def test_samples_are_probabilities_and_differ(size: tuple[int, ...], sampler: object) -> None:
-    network = tiny_segmenter(len(size))
-    with torch.no_grad():
-        condition = network.encode(torch.randn(2, 1, *size))
-        x_T = torch.randn(6, 3, *size)
-        p = network.sample(condition, x_T, torch.randn_like, sampler=sampler, steps=4)  # type: ignore[arg-type]
-    assert p.shape == x_T.shape and p.min() >= 0 and p.max() <= 1
-    torch.testing.assert_close(p.sum(1), torch.ones_like(p[:, 0]))
-    assert not torch.allclose(p[0], p[1], atol=1e-3)
+def test_samples_are_probabilities_and_differ(
+    size: tuple[int, ...], name: str, process: Process
+) -> None:
+    """Whatever process and sampler, from noise or from the anchor; or the sampler is refused."""
+    network = tiny_segmenter(len(size), process=process)
+    x_T = torch.randn(6, 3, *size)
+    for start in (1.0, 0.5):
+        run = partial(
+            network.sample,
+            x_T=x_T,
+            noise=torch.randn_like,
+            sampler=make_sampler(name),
+            steps=4,
+            start=start,
+        )
+        with torch.no_grad():
+            condition = network.encode(torch.randn(2, 1, *size))
+            if name not in suitable_samplers(process.grid(1).states):
+                with pytest.raises(ValueError, match=f"{name}.*needs a process of"):
+                    run(condition)
+                continue
+            p = run(condition)
+        assert p.shape == x_T.shape and p.min() >= 0 and p.max() <= 1
+        torch.testing.assert_close(p.sum(1), torch.ones_like(p[:, 0]))
+        assert not torch.allclose(p[0], p[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_a_warm_start_is_the_anchors_mask_noised(size: tuple[int, ...], process: Process) -> None:
+    """At a low start the first state is next to the anchor's mask of its own image."""
+    network, first = tiny_segmenter(len(size), process=process), []
+    condition = network.encode(100 * torch.randn(2, 1, *size))
+    condition = condition._replace(anchor=condition.anchor.sign() * 50)
+    x_T = torch.randn(6, 3, *size)
+
+    def stop(denoise: object, x_T: torch.Tensor, grid: TimeGrid, noise: object) -> torch.Tensor:
+        first.append((x_T, grid.timesteps))
+        return x_T
+
+    network.sample(condition, x_T, torch.randn_like, sampler=stop, steps=1, start=0.01)
+    network.sample(condition, x_T, torch.randn_like, sampler=stop, steps=1)
+    assert torch.equal(first[1][0], process.start(x_T))  # a cold one knows nothing of it
+    x_t, timesteps = first[0]
+    mask = anchor_mask(condition.anchor, x_T)
+    assert timesteps == (0,)
+    torch.testing.assert_close(x_t, process.add_noise(mask, x_T, torch.tensor([0])))
+    sure = mask.abs().amin(1, keepdim=True).expand_as(mask) > 0.99
+    assert float((x_t - mask)[sure].abs().mean()) < 0.1
+
+
+def test_the_network_sees_the_anchors_mask_in_a_flow_from_it() -> None:
+    plain, anchored = (tiny_segmenter(2, process=PROCESSES[n]) for n in ("flow", "anchored"))
+    seen: list[torch.Tensor] = []
+    for network in (plain, anchored):
+        network.denoiser.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        condition = network.encode(torch.ones(1, 1, 12, 12))
+        network.x_0(torch.zeros(2, 3, 12, 12), 99, condition)
+    assert not seen[0].any()
+    torch.testing.assert_close(seen[1], anchor_mask(condition.anchor, seen[1]))
 
 
 def test_the_image_is_encoded_once_however_many_masks_are_drawn() -> None:
@@ -71,3 +142,124 @@ def test_an_anchor_can_only_be_added_to_logits() -> None:
     assert isinstance(network.denoiser, Denoiser)
     with pytest.raises(ValueError, match="add_anchor needs target 'x_0'"):
         DiffusionSegmenter(network.encoder, network.denoiser, network.process, "eps")
+
+
+def test_a_process_without_the_target_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"target must be one of .'x_0'"):
+        tiny_segmenter(2, "eps", process=CategoricalProcess())
+
+
+def training_pass(network: DiffusionSegmenter, size: tuple[int, ...]) -> list[torch.Tensor]:
+    """Output and gradients of a training step; the same image, masks and noise each time."""
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randn(2, 1, *size, generator=generator)
+    x_0 = torch.randn(4, 3, *size, generator=generator).sign()
+    eps, t = torch.randn(x_0.shape, generator=generator), torch.tensor([0, 30, 60, 99])
+    output = network.train()(image, x_0=x_0, eps=eps, t=t)
+    assert isinstance(output, SegmenterOutput)
+    output.logits.square().sum().backward()
+    return [output.logits, *(p.grad for p in network.parameters() if p.grad is not None)]
+
+
+def count_calls(network: DiffusionSegmenter) -> list[int]:
+    calls: list[int] = []
+    network.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_self_conditioning_and_recycling_cost_nothing_when_off(size: tuple[int, ...]) -> None:
+    """One call, no random number, and weights of the shapes that they always had."""
+    network = tiny_segmenter(len(size))
+    calls, state = count_calls(network), torch.get_rng_state()
+    training_pass(network, size)
+    assert len(calls) == 1 and torch.equal(torch.get_rng_state(), state)
+    assert network.denoiser.stem.weight.shape[1] == 3
+    noise = torch.randn_like
+    condition = network.encode(torch.randn(1, 1, *size))
+    network.sample(condition, torch.randn(2, 3, *size), noise, sampler=ddim, steps=3)
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_recycling_noises_the_models_own_mask_and_stops_its_gradient(
+    size: tuple[int, ...], process: Process
+) -> None:
+    network = tiny_segmenter(len(size), process=process, recycling=True)
+    calls = count_calls(network)
+    torch.manual_seed(5)
+    found = training_pass(network, size)
+    assert len(calls) == 2
+
+    plain = tiny_segmenter(len(size), process=process)
+    add_noise = process.add_noise
+
+    def noise_a_fixed_mask(x_0: torch.Tensor, eps: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return add_noise(mask, eps, t)
+
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randn(2, 1, *size, generator=generator)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        x_T = process.start(torch.randn(4, 3, *size))
+        mask = plain.x_0(x_T, 99, plain.encode(image))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "add_noise", noise_a_fixed_mask)
+        expected = training_pass(plain, size)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+@pytest.mark.parametrize("target", ["x_0", "eps", "v"])
+def test_self_conditioning_shows_the_denoiser_its_first_estimate(
+    size: tuple[int, ...], target: str
+) -> None:
+    network = tiny_segmenter(len(size), target, self_conditioning=1.0)  # type: ignore[arg-type]
+    seen: list[torch.Tensor] = []
+    network.denoiser.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    training_pass(network, size)
+    first, second = seen
+    assert torch.equal(first[:, :3], second[:, :3]) and not first[:, 3:].any()
+    assert second[:, 3:].abs().max() <= 1 and second[:, 3:].any()
+    assert not second.requires_grad
+    assert all(p.grad is not None for p in network.denoiser.parameters())
+
+
+def test_self_conditioned_sampling_hands_each_estimate_to_the_next_step() -> None:
+    network = tiny_segmenter(2, self_conditioning=0.5)
+    seen: list[torch.Tensor] = []
+    network.denoiser.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, 3:]))
+    found: list[torch.Tensor] = []
+
+    def watching(denoise: Denoise, x_T: torch.Tensor, *rest: object) -> torch.Tensor:
+        def keep(x_t: torch.Tensor, t: int) -> torch.Tensor:
+            found.append(denoise(x_t, t))
+            return found[-1]
+
+        return ddim(keep, x_T, *rest)
+
+    condition, x_T = network.encode(torch.randn(1, 1, 12, 12)), torch.randn(2, 3, 12, 12)
+    network.sample(condition, x_T, torch.randn_like, sampler=watching, steps=4)
+    assert not seen[0].any()
+    for before, given in zip(found, seen[1:], strict=False):
+        assert torch.equal(before, given)
+
+
+def test_self_conditioning_comes_with_its_probability() -> None:
+    network = tiny_segmenter(2, self_conditioning=0.3)
+    calls = count_calls(network)
+    for _ in range(200):
+        training_pass(network, (8, 8))
+    assert 200 * 1.15 < len(calls) < 200 * 1.45
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [({"self_conditioning": 0.5}, "denoiser with"), ({"recycling": True}, "target 'x_0'")],
+)
+def test_switches_that_do_not_go_together_are_refused(arguments: dict, word: str) -> None:
+    network = tiny_segmenter(2, "eps")
+    with pytest.raises(ValueError, match=word):
+        DiffusionSegmenter(network.encoder, network.denoiser, network.process, "eps", **arguments)

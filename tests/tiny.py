@@ -5,16 +5,38 @@ from __future__ import annotations
 import torch
 
 from medsegdiff.diffusion.gaussian import GaussianProcess
+from medsegdiff.diffusion.process import Process
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.networks.denoiser import Denoiser
 from medsegdiff.networks.encoder import ImageEncoder
 from medsegdiff.types import Target
 
 
-def tiny_segmenter(dims: int, target: Target = "x_0", num_classes: int = 3) -> DiffusionSegmenter:
+def tiny_segmenter(
+    dims: int,
+    target: Target = "x_0",
+    num_classes: int = 3,
+    process: Process | None = None,
+    self_conditioning: float = 0.0,
+    recycling: bool = False,
+) -> DiffusionSegmenter:
     """Random weights, made large enough that members differ."""
     torch.manual_seed(0)
     encoder = ImageEncoder(dims, 1, num_classes, channels=(8, 8, 16))
-    denoiser = Denoiser(dims, num_classes, encoder.channels, (8, 16), add_anchor=target == "x_0")
+    denoiser = Denoiser(
+        dims,
+        num_classes,
+        encoder.channels,
+        (8, 16),
+        add_anchor=target == "x_0",
+        self_conditioning=self_conditioning > 0,
+    )
     torch.nn.init.normal_(denoiser.head.weight, std=1.0)
-    return DiffusionSegmenter(encoder, denoiser, GaussianProcess(n_timesteps=100), target).eval()
+    return DiffusionSegmenter(
+        encoder,
+        denoiser,
+        process or GaussianProcess(n_timesteps=100),
+        target,
+        self_conditioning,
+        recycling,
+    ).eval()

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
-from medsegdiff.types import OutputFormat, UsageError
+from medsegdiff.types import Fusion, OutputFormat, UsageError
 
 
 def segment(
@@ -29,6 +29,9 @@ def segment(
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="The same seed gives the same masks. Else as the bundle says."),
+    ] = None,
+    fusion: Annotated[
+        Fusion | None, typer.Option(help="How members become one mask. Else as the bundle says.")
     ] = None,
     device: Device = "auto",
     formats: Annotated[
@@ -62,6 +65,7 @@ def segment(
         members=members,
         steps=steps,
         seed=seed,
+        fusion=fusion,
         device=device,
         formats=chosen,
         save_members=save_members,

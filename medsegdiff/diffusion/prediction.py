@@ -1,10 +1,10 @@
 """Conversions between what a network may predict: ``x_0``, ``eps`` and ``v``.
 
-With a = sqrt(alphas_cumprod) and s = sqrt(1 - alphas_cumprod), one noisy state obeys
-``x_t = a x_0 + s eps`` (DDPM, eq. 4) and ``v = a eps - s x_0`` (Salimans & Ho 2022, app. D).
-All tensors share one shape; ``a`` and ``s`` are numbers or broadcast against them. Where a
-conversion divides by zero (eps to x_0 at zero SNR) the information is not there; the divisor is
-clamped and the result is whatever the caller clips it to.
+A noisy state obeys ``x_t = a x_0 + s eps`` (DDPM, eq. 4). The velocity here is that of a process
+with a^2 + s^2 = 1, ``v = a eps - s x_0`` (Salimans & Ho 2022, app. D). All tensors share one
+shape; ``a`` and ``s`` are numbers or broadcast against them. Where a conversion divides by zero
+(eps to x_0 at zero SNR) the information is not there; the divisor is clamped and the result is
+whatever the caller clips it to.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-
-from medsegdiff.types import Target
 
 Scalar = TypeVar("Scalar", Tensor, float)
 
@@ -50,20 +48,18 @@ def eps_from_v(x_t: Tensor, v: Tensor, a: Scalar, s: Scalar) -> Tensor:
     return s * x_t + a * v
 
 
-def x_0_from_output(output: Tensor, x_t: Tensor, a: Scalar, s: Scalar, target: Target) -> Tensor:
-    """Clean mask in [-1, 1] from a network's output, whatever its target.
+def mask_from_logits(logits: Tensor) -> Tensor:
+    """Mask in [-1, 1] from logits over the K classes, both (B, K, *spatial)."""
+    return 2.0 * torch.softmax(logits, dim=1) - 1.0
 
-    Args:
-        output: (B, K, *spatial); for ``x_0`` the mask's logits over the K classes.
-        x_t: the noisy mask that the network saw, same shape.
-        a: sqrt(alphas_cumprod) at its time.
-        s: sqrt(1 - alphas_cumprod).
-        target: what the output means.
+
+def anchor_mask(anchor: Tensor, like: Tensor) -> Tensor:
+    """Mask in [-1, 1] of anchors (B, K, *spatial) for each member in ``like`` (B * N, K, *spatial).
+
+    No gradient flows back: the anchor is trained by its own loss.
     """
-    if target == "x_0":
-        return 2.0 * torch.softmax(output, dim=1) - 1.0
-    convert = x_0_from_eps if target == "eps" else x_0_from_v
-    return convert(x_t, output, a, s).clamp(-1.0, 1.0)
+    mask = mask_from_logits(anchor.detach().float())
+    return mask.repeat_interleave(len(like) // len(anchor), dim=0).to(like)
 
 
 def mask_to_probability(x_0: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class Ensemble:
         variance: (K, *spatial) float32 in [0, 0.25], over members.
         anchor: (K, *spatial) float32 in [0, 1], the deterministic mask's probabilities.
         labels: (N, *spatial) uint8 label map of each member.
+        by_steps: (K, *spatial) float32 in [0, 1], the fusion by step uncertainty; None unless it
+            was asked for.
         seconds: time spent in ``encode`` and ``sample``.
     """
 
@@ -62,15 +64,18 @@ class Ensemble:
     variance: Tensor
     anchor: Tensor
     labels: Tensor
+    by_steps: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def stack_slices(slices: Sequence[Ensemble]) -> Ensemble:
     """The ensemble of a volume from those of its slices, stacked along a new last axis."""
+    by_steps = [s.by_steps for s in slices if s.by_steps is not None]
     return Ensemble(
         mean=torch.stack([s.mean for s in slices], dim=-1),
         variance=torch.stack([s.variance for s in slices], dim=-1),
         anchor=torch.stack([s.anchor for s in slices], dim=-1),
         labels=torch.stack([s.labels for s in slices], dim=-1),
+        by_steps=torch.stack(by_steps, dim=-1) if by_steps else None,
         seconds={name: sum(s.seconds[name] for s in slices) for name in slices[0].seconds},
     )

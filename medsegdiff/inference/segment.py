@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from medsegdiff.data.transforms import load, restore
 from medsegdiff.inference.ensemble import predictive_entropy
+from medsegdiff.inference.fusion import fuse
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
-from medsegdiff.types import Geometry
+from medsegdiff.types import Fusion, Geometry
 
 VALUES_AT_ONCE = 2**24
 """How many voxels are brought back to the input's grid together."""
@@ -31,7 +32,7 @@ class SegmentedCase:
     Attributes:
         geometry: of the input.
         image: (C, *shape) intensities as the network saw them.
-        mask: (*shape) label map of the ensemble: the class of the highest mean probability.
+        mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
         mean: (K, *shape) in [0, 1], summing to 1.
         variance: (K, *shape) in [0, 0.25], over members.
         entropy: (*shape) of the mean, in nats.
@@ -79,20 +80,22 @@ def segment_case(
         return np.concatenate(parts)
 
     mean = _as_probabilities(on_grid(ensemble.mean))
+    by_steps = None if ensemble.by_steps is None else on_grid(ensemble.by_steps)
     anchor = _as_probabilities(on_grid(ensemble.anchor))
-    members = [
+    parts = [
         np.rint(restore(part, image, preprocessing, mode="nearest")).astype(np.uint8)
         for part in _parts(ensemble.labels)
     ]
+    members = np.concatenate(parts)
     return SegmentedCase(
         geometry=item["geometry"],
         image=on_grid(image.as_tensor().cpu()),
-        mask=mean.argmax(axis=0).astype(np.uint8),
+        mask=_fused(inferer.fusion, mean, members, by_steps),
         mean=mean,
         variance=on_grid(ensemble.variance).clip(0.0, 0.25),
         entropy=predictive_entropy(torch.from_numpy(mean)).numpy(),
         anchor=anchor.argmax(axis=0).astype(np.uint8),
-        members=np.concatenate(members),
+        members=members,
         seconds={"load": loaded - started, **ensemble.seconds},
     )
 
@@ -100,6 +103,13 @@ def segment_case(
 def _parts(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Some maps at a time: resampling needs many times the memory of what it resamples."""
     return maps.split(max(1, VALUES_AT_ONCE // maps[0].numel()))
+
+
+def _fused(rule: Fusion, mean: Floats, members: Labels, by_steps: Floats | None) -> Labels:
+    """(*shape) the ensemble's mask, from maps on the input's grid."""
+    steps = None if by_steps is None else torch.from_numpy(_as_probabilities(by_steps))
+    scores = fuse(rule, torch.from_numpy(mean), torch.from_numpy(members), steps)
+    return scores.numpy().argmax(axis=0).astype(np.uint8)
 
 
 def _as_probabilities(maps: Floats) -> Floats:

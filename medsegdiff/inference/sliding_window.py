@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from monai.data.utils import compute_importance_map
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from medsegdiff.diffusion.samplers import make_sampler
 from medsegdiff.inference.ensemble import Ensemble, RunningMoments, stack_slices
+from medsegdiff.inference.fusion import StepUncertainty, fuse
 from medsegdiff.inference.noise import MemberNoise
 from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.types import Fusion
 
 
 class EnsembleInferer(Inferer):
@@ -29,14 +31,17 @@ class EnsembleInferer(Inferer):
     Args:
         window: largest size seen at once, one value a spatial axis of the network.
         members: N.
-        steps: denoiser evaluations a member.
+        steps: of the time grid; denoiser evaluations a member (``heun``: 2 ``steps`` - 1).
         sampler: name in ``diffusion.samplers``.
         sampler_options: its further arguments, such as ``{"eta": 1.0}``.
+        warm_start: fraction of the time steps to begin at, in (0, 1]. Below 1, members begin with
+            the anchor's mask, noised to there.
         overlap: of neighbouring windows, as a fraction in [0, 1).
         mirror_axes: spatial axes along which anatomy may be mirrored. The members are shared out
             over all mirror images, each encoded once, and mirrored back.
         member_batch: members sampled at once; bounds the memory and changes no result.
         seed: of the run.
+        fusion: how the members become one mask; see ``inference.fusion``.
     """
 
     def __init__(
@@ -46,27 +51,38 @@ class EnsembleInferer(Inferer):
         steps: int = 4,
         sampler: str = "ddim",
         sampler_options: dict[str, float] | None = None,
+        warm_start: float = 1.0,
         overlap: float = 0.25,
         mirror_axes: Sequence[int] = (),
         member_batch: int = 16,
         seed: int = 0,
+        fusion: Fusion = "mean",
     ) -> None:
         super().__init__()
         if members < 1:
             raise ValueError(f"members must be at least 1. Got {members}.")
+        if fusion not in get_args(Fusion):
+            raise ValueError(f"fusion must be one of {list(get_args(Fusion))}. Got {fusion!r}.")
+        if not 0.0 < warm_start <= 1.0:
+            raise ValueError(f"warm_start must be in (0, 1]. Got {warm_start}.")
         self.window, self.members, self.steps = tuple(window), members, steps
-        self.sampler_name = sampler
-        self.sampler = make_sampler(sampler, **(sampler_options or {}))
-        self.overlap, self.member_batch, self.seed = overlap, member_batch, seed
+        self.sampler_name, self.sampler_options = sampler, dict(sampler_options or {})
+        self.sampler = make_sampler(sampler, **self.sampler_options)
+        self.warm_start, self.overlap = warm_start, overlap
+        self.member_batch, self.seed, self.fusion = member_batch, seed, fusion
         axes = range(len(mirror_axes) + 1)
         self.mirrors = [c for n in axes for c in combinations(mirror_axes, n)]
 
     def __call__(
         self, inputs: Tensor, network: DiffusionSegmenter, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """Mean probability (B, K, *spatial) of a batch of images, as MONAI's engines ask for."""
-        means = [self.ensemble(x, network, f"{i}").mean for i, x in enumerate(inputs)]
-        return torch.stack(means).to(inputs.device)
+        """Fused scores (B, K, *spatial) of a batch of images, as MONAI's engines ask for.
+
+        The mean probability, unless ``fusion`` says otherwise.
+        """
+        ensembles = [self.ensemble(x, network, f"{i}") for i, x in enumerate(inputs)]
+        fused = [fuse(self.fusion, e.mean, e.labels, e.by_steps) for e in ensembles]
+        return torch.stack(fused).to(inputs.device)
 
     @torch.no_grad()
     def ensemble(self, image: Tensor, network: DiffusionSegmenter, case: str) -> Ensemble:
@@ -128,15 +144,17 @@ class EnsembleInferer(Inferer):
         place: tuple[slice, ...],
         seconds: dict[str, float],
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Mean, variance and anchor (K, *window) of one window, and labels (N, *window).
+        """Maps (K, *window) of one window, as ``Ensemble`` names them, and labels (N, *window).
 
         The time spent is added to ``seconds``.
         """
         moments = RunningMoments()
+        by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
         labels = torch.zeros(self.members, *window.shape[2:], dtype=torch.uint8)
         for variant, axes in enumerate(self.mirrors[: self.members]):
             mine = range(variant, self.members, len(self.mirrors))
             flipped = [2 + a for a in axes]
+            sampler = self.sampler if by_steps is None else by_steps.watch(self.sampler, flipped)
             started = time.perf_counter()
             condition = network.encode(window.flip(flipped))
             if not axes:
@@ -149,9 +167,17 @@ class EnsembleInferer(Inferer):
                 noise = MemberNoise(self.seed, case, batch, place, axes)
                 x_T = noise.start(num_classes).to(window.device)
                 probability = network.sample(
-                    condition, x_T, noise, sampler=self.sampler, steps=self.steps
+                    condition,
+                    x_T,
+                    noise,
+                    sampler=sampler,
+                    steps=self.steps,
+                    start=self.warm_start,
                 ).flip(flipped)
                 moments.update(probability)
                 labels[list(batch)] = probability.argmax(dim=1).to("cpu", torch.uint8)
             seconds["sample"] += time.perf_counter() - encoded
-        return {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}, labels
+        maps = {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}
+        if by_steps is not None:
+            maps["by_steps"] = by_steps.fused
+        return maps, labels

@@ -1,4 +1,4 @@
-"""How an image's features enter the denoiser: MedSegDiff's modules, each usable by itself.
+"""How an image's features enter the denoiser: modules for a level of it, each usable by itself.
 
 Features of the image come as (B, C, *spatial), those of the masks as (B * N, C, *spatial), the N
 members of an image side by side. The image's features are broadcast over members, never copied.
@@ -83,6 +83,40 @@ class UncertainSpatialAttention(nn.Module):
         """(B * N, C, *spatial), (B, C, *spatial) -> (B * N, C, *spatial)."""
         attended = by_image(f_d, attention.shape[0]) * (1.0 + attention.unsqueeze(1))
         return attended.flatten(0, 1)
+
+
+class ConcatMix(nn.Module):
+    """Image and mask features concatenated and mixed by a 1 x 1 convolution.
+
+    A convolution of a concatenation is the sum of two convolutions. The image's half, with the
+    bias, is a ``FeatureProjection``: once per image. This is the mask's half, and the sum.
+    """
+
+    def __init__(self, spatial_dims: int, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(spatial_dims, channels, channels, kernel=1, bias=False)
+
+    def forward(self, m_x: Tensor, m_i: Tensor) -> Tensor:
+        """(B * N, C, *spatial), the image's half (B, C, *spatial) -> (B * N, C, *spatial)."""
+        return add_over_members(self.conv(m_x), m_i)
+
+
+class SpatialFiLM(nn.Module):
+    """Normalised mask features, scaled and shifted by maps of the image (Park et al. 2019, eq. 1).
+
+    norm(m_x) * (1 + scale) + shift; a ``FeatureProjection`` to 2 C channels makes both maps, once
+    per image.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = group_norm(channels)
+
+    def forward(self, m_x: Tensor, maps: Tensor) -> Tensor:
+        """(B * N, C, *spatial), scale and shift (B, 2 C, *spatial) -> (B * N, C, *spatial)."""
+        scale, shift = maps.unsqueeze(1).chunk(2, dim=2)
+        m_x = by_image(self.norm(m_x), maps.shape[0])
+        return torch.addcmul(shift, m_x, 1.0 + scale).flatten(0, 1)
 
 
 class FeatureProjection(nn.Sequential):

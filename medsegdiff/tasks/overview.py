@@ -14,6 +14,9 @@ from medsegdiff.pages import render
 MOST_PICTURES = 24
 """More would make the page too heavy to open."""
 
+SHOWN = ("bundle", "members", "steps", "sampler", "seed", "fusion")
+"""Settings that the page names."""
+
 
 def write_overview(
     output: Path,
@@ -27,7 +30,7 @@ def write_overview(
     Args:
         output: holds a folder for each case.
         cases: names of the cases to show.
-        settings: that they share: bundle, members, steps, sampler, seed.
+        settings: that they share: bundle, members, steps, sampler, seed, fusion.
         labels: class number -> name.
         failures: failed input or case -> reason.
     """
@@ -42,7 +45,7 @@ def write_overview(
         pictures={record["case"]: _picture(output, record["case"]) for record in shown},
         labels={class_slug(name): name for value, name in labels.items() if value},
         failures=failures,
-        **{name: settings[name] for name in ("bundle", "members", "steps", "sampler", "seed")},
+        **{name: settings[name] for name in SHOWN},
     )
     write_text(output / "report.html", page)
 

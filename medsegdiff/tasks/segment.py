@@ -23,7 +23,7 @@ from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.overview import write_overview
-from medsegdiff.types import InputError, OutputFormat, UsageError, surfacing_input_errors
+from medsegdiff.types import Fusion, InputError, OutputFormat, UsageError, surfacing_input_errors
 
 logger = logging.getLogger(__name__)
 
@@ -69,15 +69,17 @@ class CaseSegmenter:
             "bundle_hash": bundle.fingerprint(),
             "seed": inferer.seed,
             "sampler": inferer.sampler_name,
+            "sampler_options": inferer.sampler_options,
+            "warm_start": inferer.warm_start,
             "steps": inferer.steps,
             "members": inferer.members,
+            "fusion": inferer.fusion,
         }
-        if inferer.steps > network.process.n_timesteps:
-            raise UsageError(
-                f"steps {inferer.steps}",
-                f"the bundle {bundle.name} has {network.process.n_timesteps} time steps",
-                "Choose no more, or leave the option out",
-            )
+        try:
+            network.process.grid(inferer.steps, inferer.warm_start)
+        except ValueError as error:
+            remedy = "Choose fewer, or leave the option out"
+            raise UsageError(f"steps {inferer.steps}", str(error).rstrip("."), remedy) from error
 
     def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
         """Segment the cases of a data set description; see ``run``."""
@@ -169,6 +171,7 @@ def segment(
     members: int | None = None,
     steps: int | None = None,
     seed: int | None = None,
+    fusion: Fusion | None = None,
     device: str = "auto",
     formats: Sequence[OutputFormat] = ("nifti",),
     save_members: bool = False,
@@ -183,6 +186,7 @@ def segment(
         members: masks drawn for each case; None here and below: what the bundle recommends.
         steps: denoiser evaluations a mask.
         seed: the same seed gives the same masks.
+        fusion: how the members become one mask.
         device: ``auto``, or a torch device.
         formats: files to write.
         save_members: write the members' and the anchor's masks too.
@@ -195,7 +199,7 @@ def segment(
         InputError: the bundle cannot be used.
         UsageError: the device cannot, or the steps are too many.
     """
-    chosen = {"members": members, "steps": steps, "seed": seed}
+    chosen = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
     changes: dict[str, Any] = {
         "output_dir": str(output),
         "formats": list(formats),

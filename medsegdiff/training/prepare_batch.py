@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
-from medsegdiff.diffusion.gaussian import GaussianProcess, low_discrepancy_timesteps
+from medsegdiff.diffusion.process import Process, low_discrepancy_timesteps
 from medsegdiff.losses import DiffusionTargets
 from medsegdiff.types import Target
 
@@ -20,7 +20,7 @@ def one_hot(label: Tensor, num_classes: int) -> Tensor:
 
 
 class NoisedMaskPrepareBatch(PrepareBatch):
-    """Noises the masks of a batch, several draws an image, since the encoder runs only once.
+    """Draws masks and their noise, several an image, since the encoder runs only once.
 
     Each draw takes one reader of the image at random; the anchor is compared with their mean. The
     time steps cover [0, T) evenly over the batch, and the last draw is always at T - 1: pure
@@ -37,7 +37,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
 
     def __init__(
         self,
-        process: GaussianProcess,
+        process: Process,
         num_classes: int,
         target: Target = "x_0",
         draws: int = 2,
@@ -54,7 +54,10 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, DiffusionTargets, tuple[()], dict[str, Tensor]]:
-        """(image, targets, (), {"x_t", "t"}), as MONAI's ``SupervisedTrainer`` calls networks."""
+        """(image, targets, (), {"x_0", "eps", "t"}), as MONAI's ``SupervisedTrainer`` asks for.
+
+        The network is called ``network(image, x_0=..., eps=..., t=...)``, and noises the masks.
+        """
         image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
         label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
         readers = torch.stack([one_hot(m, self.num_classes) for m in label.unbind(1)], dim=1)
@@ -68,8 +71,10 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             anchor=readers.mean(dim=1),
             mask=mask,
             prediction=self.process.target(x_0, eps, t, self.target),
+            snr=self.process.snr(t),
+            gain=self.process.gain(t, self.target),
         )
-        return image, targets, (), {"x_t": self.process.add_noise(x_0, eps, t), "t": t}
+        return image, targets, (), {"x_0": x_0, "eps": eps, "t": t}
 
     def _draw_readers(self, readers: Tensor) -> Tensor:
         """(B, M, K, *spatial) -> (B * R, K, *spatial), a reader at random for each draw."""

@@ -6,13 +6,14 @@ import inspect
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from medsegdiff.cli.main import app
 from medsegdiff.evaluation import evaluate as evaluation
+from medsegdiff.types import Fusion
 
 RUNNER = CliRunner()
 BUNDLE = Path("bundles/some")
@@ -60,6 +61,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
+    line += " --fusion staple"
     result = RUNNER.invoke(app, line.split())
     assert result.exit_code == 0
     assert segment.args == ([Path("a.nii"), Path("b")], BUNDLE, Path("o"))
@@ -67,6 +69,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
         "members": None,
         "steps": 3,
         "seed": None,
+        "fusion": "staple",
         "device": "auto",
         "formats": ("nrrd", "nifti"),
         "save_members": True,
@@ -83,6 +86,13 @@ def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle:
         "medsegdiff: failed: b: d/b.nii: holds NaN. Export it again",
         "medsegdiff: failed: c.nii: no such file. Check",
     ]
+
+
+def test_segment_names_the_rules_of_fusion(find_bundle: Recorder) -> None:
+    result = RUNNER.invoke(app, "segment a --bundle b --output o --fusion median".split())
+    assert result.exit_code == 2
+    assert all(rule in result.stderr for rule in get_args(Fusion))
+    assert "--fusion" in RUNNER.invoke(app, ["segment", "--help"]).stdout
 
 
 def test_segment_names_the_closest_format(find_bundle: Recorder) -> None:

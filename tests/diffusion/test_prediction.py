@@ -5,7 +5,6 @@ import torch
 
 from medsegdiff.diffusion import prediction as p
 from medsegdiff.diffusion.schedule import make_schedule
-from medsegdiff.types import Target
 
 SHAPES = [(2, 3, 5, 4), (2, 3, 5, 4, 3)]
 GAMMAS = [float(make_schedule("cosine", 1000, zero_snr=False)[t]) for t in (0, 500, 990)]
@@ -38,15 +37,21 @@ def test_velocity_is_defined_at_zero_snr(state: tuple[torch.Tensor, torch.Tensor
     )
 
 
-@pytest.mark.parametrize("target", ["x_0", "eps", "v"])
-def test_output_becomes_the_same_mask_whatever_the_target(target: Target) -> None:
-    logits = torch.randn(2, 3, 6, 6, dtype=torch.float64)
-    x_0, eps = 2 * logits.softmax(1) - 1, torch.randn_like(logits)
-    a, s = 0.6, 0.8
-    x_t = a * x_0 + s * eps
-    output = {"x_0": logits, "eps": eps, "v": p.v_from_x_0_and_eps(x_0, eps, a, s)}[target]
-    torch.testing.assert_close(p.x_0_from_output(output, x_t, a, s, target), x_0)
-    torch.testing.assert_close(p.mask_to_probability(x_0), logits.softmax(1))
+def test_a_mask_of_logits_has_their_probabilities(
+    state: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, _ = state
+    mask = p.mask_from_logits(logits)
+    assert mask.min() >= -1 and mask.max() <= 1
+    torch.testing.assert_close(p.mask_to_probability(mask), logits.softmax(1))
+
+
+def test_each_member_gets_its_own_images_anchor() -> None:
+    anchor = torch.randn(2, 3, 4, 4, requires_grad=True)
+    masks = p.anchor_mask(anchor, torch.empty(6, 3, 4, 4, dtype=torch.float64))
+    assert masks.dtype == torch.float64 and not masks.requires_grad
+    for i, mask in enumerate(masks):
+        torch.testing.assert_close(mask.float(), p.mask_from_logits(anchor.detach())[i // 3])
 
 
 def test_probabilities_sum_to_one_even_of_masks_that_do_not() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from tests.tiny import tiny_segmenter
 
@@ -95,3 +96,69 @@ def test_as_monais_inferer_it_gives_the_mean_of_each_image_of_a_batch() -> None:
 def test_no_members_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         EnsembleInferer([8, 8], members=0)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_members_of_a_warm_start_begin_near_the_anchor(size: tuple[int, ...]) -> None:
+    """With a denoiser that repeats what it sees, the less noise, the nearer to the anchor."""
+    network, image = tiny_segmenter(len(size)), torch.randn(1, *size)
+    network.x_0 = lambda x_t, *_: x_t.clamp(-1, 1)  # type: ignore[method-assign]
+
+    def distance(warm_start: float) -> float:
+        inferer = EnsembleInferer(
+            [32] * len(size), members=4, steps=1, warm_start=warm_start, mirror_axes=(0,)
+        )
+        ensemble = inferer.ensemble(image, network, "case")
+        return float((ensemble.mean - ensemble.anchor).abs().mean())
+
+    assert distance(0.02) < distance(0.3) < distance(1.0)
+
+
+@pytest.mark.parametrize("warm_start", [0.0, 1.5])
+def test_warm_starts_outside_the_process_are_refused(warm_start: float) -> None:
+    with pytest.raises(ValueError, match="warm_start must be in"):
+        EnsembleInferer([8, 8], warm_start=warm_start)
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_a_categorical_process_is_sampled_from_the_same_noise_whatever_the_batch(
+    sampler: str,
+) -> None:
+    network, image = tiny_segmenter(2, process=CategoricalProcess()), torch.randn(1, 13, 10)
+
+    def run(batch: int) -> torch.Tensor:
+        inferer = EnsembleInferer([32, 32], members=4, steps=3, sampler=sampler, member_batch=batch)
+        return inferer.ensemble(image, network, "case").labels
+
+    if sampler == "ddim":
+        with pytest.raises(ValueError, match=r"Choose one of \['ancestral'\]"):
+            run(4)
+    else:
+        assert torch.equal(run(4), run(1))
+
+
+def test_the_fusion_rule_decides_what_monais_engines_get() -> None:
+    network, image = tiny_segmenter(2), torch.randn(1, 12, 10)
+    fused = {}
+    for rule in ("mean", "majority", "staple", "step_uncertainty"):
+        inferer = EnsembleInferer([32, 32], members=5, steps=3, fusion=rule)
+        fused[rule] = inferer(image.unsqueeze(0), network)[0]
+        ensemble = inferer.ensemble(image, network, "0")
+    votes = torch.stack([(ensemble.labels == k).float().mean(0) for k in range(3)])
+    torch.testing.assert_close(fused["majority"], votes)
+    torch.testing.assert_close(fused["mean"], ensemble.mean)
+    assert len({tuple(f.flatten().tolist()) for f in fused.values()}) == 4
+
+
+def test_a_volume_of_slices_is_fused_like_its_slices() -> None:
+    network, volume = tiny_segmenter(2), torch.randn(1, 12, 10, 3)
+    inferer = EnsembleInferer([32, 32], members=4, steps=2, fusion="step_uncertainty")
+    whole = inferer.ensemble(volume, network, "case").by_steps
+    alone = inferer.ensemble(volume[..., 1], network, "case/1").by_steps
+    assert whole is not None and alone is not None
+    torch.testing.assert_close(whole[..., 1], alone)
+
+
+def test_an_unknown_fusion_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one of .*'staple'.*Got 'median'"):
+        EnsembleInferer([8, 8], fusion="median")  # type: ignore[arg-type]

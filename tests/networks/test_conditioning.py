@@ -5,10 +5,14 @@ import torch
 import torch.nn.functional as F
 
 from medsegdiff.networks.conditioning import (
+    ConcatMix,
     DynamicConditionalEncoding,
+    FeatureProjection,
+    SpatialFiLM,
     UncertainSpatialAttention,
     add_over_members,
 )
+from medsegdiff.networks.layers import conv
 
 SIZES = [(6, 5), (4, 5, 6)]
 
@@ -43,6 +47,28 @@ def test_anchor_attention_is_its_equation(size: tuple[int, ...]) -> None:
     torch.testing.assert_close(attention, torch.sigmoid(module.conv(f_anc)))
     expected = torch.stack([attention[i // 3] * f_d[i] + f_d[i] for i in range(6)])
     torch.testing.assert_close(module(f_d, attention), expected)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_two_halves_are_the_convolution_of_the_concatenation(size: tuple[int, ...]) -> None:
+    mask_half, image_half = ConcatMix(len(size), 4), FeatureProjection(len(size), 4, 4)
+    m_x, features = torch.randn(6, 4, *size), torch.randn(2, 4, *size)
+    whole = conv(len(size), 8, 4, kernel=1)
+    weights = [mask_half.conv.state_dict()["weight"], image_half[1].state_dict()["weight"]]
+    bias = image_half[1].state_dict()["bias"]
+    whole.load_state_dict({"weight": torch.cat(weights, dim=1), "bias": bias})
+    concatenated = torch.cat([m_x, image_half[0](features).repeat_interleave(3, dim=0)], dim=1)
+    torch.testing.assert_close(mask_half(m_x, image_half(features)), whole(concatenated))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_spatial_film_is_its_equation(size: tuple[int, ...]) -> None:
+    m_x, maps = torch.randn(6, 4, *size), torch.randn(2, 8, *size)
+    scale, shift = maps[:, :4], maps[:, 4:]
+    expected = [
+        F.group_norm(m_x[i : i + 1], 1)[0] * (1 + scale[i // 3]) + shift[i // 3] for i in range(6)
+    ]
+    torch.testing.assert_close(SpatialFiLM(4)(m_x, maps), torch.stack(expected))
 
 
 def test_the_gaussian_is_normal_keeps_sums_and_learns() -> None:

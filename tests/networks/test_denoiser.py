@@ -1,27 +1,32 @@
 """The denoiser: any size, each switch, members, and that it starts as the anchor."""
 
 import itertools
+from typing import get_args
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
-from medsegdiff.networks.denoiser import Denoiser
-from medsegdiff.networks.encoder import ImageEncoder
+from medsegdiff.networks.denoiser import Conditioning, Denoiser
+from medsegdiff.networks.encoder import Condition, ImageEncoder
 
 SWITCHES = ("anchor_attention", "dynamic_encoding", "ff_parser", "ss_former")
+every_conditioning = pytest.mark.parametrize("conditioning", get_args(Conditioning))
+two_and_three_d = pytest.mark.parametrize("size", [(16, 16), (8, 8, 8)], ids=["2d", "3d"])
 
 
-def pair(dims: int, **options: bool) -> tuple[ImageEncoder, Denoiser]:
+def pair(dims: int, **options: bool | str) -> tuple[ImageEncoder, Denoiser]:
     torch.manual_seed(0)
     encoder = ImageEncoder(dims, 1, 3, channels=(8, 8, 16, 16))
-    denoiser = Denoiser(dims, 3, encoder.channels, (8, 8, 16), **options)
+    denoiser = Denoiser(dims, 3, encoder.channels, (8, 8, 16), **options)  # type: ignore[arg-type]
     torch.nn.init.normal_(denoiser.head.weight, std=0.1)
     return encoder, denoiser
 
 
+@every_conditioning
 @pytest.mark.parametrize("size", [(16, 16), (13, 21), (8, 9, 7), (16, 8, 8)])
-def test_any_size_comes_back(size: tuple[int, ...]) -> None:
-    encoder, denoiser = pair(len(size))
+def test_any_size_comes_back(size: tuple[int, ...], conditioning: str) -> None:
+    encoder, denoiser = pair(len(size), conditioning=conditioning)
     condition = denoiser.prepare(encoder(torch.randn(2, 1, *size)))
     x_t = torch.randn(6, 3, *size)
     assert denoiser(x_t, torch.rand(6), condition).shape == x_t.shape
@@ -41,17 +46,84 @@ def test_every_switch_works_and_everything_that_is_on_learns(on: tuple[bool, ...
     assert not silent
 
 
-def test_it_starts_as_the_anchor() -> None:
+@every_conditioning
+@pytest.mark.parametrize(
+    "size", [(16, 16), (16, 16, 8)], ids=["2d", "3d"]
+)  # some tokens at the end
+def test_every_conditioning_uses_the_image_and_learns(
+    size: tuple[int, ...], conditioning: str
+) -> None:
+    """The anchor is left out: it would bring the image in by itself."""
+    encoder, denoiser = pair(len(size), conditioning=conditioning, add_anchor=False)
+    for parameter in denoiser.parameters():  # FiLM starts at zero, which hides the time
+        torch.nn.init.normal_(parameter, std=0.2)
+    condition, other = encoder(torch.randn(2, 1, *size)), encoder(torch.randn(2, 1, *size))
+    x_t, t = torch.randn(2, 3, *size), torch.rand(2)
+    output = denoiser(x_t, t, denoiser.prepare(condition))
+    for level in (1, 2, 3):  # of the encoder: level 0 is finer than the mask's patches
+        features = list(condition.features)
+        features[level] = other.features[level]
+        mixed = denoiser.prepare(Condition(condition.anchor, tuple(features)))
+        assert not torch.allclose(output, denoiser(x_t, t, mixed), atol=1e-3), level
+    output.square().mean().backward()
+    silent = [n for n, p in denoiser.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+
+
+class Calls(TorchFunctionMode):
+    """Notes the names of all functions of torch that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("conditioning", ["concat", "cross_attention", "film"])
+def test_what_belongs_to_the_image_is_neither_copied_nor_projected_again(conditioning: str) -> None:
+    encoder, denoiser = pair(2, conditioning=conditioning)
+    condition = denoiser.prepare(encoder(torch.randn(1, 1, 16, 16)))
+    again: list[str] = []
+    for name, module in denoiser.named_modules():
+        if name.startswith("project") or name.endswith((".key", ".value")):
+            module.register_forward_hook(lambda *of, name=name: again.append(name))
+    with Calls() as called:
+        denoiser(torch.randn(4, 3, 16, 16), torch.rand(4), condition)
+    assert again == [] and not called.names & {"repeat", "repeat_interleave", "tile", "clone"}
+
+
+def test_the_switches_are_those_of_medsegdiff() -> None:
+    """Weights that were trained before there was a choice still fit."""
+    names = set(Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16)).state_dict())
+    modules = {name.split(".")[0] for name in names}
+    parts = {"anchor_attention", "meet", "ss_former"}
+    frame = {"time", "project", "stem", "shrink", "down", "grow", "up", "head"}
+    assert modules == parts | frame
+    off = Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), **dict.fromkeys(SWITCHES, False))  # type: ignore[arg-type]
+    assert {name.split(".")[0] for name in off.state_dict()} == frame
+
+
+def test_an_unknown_conditioning_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one of \['medsegdiff', 'concat', .*Got 'add'"):
+        Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), conditioning="add")  # type: ignore[arg-type]
+
+
+@every_conditioning
+def test_it_starts_as_the_anchor(conditioning: Conditioning) -> None:
     encoder = ImageEncoder(2, 1, 3, channels=(8, 8, 16, 16))
-    denoiser = Denoiser(2, 3, encoder.channels, (8, 8, 16))
+    denoiser = Denoiser(2, 3, encoder.channels, (8, 8, 16), conditioning=conditioning)
     condition = denoiser.prepare(encoder(torch.randn(2, 1, 16, 16)))
     output = denoiser(torch.randn(4, 3, 16, 16), torch.rand(4), condition)
     torch.testing.assert_close(output, condition.anchor.repeat_interleave(2, 0))
 
 
-@pytest.mark.parametrize("size", [(16, 16), (8, 8, 8)], ids=["2d", "3d"])
-def test_members_do_not_depend_on_their_batch(size: tuple[int, ...]) -> None:
-    encoder, denoiser = pair(len(size))
+@every_conditioning
+@two_and_three_d
+def test_members_do_not_depend_on_their_batch(size: tuple[int, ...], conditioning: str) -> None:
+    encoder, denoiser = pair(len(size), conditioning=conditioning)
     images, x_t, t = torch.randn(2, 1, *size), torch.randn(4, 3, *size), torch.rand(4)
     together = denoiser(x_t, t, denoiser.prepare(encoder(images)))
     for i in range(4):

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -18,10 +19,11 @@ from nibabel.eulerangles import euler2mat
 from medsegdiff.bundle import Bundle
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.phantom import write_dicom_series
+from medsegdiff.inference.fusion import staple
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase, segment_case
 from medsegdiff.tasks.segment import raise_for_failures, segment, size_warnings
-from medsegdiff.types import Geometry, InputError, UsageError
+from medsegdiff.types import Fusion, Geometry, InputError, UsageError
 
 OBLIQUE = from_matvec(euler2mat(0.3, -0.2, 0.5) @ np.diag([1.0, 1.0, 1.0]), [-40.0, 10.0, 5.0])
 ANISOTROPIC = from_matvec(np.diag([-0.8, 1.3, 2.5]), [30.0, -20.0, 7.0])
@@ -116,6 +118,29 @@ def test_complete_cases_are_kept_and_other_settings_are_told(
     assert mask.stat().st_mtime_ns > before
 
 
+@pytest.mark.parametrize("rule", get_args(Fusion))
+def test_the_mask_is_fused_as_was_asked(rule: Fusion, bundle: Bundle, tmp_path: Path) -> None:
+    path, folder = image_file(tmp_path, ANISOTROPIC), tmp_path / "out" / "scan"
+    chosen = {} if rule == "mean" else {"fusion": rule}
+    assert run([path], bundle, tmp_path / "out", save_members=True, **chosen) == {}
+    names = ("seg", "members", "mean_anterior", "mean_posterior")
+    seg, members, *means = (nib.load(folder / f"scan_{n}.nii.gz").get_fdata() for n in names)
+    votes = torch.from_numpy(np.moveaxis(members, -1, 0)).byte()
+    expected = {
+        "mean": np.stack([1 - sum(means), *means]),
+        "majority": np.stack([(members == k).sum(-1) for k in range(3)]),
+        "staple": staple(votes, 3).numpy(),
+    }
+    if rule in expected:
+        np.testing.assert_array_equal(seg, expected[rule].argmax(0))
+    record = json.loads((folder / "scan_run.json").read_text())
+    assert record["fusion"] == rule
+    volume = (seg == 1).sum() * 0.8 * 1.3 * 2.5 / 1000
+    assert record["volume_ml"]["anterior"]["ensemble"] == pytest.approx(volume)
+    other = "majority" if rule == "mean" else "mean"
+    assert "another fusion" in run([path], bundle, tmp_path / "out", fusion=other)["scan"]
+
+
 def test_another_image_of_the_same_name_is_told(bundle: Bundle, tmp_path: Path) -> None:
     for name, affine in (("a", np.eye(4)), ("b", ANISOTROPIC)):
         (tmp_path / name).mkdir()
@@ -164,7 +189,7 @@ def test_whatever_goes_wrong_in_a_case_the_others_are_done(
 
 
 def test_more_steps_than_there_are_is_wrong_usage(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"steps 2000.*1000 time steps"):
+    with pytest.raises(UsageError, match=r"steps 2000.*between 1 and 1000"):
         run([image_file(tmp_path, np.eye(4))], bundle, tmp_path / "out", steps=2000)
 
 

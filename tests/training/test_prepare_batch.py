@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from medsegdiff.diffusion.categorical import CategoricalProcess
+from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
+from medsegdiff.diffusion.process import Process
 from medsegdiff.training.prepare_batch import NoisedMaskPrepareBatch, one_hot
+from medsegdiff.types import Target
 
 SIZES = [(6, 5), (4, 5, 3)]
 
@@ -23,23 +27,23 @@ def test_each_draw_is_one_of_its_own_images_readers(size: tuple[int, ...], rater
     prepare = NoisedMaskPrepareBatch(GaussianProcess(), 3, draws=5)
     image, targets, args, kwargs = prepare(batch, "cpu")
     assert image is batch["image"] or torch.equal(image, batch["image"])
-    assert args == () and kwargs["x_t"].shape == targets.mask.shape == (10, 3, *size)
+    assert args == () and kwargs["x_0"].shape == targets.mask.shape == (10, 3, *size)
     for i, mask in enumerate(targets.mask.argmax(1)):
         assert any(torch.equal(mask, m.long()) for m in batch["label"][i // 5])
     mean = torch.stack([one_hot(m, 3) for m in batch["label"].unbind(1)]).mean(0)
     torch.testing.assert_close(targets.anchor, mean)
 
 
+@pytest.mark.parametrize("process", [GaussianProcess(), RectifiedFlow(), CategoricalProcess()])
 @pytest.mark.parametrize("target", ["x_0", "eps", "v"])
-def test_noised_masks_and_targets_belong_together(target: str) -> None:
-    process = GaussianProcess()
-    prepare = NoisedMaskPrepareBatch(process, 3, target, draws=4)  # type: ignore[arg-type]
-    _, targets, _, kwargs = prepare(batch_of((6, 5), 1), "cpu")
-    a, s = process.coefficients(kwargs["t"], kwargs["x_t"])
-    x_0 = 2 * targets.mask - 1
-    eps = (kwargs["x_t"] - a * x_0) / s
-    expected = {"x_0": x_0, "eps": eps, "v": a * eps - s * x_0}[target]
-    torch.testing.assert_close(targets.prediction, expected, rtol=1e-3, atol=1e-2)
+def test_noise_masks_and_targets_belong_together(process: Process, target: Target) -> None:
+    prepare = NoisedMaskPrepareBatch(process, 3, target, draws=4)
+    _, targets, _, drawn = prepare(batch_of((6, 5), 1), "cpu")
+    x_0, eps, t = drawn["x_0"], drawn["eps"], drawn["t"]
+    assert torch.equal(x_0, 2 * targets.mask - 1) and eps.shape == x_0.shape
+    torch.testing.assert_close(targets.prediction, process.target(x_0, eps, t, target))
+    torch.testing.assert_close(targets.snr, process.snr(t))
+    torch.testing.assert_close(targets.gain, process.gain(t, target))
 
 
 def test_pure_noise_is_in_every_batch() -> None:

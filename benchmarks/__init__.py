@@ -1,0 +1,1 @@
+"""Measurements that compare this project with others; no part of the installed package."""

@@ -1,0 +1,86 @@
+"""This project, as a bundle configures it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.contenders import Batch, Contender, Loss, Prediction, summarised
+from benchmarks.data import Study
+from medsegdiff.bundle import Bundle
+
+
+def medsegdiff(study: Study, bundle: Bundle, members: int) -> Contender:
+    """Image encoded once for each mirror image, then members sampled by the light denoiser."""
+    network, loss = _network_and_loss(study, bundle)
+    settings = {"members": members, **study.changes}
+    parser = bundle.parser("inference", settings | _window(study))
+    inferer = parser.get_parsed_content("inferer")
+
+    def predict(networks: Sequence[nn.Module], image: Tensor, case: str) -> Prediction:
+        ensemble = inferer.ensemble(image, networks[0], case)
+        return Prediction(ensemble.mean, ensemble.labels)
+
+    steps = int(parser.get_parsed_content("steps"))
+    mirrors = parser.get_parsed_content("inferer#mirror_axes")
+    note = f"the bundle {bundle.name}: {steps} steps"
+    if mirrors:
+        note += f"; its members are shared out over mirror images along axes {list(mirrors)}"
+    return Contender(
+        "medsegdiff",
+        [network],
+        loss,
+        predict,
+        counted=_parts,
+        members=members,
+        steps=steps,
+        note=note,
+    )
+
+
+def medsegdiff_anchor(study: Study, bundle: Bundle) -> Contender:
+    """The deterministic mask of the same weights: one pass of the encoder."""
+    network, loss = _network_and_loss(study, bundle)
+
+    def predict(networks: Sequence[nn.Module], image: Tensor, case: str) -> Prediction:
+        logits = networks[0](image[None])
+        return summarised(torch.softmax(logits.float(), dim=1))
+
+    return Contender(
+        "medsegdiff_anchor",
+        [network],
+        loss,
+        predict,
+        counted=_parts,
+        weights="medsegdiff",
+        note="from the weights of medsegdiff, whose training time and parameters these are",
+    )
+
+
+def _network_and_loss(study: Study, bundle: Bundle) -> tuple[nn.Module, Loss]:
+    """Both from one parse of ``train``, since they may share a process."""
+    changes: dict[str, Any] = dict(study.changes)
+    if study.dims == 2:
+        changes["network"] = "$@network_def.to(@device, memory_format=torch.channels_last)"
+    parser = bundle.parser("train", changes)
+    network: nn.Module = parser.get_parsed_content("network")
+    prepare = parser.get_parsed_content("train#prepare_batch")
+    criterion = parser.get_parsed_content("train#loss")
+
+    def loss(network: nn.Module, batch: Batch, step: int) -> Tensor:
+        image, targets, args, kwargs = prepare(batch, batch["image"].device)
+        value: Tensor = criterion(network(image, *args, **kwargs), targets)
+        return value
+
+    return network, loss
+
+
+def _window(study: Study) -> dict[str, Any]:
+    return {"inferer#window": [64, 64]} if study.dims == 2 else {}
+
+
+def _parts(network: nn.Module) -> dict[str, nn.Module]:
+    return {name: network.get_submodule(name) for name in ("encoder", "denoiser")}

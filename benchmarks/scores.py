@@ -1,0 +1,89 @@
+"""How good a contender's predictions of the held-out fold are, by the package's own metrics."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from benchmarks.contenders import Contender, Prediction
+from benchmarks.data import Item, Study
+from benchmarks.timing import Form, run
+from medsegdiff.evaluation.calibration import region_of_interest, reliability
+from medsegdiff.evaluation.metrics import dice
+from medsegdiff.evaluation.sample_sets import sample_set_metrics
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over the cases that were judged.
+
+    Attributes:
+        dice: of the class of the highest mean probability, averaged over the foreground classes.
+        ece: calibration error over the reference dilated by 5 voxels, averaged over classes;
+            cases without a reference voxel of a class are undefined and left out.
+        ged2: squared generalised energy distance; None with one rater.
+        hm_iou: IoU under the best matching; None with one rater.
+        cases: how many were judged.
+    """
+
+    dice: float
+    ece: float
+    ged2: float | None
+    hm_iou: float | None
+    cases: int
+
+
+def judge(
+    contender: Contender, study: Study, form: Form, device: torch.device, minutes: float
+) -> Scores:
+    """Predict held-out items, in the same order for all, until all are done or the time is up."""
+    found: list[tuple[float, float, float, float]] = []
+    started = time.perf_counter()
+    for item in study.held_out:
+        torch.manual_seed(0)
+        image = item["image"].to(device)
+        found.append(_scores_of(_predict(contender, item, image, form), item, study))
+        if time.perf_counter() - started > 60.0 * minutes:
+            break
+    means = [_mean(column) for column in zip(*found, strict=True)]
+    several = study.raters > 1
+    return Scores(
+        means[0],
+        means[1],
+        means[2] if several else None,
+        means[3] if several else None,
+        len(found),
+    )
+
+
+def _predict(contender: Contender, item: Item, image: torch.Tensor, form: Form) -> Prediction:
+    networks, case = contender.networks, item["case"]
+    return run(lambda: contender.predict(networks, image, case), form, image.device)
+
+
+def _scores_of(
+    prediction: Prediction, item: Item, study: Study
+) -> tuple[float, float, float, float]:
+    """Dice, ECE, GED^2 and HM-IoU of one item."""
+    mean, readings = prediction.mean.float().numpy(), item["label"].numpy()
+    mask, classes = mean.argmax(axis=0), range(1, study.num_classes)
+    overlaps, errors = [], []
+    for k in classes:
+        raters = readings == k
+        reference = 2 * raters.sum(axis=0) > len(raters)
+        region = region_of_interest(raters.any(axis=0))
+        overlaps.append(dice(mask == k, reference))
+        errors.append(reliability(mean[k], reference, region).ece)
+    if study.raters < 2:
+        return float(np.mean(overlaps)), _mean(errors), float("nan"), float("nan")
+    sets = sample_set_metrics(prediction.labels.numpy(), readings, list(classes))
+    return float(np.mean(overlaps)), _mean(errors), sets["ged2"][0], sets["hm_iou"][0]
+
+
+def _mean(values: list[float] | tuple[float, ...]) -> float:
+    array = np.asarray(values, dtype=np.float64)
+    defined = array[~np.isnan(array)]
+    return float(defined.mean()) if defined.size else float("nan")

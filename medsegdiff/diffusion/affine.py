@@ -1,0 +1,110 @@
+"""States x_t = a x_0 + s eps: what the Gaussian process and the rectified flow share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from medsegdiff.diffusion.grid import Level, TimeGrid, time_grid
+from medsegdiff.diffusion.prediction import mask_from_logits, x_0_from_eps
+from medsegdiff.types import Target
+
+
+class AffineProcess(nn.Module, ABC):
+    """A ``Process`` by its table of levels and its velocity; holds no weights.
+
+    Args:
+        a: (T,) float64 signal level of each time step, falling.
+        s: (T,) float64 noise level.
+    """
+
+    targets: tuple[Target, ...] = ("x_0", "eps", "v")
+
+    def __init__(self, a: Tensor, s: Tensor) -> None:
+        super().__init__()
+        # Not buffers: `.half()` or `.to(dtype)` on the model must not degrade the levels.
+        self.a, self.s, self.n_timesteps = a, s, len(a)
+
+    @abstractmethod
+    def velocity(self, x_0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """The target ``v`` of this process."""
+
+    @abstractmethod
+    def x_0_from_velocity(self, x_t: Tensor, v: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """Clean mask from ``v``; defined at every level."""
+
+    def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, s) at ``t``, each (B, 1, ..., 1) in the dtype and place of ``like``."""
+        shape = (-1, *[1] * (like.ndim - 1))
+        a, s = (table.to(t.device)[t].view(shape).to(like) for table in (self.a, self.s))
+        return a, s
+
+    def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """Sample of q(x_t | x_0) for noise ``eps``; all (B, K, *spatial)."""
+        a, s = self.coefficients(t, x_0)
+        return a * x_0 + s * eps
+
+    def start(self, eps: Tensor) -> Tensor:
+        """x_T: the noise alone."""
+        return eps
+
+    def network_input(self, x_t: Tensor, t: Tensor, anchor: Tensor) -> Tensor:
+        """x_t itself."""
+        return x_t
+
+    def target(self, x_0: Tensor, eps: Tensor, t: Tensor, target: Target) -> Tensor:
+        """What a network trained on ``target`` should put out; x_0 as a mask in [-1, 1]."""
+        if target == "x_0":
+            return x_0
+        if target == "eps":
+            return eps
+        return self.velocity(x_0, eps, *self.coefficients(t, x_0))
+
+    def x_0_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, target: Target) -> Tensor:
+        """Clean mask in [-1, 1] from a network's output, whatever its target.
+
+        Args:
+            output: (B, K, *spatial); for ``x_0`` the mask's logits over the K classes.
+            x_t: the state that the network saw, same shape.
+            t: (B,) or (1,) its integer time steps.
+            target: what the output means.
+        """
+        if target == "x_0":
+            return mask_from_logits(output)
+        convert = x_0_from_eps if target == "eps" else self.x_0_from_velocity
+        return convert(x_t, output, *self.coefficients(t, x_t)).clamp(-1.0, 1.0)
+
+    def snr(self, t: Tensor) -> Tensor:
+        """(B,) a^2 / s^2."""
+        return (self.a / self.s).square().to(t.device)[t].float()
+
+    def gain(self, t: Tensor, target: Target) -> Tensor:
+        """(B,) squared error of the target for a squared error 1 of x_0, x_t given."""
+        one = torch.ones(t.shape, device=t.device)
+        a, s = self.coefficients(t, one)
+        # With x_t held fixed, a unit more of x_0 is a / s less of eps.
+        return self.target(one, -a / s, t, target).square()
+
+    def grid(self, steps: int, start: float = 1.0) -> TimeGrid:
+        """``steps`` time steps for a sampler (``grid.time_grid``)."""
+        return time_grid(self.a, self.s, steps, start)
+
+
+def posterior_coefficients(now: Level, after: Level) -> tuple[float, float, float]:
+    """(of x_0, of x_t, variance) of q(x_s | x_t, x_0) between any two times s < t.
+
+    DDPM's eq. 7 for general levels (Kingma et al. 2021, eq. 25): x_t given x_s is
+    N(alpha x_s, sigma^2) with alpha = a_t / a_s and sigma^2 = s_t^2 - alpha^2 s_s^2, so that any
+    grid keeps the process's marginals.
+
+    Example:
+        >>> posterior_coefficients(Level(0.6, 0.8), Level(1.0, 0.0))
+        (1.0, 0.0, 0.0)
+    """
+    alpha = now.a / after.a
+    variance_of_step = now.s**2 - (alpha * after.s) ** 2
+    rest = now.s**2
+    of_x_t = alpha * after.s**2 / rest
+    return after.a * variance_of_step / rest, of_x_t, variance_of_step * after.s**2 / rest

@@ -1,0 +1,77 @@
+"""The time grid: which steps a sampler visits, and how much signal and noise is left at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+States = Literal["continuous", "discrete"]
+"""What x_t is made of: real numbers, or one-hot classes."""
+
+
+class Level(NamedTuple):
+    """How noisy a state is: ``a`` of the clean mask is left in it, and ``s`` of noise came in."""
+
+    a: float
+    s: float
+
+
+CLEAN = Level(1.0, 0.0)
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Time steps to visit, falling, with the level at each; the clean mask follows.
+
+    Its numbers are Python's, so that no step of a sampler waits for the device.
+    """
+
+    timesteps: tuple[int, ...]
+    levels: tuple[Level, ...]
+    states: States = "continuous"
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.timesteps)
+
+    def __iter__(self) -> Iterator[tuple[int, Level, Level]]:
+        """(t, level at t, level at the next visited step or of the clean mask at the end)."""
+        return iter(zip(self.timesteps, self.levels, (*self.levels[1:], CLEAN), strict=True))
+
+
+def time_grid(
+    a: Tensor, s: Tensor, steps: int, start: float = 1.0, states: States = "continuous"
+) -> TimeGrid:
+    """``steps`` time steps from the top down, evenly spaced, ending above the clean mask.
+
+    Args:
+        a: (T,) signal level of each time step of a process, falling.
+        s: (T,) its noise level.
+        steps: number of steps, 1 ... ``start`` T.
+        start: fraction of the T time steps to begin at, in (0, 1]; 1 begins at T - 1.
+        states: of the process.
+
+    Raises:
+        ValueError: if ``start`` or ``steps`` is out of its range.
+
+    Example:
+        >>> import torch
+        >>> tau = torch.arange(1, 11) / 10
+        >>> time_grid(1 - tau, tau, 3).timesteps
+        (9, 6, 3)
+        >>> time_grid(1 - tau, tau, 3, start=0.6).timesteps
+        (5, 3, 1)
+    """
+    if not 0.0 < start <= 1.0:
+        raise ValueError(f"start must be in (0, 1]. Got {start}.")
+    top = round(start * len(a))
+    if not 1 <= steps <= top:
+        raise ValueError(
+            f"steps must be between 1 and {top}, the time steps of the process"
+            f"{'' if start == 1.0 else f' below start {start}'}. Got {steps}."
+        )
+    timesteps = tuple(top - 1 - (i * top) // steps for i in range(steps))
+    return TimeGrid(timesteps, tuple(Level(float(a[t]), float(s[t])) for t in timesteps), states)

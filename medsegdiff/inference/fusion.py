@@ -1,0 +1,165 @@
+"""From the members of an ensemble to one mask: the rules, each a map of scores over the classes.
+
+A rule gives (K, *spatial) that sum to 1 over the classes; the mask is the class of the highest,
+of equal ones the lowest class number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medsegdiff.diffusion.prediction import mask_to_probability
+from medsegdiff.diffusion.samplers import Denoise, Sampler
+from medsegdiff.inference.ensemble import predictive_entropy
+from medsegdiff.types import Fusion
+
+TINY = 1e-10
+
+
+def fuse(rule: Fusion, mean: Tensor, labels: Tensor, by_steps: Tensor | None) -> Tensor:
+    """Scores of the fused mask, (K, *spatial) float32.
+
+    Args:
+        rule: its name.
+        mean: (K, *spatial) mean probability of the members.
+        labels: (N, *spatial) their label maps.
+        by_steps: (K, *spatial) from ``StepUncertainty``, for that rule alone.
+    """
+    if rule in OVER_LABELS:
+        return OVER_LABELS[rule](labels, len(mean))
+    return mean if by_steps is None else by_steps
+
+
+def vote_shares(labels: Tensor, num_classes: int) -> Tensor:
+    """Share of the members that chose each class: their highest is the majority.
+
+    Example:
+        >>> votes = torch.tensor([[0, 1, 2], [0, 1, 1], [0, 2, 1], [0, 2, 0]])
+        >>> vote_shares(votes, 3).argmax(dim=0)
+        tensor([0, 1, 1])
+    """
+    return torch.stack([(labels == k).float().mean(dim=0) for k in range(num_classes)])
+
+
+def staple(
+    labels: Tensor, num_classes: int, most_rounds: int = 500, tolerance: float = 1e-7
+) -> Tensor:
+    """STAPLE (Warfield et al. 2004, sec. III; K classes: sec. III-E) by expectation-maximisation.
+
+    Weighs each member by its confusion matrix, estimated together with the truth. Only the voxels
+    where members disagree take part: the others are settled, and counting them would let the
+    result depend on how much background is around the structure.
+
+    Args:
+        labels: (N, *spatial) label maps.
+        num_classes: K.
+        most_rounds: of expectation and maximisation.
+        tolerance: the rounds end once no entry of the matrices changes by more.
+
+    Returns:
+        (K, *spatial) probability of each class to be the truth; 0 or 1 where members agree.
+    """
+    votes = labels.flatten(1).long()
+    posterior = F.one_hot(votes[0], num_classes).T.float()
+    disputed = (votes != votes[0]).any(dim=0)
+    if disputed.any():
+        posterior[:, disputed] = _truth(votes[:, disputed], num_classes, most_rounds, tolerance)
+    return posterior.view(num_classes, *labels.shape[1:])
+
+
+def _truth(votes: Tensor, num_classes: int, most_rounds: int, tolerance: float) -> Tensor:
+    """Posterior of the truth (K, V) from all members' votes (N, V), in float64."""
+    patterns, place, count = torch.unique(votes, dim=1, return_inverse=True, return_counts=True)
+    weight = count.double()
+    prior = torch.bincount(votes.flatten(), minlength=num_classes).double() / votes.numel()
+    wrong = 1e-5 / (num_classes - 1)  # at first every member is trusted
+    confusion = torch.full((len(votes), num_classes, num_classes), wrong, dtype=torch.float64)
+    confusion.diagonal(dim1=1, dim2=2).fill_(1.0 - 1e-5)
+    for _ in range(most_rounds):
+        truth = _expect(patterns, confusion, prior)
+        before, confusion = confusion, _maximise(patterns, truth * weight)
+        if float((confusion - before).abs().max()) < tolerance:
+            break
+    return _expect(patterns, confusion, prior)[:, place].float()
+
+
+def _expect(votes: Tensor, confusion: Tensor, prior: Tensor) -> Tensor:
+    """Posterior (K, V) of the truth, the members' votes (N, V) given it independent (eq. 15)."""
+    logarithm = confusion.clamp(min=TINY).log()
+    score = prior.clamp(min=TINY).log().unsqueeze(1).expand(-1, votes.shape[1]).clone()
+    for matrix, vote in zip(logarithm, votes, strict=True):
+        score += matrix[:, vote]
+    return torch.softmax(score, dim=0)
+
+
+def _maximise(votes: Tensor, truth: Tensor) -> Tensor:
+    """(N, K, K) share of each class chosen, given the true one (eq. 18 and 19); rows sum to 1."""
+    confusion = truth.new_zeros(len(votes), len(truth), len(truth))
+    for matrix, vote in zip(confusion, votes, strict=True):
+        matrix.index_add_(1, vote, truth)
+    return confusion / truth.sum(dim=1).clamp(min=TINY).view(1, -1, 1)
+
+
+class StepUncertainty:
+    """Fuses what members predict at every step, certain and late steps most (Diff-UNet, SUF).
+
+    p_i is the mean over the members of the clean mask predicted at the i-th of S denoiser calls,
+    and the result the mean of all p_i with weights exp(sigmoid(i / S) (1 - u_i)) (Xing et al.
+    2023, sec. 2.3). There u is -p log p of each class by itself; here it is the entropy over the
+    classes as a share of ln K, so that the result is a probability. Keeps S maps.
+    """
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = []
+
+    def watch(self, sampler: Sampler, mirrored: Sequence[int] = ()) -> Sampler:
+        """The same sampler, which lets us see each prediction for one image (N, K, *spatial).
+
+        Args:
+            sampler: to be watched.
+            mirrored: axes along which its masks are mirrored.
+        """
+
+        def watched(denoise: Denoise, *rest: Any) -> Tensor:
+            calls = itertools.count()
+
+            def seen(x_t: Tensor, t: int) -> Tensor:
+                x_0 = denoise(x_t, t)
+                self._add(next(calls), mask_to_probability(x_0).float().sum(dim=0), mirrored)
+                return x_0
+
+            return sampler(seen, *rest)
+
+        return watched
+
+    def _add(self, call: int, members: Tensor, mirrored: Sequence[int]) -> None:
+        total = members.flip([axis - 1 for axis in mirrored])  # without the axis of the members
+        if call < len(self.sums):
+            self.sums[call] += total
+        else:
+            self.sums.append(total)
+
+    @property
+    def fused(self) -> Tensor:
+        """(K, *spatial) float32 that sums to 1 over the classes, of all members so far."""
+        fused = torch.zeros_like(self.sums[0])
+        for i, total in enumerate(self.sums, start=1):
+            p = total / total.sum(dim=0)
+            certainty = 1.0 - predictive_entropy(p) / math.log(max(len(p), 2))
+            late = 1.0 / (1.0 + math.exp(-i / len(self.sums)))
+            fused += torch.exp(late * certainty) * p
+        return fused / fused.sum(dim=0)
+
+
+OVER_LABELS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "majority": vote_shares,
+    "staple": staple,
+}
+"""Rules that look at label maps alone."""
