@@ -85,8 +85,12 @@ def make_sampler(name: str, **options: float) -> Sampler:
 
 
 def move(x_t: Tensor, x_0: Tensor, now: Level, after: Level) -> Tensor:
-    """The state with the same noise at the next level (Song et al. 2021, eq. 12, sigma = 0)."""
-    return after.a * x_0 + after.s * eps_from_x_0(x_t, x_0, now.a, now.s)
+    """The state with the same noise at the next level (Song et al. 2021, eq. 12, sigma = 0).
+
+    after.a x_0 + after.s eps, with eps = (x_t - now.a x_0) / now.s written out: two passes.
+    """
+    kept = after.s / now.s
+    return (kept * x_t).add_(x_0, alpha=after.a - kept * now.a)
 
 
 @sampler_of("continuous")
@@ -114,7 +118,7 @@ def ddim(
             kept = math.sqrt(max(after.s**2 - sigma**2, 0.0))
             x_t = move(x_t, x_0, now, Level(after.a, kept))
             if sigma > 0.0:
-                x_t = x_t + sigma * noise(x_t)
+                x_t.add_(noise(x_t), alpha=sigma)
     return x_0
 
 

@@ -41,6 +41,19 @@ class RunningMoments:
         return self.squares / max(self.count, 1)
 
 
+def most_probable(probability: Tensor) -> Tensor:
+    """(N, K, *spatial) -> (N, *spatial) uint8, the class of the highest value, the first of equals.
+
+    ``argmax`` over an axis that is not the last takes several times as long on a CPU.
+    """
+    highest, label = probability[:, 0], torch.zeros_like(probability[:, 0], dtype=torch.uint8)
+    for k in range(1, probability.shape[1]):
+        higher = probability[:, k] > highest
+        highest = torch.where(higher, probability[:, k], highest)
+        label.masked_fill_(higher, k)
+    return label
+
+
 def predictive_entropy(mean: Tensor, dim: int = 0) -> Tensor:
     """Entropy of the mean probability over the classes at ``dim``, in nats: in [0, ln K]."""
     return -torch.xlogy(mean, mean).sum(dim=dim).clamp(max=0.0)

@@ -13,7 +13,12 @@ from monai.inferers import Inferer, sliding_window_inference
 from torch import Tensor
 
 from medsegdiff.diffusion.samplers import make_sampler
-from medsegdiff.inference.ensemble import Ensemble, RunningMoments, stack_slices
+from medsegdiff.inference.ensemble import (
+    Ensemble,
+    RunningMoments,
+    most_probable,
+    stack_slices,
+)
 from medsegdiff.inference.fusion import StepUncertainty, fuse
 from medsegdiff.inference.noise import MemberNoise
 from medsegdiff.model import DiffusionSegmenter
@@ -175,7 +180,7 @@ class EnsembleInferer(Inferer):
                     start=self.warm_start,
                 ).flip(flipped)
                 moments.update(probability)
-                labels[list(batch)] = probability.argmax(dim=1).to("cpu", torch.uint8)
+                labels[list(batch)] = most_probable(probability).cpu()
             seconds["sample"] += time.perf_counter() - encoded
         maps = {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}
         if by_steps is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medsegdiff.inference.ensemble import RunningMoments, predictive_entropy
+from medsegdiff.inference.ensemble import RunningMoments, most_probable, predictive_entropy
 
 
 @pytest.mark.parametrize("batches", [[16], [5, 5, 6], [1] * 16])
@@ -33,3 +33,9 @@ def test_entropy_in_nats() -> None:
     mean = torch.tensor([[0.5, 1.0, 1 / 3], [0.5, 0.0, 1 / 3], [0.0, 0.0, 1 / 3]])
     expected = torch.tensor([math.log(2), 0.0, math.log(3)])
     torch.testing.assert_close(predictive_entropy(mean), expected)
+
+
+@pytest.mark.parametrize("size", [(5, 4), (5, 4, 3)])
+def test_the_most_probable_class_is_the_first_of_the_highest(size: tuple[int, ...]) -> None:
+    probability = torch.randint(4, (2, 3, *size)).float()  # with ties
+    assert torch.equal(most_probable(probability), probability.argmax(dim=1).to(torch.uint8))
