@@ -1,5 +1,7 @@
 """The loss against its parts, computed by hand."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,13 @@ import torch.nn.functional as F
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
-from medsegdiff.losses import DiffusionSegmentationLoss, DiffusionTargets, noise_weights
+from medsegdiff.losses import (
+    DiffusionSegmentationLoss,
+    DiffusionTargets,
+    energy_score,
+    jaccard_distance,
+    noise_weights,
+)
 from medsegdiff.model import SegmenterOutput
 from medsegdiff.types import Target
 
@@ -102,3 +110,70 @@ def test_the_noise_loss_is_weighted_draw_by_draw(size: tuple[int, ...]) -> None:
 def test_unknown_weightings_are_named() -> None:
     with pytest.raises(ValueError, match=r"min_snr.*'snr'"):
         DiffusionSegmentationLoss(noise_weighting="snr")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_the_distance_of_crisp_masks_is_one_minus_iou(size: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (2, *size), generator=generator)
+    p, q = (F.one_hot(x, 3).movedim(-1, 0).flatten(1).float() for x in labels)
+    a, b = labels
+    ious = [float(((a == k) & (b == k)).sum() / ((a == k) | (b == k)).sum()) for k in (1, 2)]
+    found = jaccard_distance(p[None], q[None], smooth=0.0)
+    assert float(found) == pytest.approx(1 - sum(ious) / 2, abs=1e-6)
+
+
+def test_empty_masks_are_alike_and_far_from_full_ones() -> None:
+    empty = torch.tensor([1.0, 0.0]).view(1, 2, 1).expand(1, 2, 1000)
+    assert float(jaccard_distance(empty, empty)) == 0.0
+    assert float(jaccard_distance(empty, empty.flip(1))) > 0.99
+
+
+def test_the_energy_score_by_hand() -> None:
+    generator = torch.Generator().manual_seed(0)
+    p = torch.rand(6, 2, 4, 5, generator=generator)
+    truth = torch.rand(2, 2, 4, 5, generator=generator)
+
+    def d(x: torch.Tensor, y: torch.Tensor) -> float:
+        return float(jaccard_distance(x[None].flatten(2), y[None].flatten(2)))
+
+    expected = 0.0
+    for number, y in enumerate(truth):
+        own = p[3 * number : 3 * number + 3]
+        hit = sum(d(x, y) for x in own) / 3
+        spread = sum(d(x, z) for x, z in itertools.combinations(own, 2)) / 3
+        expected += (hit - spread / 2) / 2
+    assert float(energy_score(p, truth)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do() -> None:
+    """Half of the readers mark one lesion, half the other: guess so, not the mean of both."""
+    one, other = torch.zeros(2, 2, 20), torch.zeros(2, 2, 20)
+    one[:, 1, :10], other[:, 1, 10:] = 1.0, 1.0
+    one[:, 0], other[:, 0] = 1 - one[:, 1], 1 - other[:, 1]
+    sets = {
+        "as the readers": [(a, b) for a in (one, other) for b in (one, other)],
+        "always one": [(one, one)],
+        "the mean": [((one + other) / 2,) * 2],
+    }
+    scores = {
+        name: sum(
+            float(energy_score(torch.stack([a[0], b[0]]), truth[:1]))
+            for a, b in pairs
+            for truth in (one, other)
+        )
+        / len(pairs)
+        for name, pairs in sets.items()
+    }
+    assert scores["as the readers"] < scores["always one"] - 0.1
+    assert scores["as the readers"] < scores["the mean"] - 0.1
+
+
+def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks() -> None:
+    output, targets = example((6, 5))
+    fewer = DiffusionTargets(*(x[::2] if len(x) == 4 else x for x in targets))
+    loss = DiffusionSegmentationLoss(0.0, 0.0, 5.0, energy_weight=2.0)(output, fewer)
+    fine = energy_score(output.logits.softmax(1), fewer.mask)
+    coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2)
+    expected = 2 * (fine + coarse) + 5 * dice_ce(output.anchor, targets.anchor, 1.0)
+    torch.testing.assert_close(loss, expected)

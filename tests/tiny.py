@@ -19,6 +19,7 @@ def tiny_segmenter(
     process: Process | None = None,
     self_conditioning: float = 0.0,
     recycling: bool = False,
+    guesses: int = 1,
 ) -> DiffusionSegmenter:
     """Random weights, made large enough that members differ."""
     torch.manual_seed(0)
@@ -29,9 +30,10 @@ def tiny_segmenter(
         encoder.channels,
         (8, 16),
         add_anchor=target == "x_0",
-        self_conditioning=self_conditioning > 0,
+        further_inputs=int(self_conditioning > 0) + int(guesses > 1),
     )
-    torch.nn.init.normal_(denoiser.head.weight, std=1.0)
+    for head in (denoiser.head, denoiser.fine_head):
+        torch.nn.init.normal_(head.weight, std=1.0)  # type: ignore[arg-type]
     return DiffusionSegmenter(
         encoder,
         denoiser,
@@ -39,4 +41,5 @@ def tiny_segmenter(
         target,
         self_conditioning,
         recycling,
+        guesses,
     ).eval()

@@ -6,17 +6,13 @@ of equal ones the lowest class number.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medsegdiff.diffusion.prediction import mask_to_probability
-from medsegdiff.diffusion.samplers import Denoise, Sampler
 from medsegdiff.inference.ensemble import predictive_entropy
 from medsegdiff.types import Fusion
 
@@ -119,28 +115,9 @@ class StepUncertainty:
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
 
-    def watch(self, sampler: Sampler, mirrored: Sequence[int] = ()) -> Sampler:
-        """The same sampler, which lets us see each prediction for one image (N, K, *spatial).
-
-        Args:
-            sampler: to be watched.
-            mirrored: axes along which its masks are mirrored.
-        """
-
-        def watched(denoise: Denoise, *rest: Any) -> Tensor:
-            calls = itertools.count()
-
-            def seen(x_t: Tensor, t: int) -> Tensor:
-                x_0 = denoise(x_t, t)
-                self._add(next(calls), mask_to_probability(x_0).float().sum(dim=0), mirrored)
-                return x_0
-
-            return sampler(seen, *rest)
-
-        return watched
-
-    def _add(self, call: int, members: Tensor, mirrored: Sequence[int]) -> None:
-        total = members.flip([axis - 1 for axis in mirrored])  # without the axis of the members
+    def add(self, call: int, members: Tensor) -> None:
+        """Take in what some members (N, K, *spatial) looked like at a denoiser call, from 0."""
+        total = members.float().sum(dim=0)
         if call < len(self.sums):
             self.sums[call] += total
         else:

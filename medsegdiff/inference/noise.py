@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 BLOCK = 16
-"""Side, in voxels, of the blocks that noise is drawn in."""
+"""Side, in voxels, of the blocks that a large image's noise is drawn in."""
+LARGEST_BLOCK = 2**16
+"""Voxels of an image's states up to which its noise is one block."""
 
 
 def generator_for(*key: object) -> torch.Generator:
@@ -29,7 +32,20 @@ def generator_for(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def noise_field(key: Sequence[object], channels: int, window: Sequence[slice]) -> Tensor:
+def blocks_of(grid: Sequence[int]) -> list[int]:
+    """Side along each axis of the blocks that an image's noise is drawn in.
+
+    A small image is one block, which is fastest; of a large one only a window's blocks are made.
+
+    Args:
+        grid: spatial size of the image's states.
+    """
+    return list(grid) if math.prod(grid) <= LARGEST_BLOCK else [BLOCK] * len(grid)
+
+
+def noise_field(
+    key: Sequence[object], channels: int, window: Sequence[slice], blocks: Sequence[int]
+) -> Tensor:
     """Standard normal noise of an endless field, in a window of it.
 
     The field is drawn block by block, each from its own generator, so only the window's blocks
@@ -39,22 +55,26 @@ def noise_field(key: Sequence[object], channels: int, window: Sequence[slice]) -
         key: what the field belongs to, such as (seed, case, member).
         channels: K.
         window: start and stop along each spatial axis, in voxels of the field.
+        blocks: sides of the blocks.
 
     Returns:
         (K, *window) float32 on the CPU.
     """
-    starts = [s.start // BLOCK for s in window]
-    stops = [-(-s.stop // BLOCK) for s in window]
-    blocks = [range(a, b) for a, b in zip(starts, stops, strict=True)]
-    field = torch.empty(channels, *(len(b) * BLOCK for b in blocks))
-    for index in itertools.product(*blocks):
+    starts = [s.start // side for s, side in zip(window, blocks, strict=True)]
+    stops = [-(-s.stop // side) for s, side in zip(window, blocks, strict=True)]
+    indices = [range(a, b) for a, b in zip(starts, stops, strict=True)]
+    sizes = [len(i) * side for i, side in zip(indices, blocks, strict=True)]
+    field = torch.empty(channels, *sizes)
+    for index in itertools.product(*indices):
         place = [
-            slice((i - a) * BLOCK, (i - a + 1) * BLOCK) for i, a in zip(index, starts, strict=False)
+            slice((i - a) * side, (i - a + 1) * side)
+            for i, a, side in zip(index, starts, blocks, strict=True)
         ]
-        shape = (channels, *[BLOCK] * len(index))
-        field[(slice(None), *place)] = torch.randn(shape, generator=generator_for(*key, *index))
+        drawn = torch.randn((channels, *blocks), generator=generator_for(*key, *index))
+        field[(slice(None), *place)] = drawn
     crop = [
-        slice(s.start - a * BLOCK, s.stop - a * BLOCK) for s, a in zip(window, starts, strict=False)
+        slice(s.start - a * side, s.stop - a * side)
+        for s, a, side in zip(window, starts, blocks, strict=True)
     ]
     return field[(slice(None), *crop)]
 
@@ -67,6 +87,9 @@ class MemberNoise:
         case: name of the case.
         members: indices of the members in the batch, in order.
         window: its place in the image, in voxels.
+        size: of the window's states, in their own voxels.
+        blocks: sides of the blocks of noise, from ``blocks_of``.
+        stride: the image's voxels along each axis of a state's.
         mirrored: spatial axes along which the network sees the window mirrored; its noise is too.
     """
 
@@ -76,18 +99,26 @@ class MemberNoise:
         case: str,
         members: Sequence[int],
         window: Sequence[slice],
+        size: Sequence[int],
+        blocks: Sequence[int],
+        stride: int = 1,
         mirrored: Sequence[int] = (),
     ) -> None:
         self.keys = [(seed, case, m) for m in members]
-        self.window, self.mirrored = window, [2 + axis for axis in mirrored]
+        starts = [place.start // stride for place in window]
+        self.blocks = blocks
+        self.window = [slice(a, a + n) for a, n in zip(starts, size, strict=True)]
+        self.mirrored = [2 + axis for axis in mirrored]
         self.draws = itertools.count()
 
     def start(self, channels: int) -> Tensor:
-        """x_T: (N, K, *window) float32 on the CPU, K = ``channels``."""
+        """x_T: (N, K, *size) float32 on the CPU, K = ``channels``."""
         draw = next(self.draws)
-        fields = [noise_field((*key, draw), channels, self.window) for key in self.keys]
+        fields = [
+            noise_field((*key, draw), channels, self.window, self.blocks) for key in self.keys
+        ]
         return torch.stack(fields).flip(self.mirrored)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Fresh standard normal noise like ``x`` (N, K, *window), member by member."""
+        """Fresh standard normal noise like ``x`` (N, K, *size), member by member."""
         return self.start(x.shape[1]).to(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any, get_args
 
@@ -20,7 +20,7 @@ from medsegdiff.inference.ensemble import (
     stack_slices,
 )
 from medsegdiff.inference.fusion import StepUncertainty, fuse
-from medsegdiff.inference.noise import MemberNoise
+from medsegdiff.inference.noise import MemberNoise, blocks_of
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.types import Fusion
 
@@ -47,6 +47,9 @@ class EnsembleInferer(Inferer):
         member_batch: members sampled at once; bounds the memory and changes no result.
         seed: of the run.
         fusion: how the members become one mask; see ``inference.fusion``.
+        anchor_share: of the anchor in the mean probability, in [0, 1]. The anchor estimates the
+            same mean as the members do, without the noise of drawing a few. The variance is that
+            of the members alone.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class EnsembleInferer(Inferer):
         member_batch: int = 16,
         seed: int = 0,
         fusion: Fusion = "mean",
+        anchor_share: float = 0.0,
     ) -> None:
         super().__init__()
         if members < 1:
@@ -71,6 +75,9 @@ class EnsembleInferer(Inferer):
         if not 0.0 < warm_start <= 1.0:
             raise ValueError(f"warm_start must be in (0, 1]. Got {warm_start}.")
         self.window, self.members, self.steps = tuple(window), members, steps
+        if not 0.0 <= anchor_share <= 1.0:
+            raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
+        self.anchor_share = anchor_share
         self.sampler_name, self.sampler_options = sampler, dict(sampler_options or {})
         self.sampler = make_sampler(sampler, **self.sampler_options)
         self.warm_start, self.overlap = warm_start, overlap
@@ -112,14 +119,21 @@ class EnsembleInferer(Inferer):
         size = tuple(image.shape[1:])
         roi = tuple(min(w, s) for w, s in zip(self.window, size, strict=True))
         device = next(network.parameters()).device
+        blocks = blocks_of(network.state_size(size))
         seconds = {"encode": 0.0, "sample": 0.0}
+        if roi == size:  # one window: nothing to blend
+            whole = torch.as_tensor(image).unsqueeze(0).to(device)
+            everywhere = tuple(slice(0, s) for s in size)
+            maps, labels = self._window(whole, network, case, everywhere, blocks, seconds)
+            maps = {name: x.cpu() for name, x in maps.items()}
+            return Ensemble(labels=labels, seconds=seconds, **maps)
         labels = torch.zeros(self.members, *size, dtype=torch.uint8)
         best = torch.zeros(size)  # importance of the window that a voxel's labels came from
         importance = compute_importance_map(roi, mode="gaussian", dtype=torch.float32)
 
         def predict(window: Tensor, place: Sequence[Sequence[slice]]) -> dict[str, Tensor]:
             where = tuple(place[0][2:])
-            statistics, window_labels = self._window(window, network, case, where, seconds)
+            statistics, window_labels = self._window(window, network, case, where, blocks, seconds)
             better = importance > best[where]
             best[where] = torch.where(better, importance, best[where])
             labels[(slice(None), *where)] = torch.where(
@@ -147,6 +161,7 @@ class EnsembleInferer(Inferer):
         network: DiffusionSegmenter,
         case: str,
         place: tuple[slice, ...],
+        blocks: Sequence[int],
         seconds: dict[str, float],
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Maps (K, *window) of one window, as ``Ensemble`` names them, and labels (N, *window).
@@ -156,33 +171,43 @@ class EnsembleInferer(Inferer):
         moments = RunningMoments()
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
         labels = torch.zeros(self.members, *window.shape[2:], dtype=torch.uint8)
+        state = network.state_size(window.shape[2:])
         for variant, axes in enumerate(self.mirrors[: self.members]):
             mine = range(variant, self.members, len(self.mirrors))
             flipped = [2 + a for a in axes]
-            sampler = self.sampler if by_steps is None else by_steps.watch(self.sampler, flipped)
             started = time.perf_counter()
-            condition = network.encode(window.flip(flipped))
+            condition = network.encode(window.flip(flipped) if axes else window)
             if not axes:
                 anchor = torch.softmax(condition.anchor[0].float(), dim=0)
             encoded = time.perf_counter()
             seconds["encode"] += encoded - started
-            num_classes = condition.anchor.shape[1]
+            watch = None if by_steps is None else _mirrored(by_steps, flipped)
             for start in range(0, len(mine), self.member_batch):
                 batch = mine[start : start + self.member_batch]
-                noise = MemberNoise(self.seed, case, batch, place, axes)
-                x_T = noise.start(num_classes).to(window.device)
+                noise = MemberNoise(
+                    self.seed, case, batch, place, state, blocks, network.stride, axes
+                )
+                x_T = noise.start(network.num_classes).to(window.device)
                 probability = network.sample(
                     condition,
                     x_T,
                     noise,
-                    sampler=sampler,
+                    sampler=self.sampler,
                     steps=self.steps,
                     start=self.warm_start,
-                ).flip(flipped)
+                    watch=watch,
+                )
+                probability = probability.flip(flipped) if axes else probability
                 moments.update(probability)
                 labels[list(batch)] = most_probable(probability).cpu()
             seconds["sample"] += time.perf_counter() - encoded
-        maps = {"mean": moments.mean, "variance": moments.variance, "anchor": anchor}
+        mean = moments.mean.lerp(anchor, self.anchor_share)
+        maps = {"mean": mean, "variance": moments.variance, "anchor": anchor}
         if by_steps is not None:
             maps["by_steps"] = by_steps.fused
         return maps, labels
+
+
+def _mirrored(steps: StepUncertainty, flipped: list[int]) -> Callable[[int, Tensor], None]:
+    """Takes in masks that are mirrored along some axes."""
+    return lambda call, members: steps.add(call, members.flip(flipped))

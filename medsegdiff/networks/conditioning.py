@@ -1,18 +1,27 @@
-"""How an image's features enter the denoiser: modules for a level of it, each usable by itself.
+"""How an image's features enter the denoiser: one module a level, each usable by itself.
 
-Features of the image come as (B, C, *spatial), those of the masks as (B * N, C, *spatial), the N
-members of an image side by side. The image's features are broadcast over members, never copied.
+Features of the image come as (B, C_i, *spatial), those of the masks as (B * N, C, *spatial), the N
+members of an image side by side. What a module needs of the image it makes ready once
+(``prepare``); that is broadcast over members, never copied.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-import torch.nn.functional as F
 from monai.networks.layers import separable_filtering
 from torch import Tensor, nn
 
+from medsegdiff.networks.cross_attention import CrossAttention
 from medsegdiff.networks.ff_parser import FFParser
 from medsegdiff.networks.layers import conv, group_norm
+from medsegdiff.networks.transformer import SSFormer
+
+Conditioning = Literal["medsegdiff", "concat", "cross_attention", "film"]
+"""How an image's features enter the denoiser."""
+Prepared = tuple[Tensor, ...]
+"""What a level needs of the image, made ready once."""
 
 
 def by_image(x: Tensor, images: int) -> Tensor:
@@ -25,45 +34,90 @@ def add_over_members(x: Tensor, feature: Tensor) -> Tensor:
     return (by_image(x, feature.shape[0]) + feature.unsqueeze(1)).flatten(0, 1)
 
 
-class DynamicConditionalEncoding(nn.Module):
+class FeatureProjection(nn.Sequential):
+    """Image features (B, i, *spatial) -> (B, o, *spatial), normalised: once per image."""
+
+    def __init__(self, spatial_dims: int, i: int, o: int) -> None:
+        super().__init__(group_norm(i), conv(spatial_dims, i, o, kernel=1))
+
+
+class Meeting(nn.Module):
+    """Lets an image's features into the masks'; also the plainest way: projected and added.
+
+    Args:
+        spatial_dims: 2 or 3.
+        image_channels: C_i of the image's features.
+        channels: C of the masks' features.
+        maps: projected maps for each of the C channels.
+    """
+
+    def __init__(
+        self, spatial_dims: int, image_channels: int, channels: int, *, maps: int = 1
+    ) -> None:
+        super().__init__()
+        self.project = FeatureProjection(spatial_dims, image_channels, maps * channels)
+
+    def prepare(self, feature: Tensor) -> Prepared:
+        """(B, C_i, *spatial) of the image -> what ``forward`` needs of it."""
+        return (self.project(feature),)
+
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """Mask features (B * N, C, *spatial), time embedding (B * N or 1, ...) -> as the first."""
+        return add_over_members(m_x, prepared[0])
+
+
+class DynamicConditionalEncoding(Meeting):
     """Image features gated by their agreement with the mask's (MedSegDiff, eq. 3 and 4).
 
     m' = (LN(m_I) * LN(m_x)) * m_I, then through an FF-Parser, and added to the mask's features.
 
     Args:
         spatial_dims: 2 or 3.
-        channels: C of both feature maps.
+        image_channels: of the image's features.
+        channels: C of the masks'.
         ff_parser: filter m' in Fourier space; otherwise it is added as it is.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, ff_parser: bool = True) -> None:
-        super().__init__()
+    def __init__(
+        self, spatial_dims: int, image_channels: int, channels: int, ff_parser: bool = True
+    ) -> None:
+        super().__init__(spatial_dims, image_channels, channels)
         self.norm_image = nn.GroupNorm(1, channels)  # over channels and space: a layer norm
         self.norm_mask = nn.GroupNorm(1, channels)
-        self.ff_parser = FFParser(spatial_dims, channels) if ff_parser else nn.Identity()
+        self.ff_parser = FFParser(spatial_dims, channels) if ff_parser else None
 
-    def forward(self, m_x: Tensor, m_i: Tensor) -> Tensor:
-        """(B * N, C, *spatial), (B, C, *spatial) -> (B * N, C, *spatial)."""
-        images = m_i.shape[0]
-        affinity = by_image(self.norm_mask(m_x), images) * self.norm_image(m_i).unsqueeze(1)
-        gated = (affinity * m_i.unsqueeze(1)).flatten(0, 1)
-        return m_x + self.ff_parser(gated)
+    def prepare(self, feature: Tensor) -> Prepared:
+        """The gate LN(m_I) * m_I and, with the FF-Parser, its map for this size."""
+        m_i = self.project(feature)
+        gate = self.norm_image(m_i) * m_i
+        if self.ff_parser is None:
+            return (gate,)
+        return gate, self.ff_parser.spectrum_weights(m_i.shape[2:])
+
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """See ``Meeting``."""
+        gate = prepared[0]
+        gated = (by_image(self.norm_mask(m_x), len(gate)) * gate.unsqueeze(1)).flatten(0, 1)
+        return m_x + (gated if self.ff_parser is None else self.ff_parser(gated, prepared[1]))
 
 
-class UncertainSpatialAttention(nn.Module):
+class UncertainSpatialAttention(Meeting):
     """Anchor condition, U-SA: where the anchor may be wrong by a little, look (V2, eq. 2 and 3).
 
     f_anc = max(f_c * k_Gauss, f_c), the Gaussian's width learned, and the denoiser's features
-    become sigmoid(conv1x1(f_anc)) f_d + f_d.
+    become sigmoid(conv1x1(f_anc)) f_d + f_d. The features f_c are added as well.
 
     Args:
         spatial_dims: 2 or 3.
-        channels: C of both feature maps.
+        image_channels: of the image's features.
+        channels: C of the masks'.
         radius: of the Gaussian's support, in voxels of the feature map.
     """
 
-    def __init__(self, spatial_dims: int, channels: int, radius: int = 2) -> None:
-        super().__init__()
+    def __init__(
+        self, spatial_dims: int, image_channels: int, channels: int, radius: int = 2
+    ) -> None:
+        super().__init__(spatial_dims, image_channels, channels)
         self.radius = radius
         self.log_sigma = nn.Parameter(torch.zeros(()))  # one voxel of the feature map
         self.conv = conv(spatial_dims, channels, channels, kernel=1)
@@ -79,56 +133,84 @@ class UncertainSpatialAttention(nn.Module):
         f_anc = torch.maximum(self.blur(f_c.float()).to(f_c.dtype), f_c)
         return torch.sigmoid(self.conv(f_anc))
 
-    def forward(self, f_d: Tensor, attention: Tensor) -> Tensor:
-        """(B * N, C, *spatial), (B, C, *spatial) -> (B * N, C, *spatial)."""
-        attended = by_image(f_d, attention.shape[0]) * (1.0 + attention.unsqueeze(1))
-        return attended.flatten(0, 1)
+    def prepare(self, feature: Tensor) -> Prepared:
+        """The features and 1 + their attention."""
+        f_c = self.project(feature)
+        return f_c, 1.0 + self.attention(f_c)
+
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """See ``Meeting``."""
+        f_c, factor = (f.unsqueeze(1) for f in prepared)
+        return torch.addcmul(f_c, by_image(m_x, len(f_c)), factor).flatten(0, 1)
 
 
-class ConcatMix(nn.Module):
+class ConcatMix(Meeting):
     """Image and mask features concatenated and mixed by a 1 x 1 convolution.
 
     A convolution of a concatenation is the sum of two convolutions. The image's half, with the
-    bias, is a ``FeatureProjection``: once per image. This is the mask's half, and the sum.
+    bias, is the projection: once per image. Here is the mask's half, and the sum.
     """
 
-    def __init__(self, spatial_dims: int, channels: int) -> None:
-        super().__init__()
+    def __init__(self, spatial_dims: int, image_channels: int, channels: int) -> None:
+        super().__init__(spatial_dims, image_channels, channels)
         self.conv = conv(spatial_dims, channels, channels, kernel=1, bias=False)
 
-    def forward(self, m_x: Tensor, m_i: Tensor) -> Tensor:
-        """(B * N, C, *spatial), the image's half (B, C, *spatial) -> (B * N, C, *spatial)."""
-        return add_over_members(self.conv(m_x), m_i)
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """See ``Meeting``."""
+        return add_over_members(self.conv(m_x), prepared[0])
 
 
-class SpatialFiLM(nn.Module):
+class SpatialFiLM(Meeting):
     """Normalised mask features, scaled and shifted by maps of the image (Park et al. 2019, eq. 1).
 
-    norm(m_x) * (1 + scale) + shift; a ``FeatureProjection`` to 2 C channels makes both maps, once
-    per image.
+    norm(m_x) * (1 + scale) + shift.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
+    def __init__(self, spatial_dims: int, image_channels: int, channels: int) -> None:
+        super().__init__(spatial_dims, image_channels, channels, maps=2)
         self.norm = group_norm(channels)
 
-    def forward(self, m_x: Tensor, maps: Tensor) -> Tensor:
-        """(B * N, C, *spatial), scale and shift (B, 2 C, *spatial) -> (B * N, C, *spatial)."""
-        scale, shift = maps.unsqueeze(1).chunk(2, dim=2)
-        m_x = by_image(self.norm(m_x), maps.shape[0])
-        return torch.addcmul(shift, m_x, 1.0 + scale).flatten(0, 1)
+    def prepare(self, feature: Tensor) -> Prepared:
+        """1 + scale, and shift."""
+        scale, shift = self.project(feature).chunk(2, dim=1)
+        return 1.0 + scale, shift
+
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """See ``Meeting``."""
+        factor, shift = (m.unsqueeze(1) for m in prepared)
+        return torch.addcmul(shift, by_image(self.norm(m_x), len(shift)), factor).flatten(0, 1)
 
 
-class FeatureProjection(nn.Sequential):
-    """Image features (B, i, *spatial) -> (B, o, *spatial), normalised: once per image."""
+class SemanticCondition(Meeting):
+    """The SS-Former between the image's tokens and the masks' (V2, sec. 3.3)."""
 
-    def __init__(self, spatial_dims: int, i: int, o: int) -> None:
-        super().__init__(group_norm(i), conv(spatial_dims, i, o, kernel=1))
+    def __init__(
+        self, spatial_dims: int, image_channels: int, channels: int, time_channels: int
+    ) -> None:
+        super().__init__(spatial_dims, image_channels, channels)
+        self.ss_former = SSFormer(channels, time_channels)
+
+    def prepare(self, feature: Tensor) -> Prepared:
+        """The features and the filters for this size."""
+        return self.project(feature), *self.ss_former.profiles(feature.shape[2:])
+
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """See ``Meeting``."""
+        features, first, second = prepared
+        return self.ss_former(m_x, features, time, (first, second))
 
 
-def resize_like(x: Tensor, reference: Tensor) -> Tensor:
-    """(B, C, *spatial) at the spatial size of ``reference``, by (bi/tri)linear interpolation."""
-    if x.shape[2:] == reference.shape[2:]:
-        return x
-    mode = "bilinear" if x.ndim == 4 else "trilinear"
-    return F.interpolate(x, size=reference.shape[2:], mode=mode, align_corners=False)
+class AttentionToImage(Meeting):
+    """Tokens of the masks attend to those of the image."""
+
+    def __init__(self, spatial_dims: int, image_channels: int, channels: int) -> None:
+        super().__init__(spatial_dims, image_channels, channels)
+        self.cross_attention = CrossAttention(channels)
+
+    def prepare(self, feature: Tensor) -> Prepared:
+        """Keys and values."""
+        return (self.cross_attention.keys_and_values(self.project(feature)),)
+
+    def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
+        """See ``Meeting``."""
+        return self.cross_attention(m_x, prepared[0])

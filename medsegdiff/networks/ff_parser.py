@@ -39,9 +39,12 @@ class FFParser(nn.Module):
         parts = torch.fft.ifftshift(parts, dim=axes) if axes else parts
         return torch.complex(parts[0], parts[1])
 
-    def forward(self, m: Tensor) -> Tensor:
-        """(B, C, *spatial) -> (B, C, *spatial); computed in float32."""
+    def forward(self, m: Tensor, weights: Tensor | None = None) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial); computed in float32.
+
+        ``weights`` are those of this size, where they are at hand.
+        """
         axes = tuple(range(2, m.ndim))
-        spectrum = torch.fft.rfftn(m.float(), dim=axes, norm="ortho")
-        spectrum = spectrum * self.spectrum_weights(m.shape[2:])
+        weights = self.spectrum_weights(m.shape[2:]) if weights is None else weights
+        spectrum = torch.fft.rfftn(m.float(), dim=axes, norm="ortho") * weights
         return torch.fft.irfftn(spectrum, s=m.shape[2:], dim=axes, norm="ortho").to(m.dtype)

@@ -17,6 +17,11 @@ def conv(
     return layer(i, o, kernel, stride=stride, padding=(kernel - 1) // 2, bias=bias)
 
 
+def patch_up(dims: int, i: int, o: int, patch: int) -> nn.Module:
+    """Each voxel of ``i`` channels becomes a patch of ``o``: a learned upsampling by ``patch``."""
+    return Conv[Conv.CONVTRANS, dims](i, o, patch, stride=patch)
+
+
 def group_norm(channels: int, group_size: int = 8) -> nn.GroupNorm:
     """Group normalisation in groups of about ``group_size`` channels."""
     groups = max(channels // group_size, 1)
@@ -59,10 +64,16 @@ class FiLMBlock(nn.Module):
         self.conv = conv(dims, channels, channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """(B, C, *spatial) and the time embedding (B, time_channels) -> (B, C, *spatial)."""
-        film = self.film(time).view(x.shape[0], -1, *[1] * (x.ndim - 2))
-        scale, shift = film.chunk(2, dim=1)
-        return x + self.conv(F.silu(self.norm(x) * (1.0 + scale) + shift))
+        """(B, C, *spatial) and the time embedding, (B or 1, time_channels) -> (B, C, *spatial)."""
+        scale, shift = self.film(time).chunk(2, dim=1)
+        if len(time) == 1:  # one time for all, as in sampling: the norm's own scale takes it in
+            weight = (self.norm.weight * (1.0 + scale[0])).to(x.dtype)
+            bias = (self.norm.bias * (1.0 + scale[0]) + shift[0]).to(x.dtype)
+            y = F.group_norm(x, self.norm.num_groups, weight, bias, self.norm.eps)
+        else:
+            shape = (len(x), -1, *[1] * (x.ndim - 2))
+            y = self.norm(x) * (1.0 + scale.view(shape)) + shift.view(shape)
+        return x + self.conv(F.silu(y))
 
 
 def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -70,16 +81,28 @@ def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode="nearest")
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Replicate the far border of (B, C, *spatial) until each axis divides by ``multiple``."""
-    missing = [-size % multiple for size in x.shape[2:]]
+def pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Replicate the far border of (B, C, *spatial) up to the spatial ``size``."""
+    missing = [wanted - length for wanted, length in zip(size, x.shape[2:], strict=True)]
     if not any(missing):
         return x
     pads = [p for m in reversed(missing) for p in (0, m)]
     return F.pad(x, pads, mode="replicate")
 
 
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Replicate the far border of (B, C, *spatial) until each axis divides by ``multiple``."""
+    return pad_to(x, [size + -size % multiple for size in x.shape[2:]])
+
+
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first ``size`` voxels along each spatial axis: undoes ``pad_to_multiple``."""
+    """The first ``size`` voxels along each spatial axis: undoes ``pad_to``."""
     place: tuple[slice, ...] = tuple(slice(0, s) for s in size)
     return x[(slice(None), slice(None), *place)]
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Means over patches of side ``stride``: (B, C, *spatial) -> (B, C, *spatial / stride)."""
+    if stride == 1:
+        return x
+    return F.avg_pool2d(x, stride) if x.ndim == 4 else F.avg_pool3d(x, stride)

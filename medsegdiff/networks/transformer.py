@@ -38,13 +38,17 @@ class NeuralBandPassFilter(nn.Module):
         weight = (position - low).unsqueeze(-1)
         return self.profile[low] * (1.0 - weight) + self.profile[low + 1] * weight
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """(B, *spatial, C) and (B, time_channels) -> (B, *spatial, C), in float32."""
+    def forward(self, x: Tensor, time: Tensor, profile: Tensor | None = None) -> Tensor:
+        """(B, *spatial, C) and (B or 1, time_channels) -> (B, *spatial, C), in float32.
+
+        ``profile`` is ``weights`` of this size, where it is at hand.
+        """
         axes = tuple(range(1, x.ndim - 1))
         size = x.shape[1:-1]
-        modulation = self.modulation(time).float().view(x.shape[0], *[1] * len(axes), -1)
+        modulation = self.modulation(time).float().view(len(time), *[1] * len(axes), -1)
         scale, shift = modulation.chunk(2, dim=-1)
-        band = self.weights(size) * (1.0 + scale) + shift
+        profile = self.weights(size) if profile is None else profile
+        band = profile * (1.0 + scale) + shift
         spectrum = torch.fft.rfftn(x.float(), dim=axes, norm="ortho") * band
         return torch.fft.irfftn(spectrum, s=size, dim=axes, norm="ortho")
 
@@ -76,11 +80,17 @@ class FourierCrossAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.flatten(1, -2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, tokens: Tensor, context: Tensor, time: Tensor) -> Tensor:
-        """(B, *spatial, C), (B, *spatial, C), (B, time_channels) -> (B, *spatial, C)."""
-        query = self.band_pass(self.query(self.norm_query(tokens)), time)
+    def forward(
+        self, tokens: Tensor, context: Tensor, time: Tensor, profile: Tensor | None = None
+    ) -> Tensor:
+        """(B, *spatial, C), (B, *spatial, C), (B or 1, time_channels) -> (B, *spatial, C)."""
+        query = self.band_pass(self.query(self.norm_query(tokens)), time, profile)
         key, value = self.key_value(self.norm_context(context)).chunk(2, dim=-1)
-        q, k, v = self._split(query.to(value.dtype)), self._split(key), self._split(value)
+        q, k, v = (
+            self._split(query.to(value.dtype).contiguous()),
+            self._split(key),
+            self._split(value),
+        )
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         tokens = tokens + self.out(attended).view(tokens.shape)
         return tokens + self.mlp(tokens)
@@ -100,10 +110,23 @@ class SSFormer(nn.Module):
         self.noise_to_semantic = FourierCrossAttention(channels, time_channels, heads)
         self.semantic_to_noise = FourierCrossAttention(channels, time_channels, heads)
 
-    def forward(self, x: Tensor, semantic: Tensor, time: Tensor) -> Tensor:
+    def profiles(self, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """Both blocks' filters at the frequencies of maps of ``size``: the same at every step."""
+        blocks = (self.noise_to_semantic, self.semantic_to_noise)
+        first, second = (block.band_pass.weights(size) for block in blocks)
+        return first, second
+
+    def forward(
+        self,
+        x: Tensor,
+        semantic: Tensor,
+        time: Tensor,
+        profiles: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Mask features (B * N, C, *spatial), image features (B, C, *spatial) -> as the first."""
+        first, second = profiles or self.profiles(x.shape[2:])
         members = x.shape[0] // semantic.shape[0]
         e = x.movedim(1, -1)
         c = semantic.movedim(1, -1).repeat_interleave(members, dim=0)  # a few hundred tokens
-        c = self.noise_to_semantic(c, e, time)
-        return self.semantic_to_noise(e, c, time).movedim(-1, 1)
+        c = self.noise_to_semantic(c, e, time, first)
+        return self.semantic_to_noise(e, c, time, second).movedim(-1, 1)

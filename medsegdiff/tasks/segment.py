@@ -15,15 +15,24 @@ from monai.transforms import Compose
 from tqdm import tqdm
 
 from medsegdiff.bundle import Bundle, device_change
+from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import digest, read_json, write_json
 from medsegdiff.inference.inputs import CaseInput, found_cases
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.precision import resolve
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.overview import write_overview
-from medsegdiff.types import Fusion, InputError, OutputFormat, UsageError, surfacing_input_errors
+from medsegdiff.types import (
+    Compilation,
+    Fusion,
+    InputError,
+    OutputFormat,
+    UsageError,
+    surfacing_input_errors,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +77,14 @@ class CaseSegmenter:
             "bundle_version": str(bundle.metadata.get("version", "")),
             "bundle_hash": bundle.fingerprint(),
             "seed": inferer.seed,
+            "precision": resolve(network.precision, next(network.parameters()).device),
             "sampler": inferer.sampler_name,
             "sampler_options": inferer.sampler_options,
             "warm_start": inferer.warm_start,
             "steps": inferer.steps,
             "members": inferer.members,
             "fusion": inferer.fusion,
+            "anchor_share": inferer.anchor_share,
         }
         try:
             network.process.grid(inferer.steps, inferer.warm_start)
@@ -225,9 +236,14 @@ def raise_for_failures(failures: Mapping[str, str]) -> None:
 
 
 def load_network(
-    network: DiffusionSegmenter, bundle: Bundle, device: torch.device
+    network: DiffusionSegmenter,
+    bundle: Bundle,
+    device: torch.device,
+    compilation: Compilation = "off",
 ) -> DiffusionSegmenter:
     """The network with the bundle's weights, in evaluation mode, channels last.
+
+    ``compilation`` is that of its two halves (``compilation.compile_parts``).
 
     Raises:
         InputError: the bundle has no weights, or they do not fit the network.
@@ -247,7 +263,9 @@ def load_network(
     layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
     layout = layouts[max(p.ndim for p in network.parameters())]
     network.to(memory_format=layout)  # type: ignore[call-overload]
-    return network.to(device).eval()
+    network.to(device).eval()
+    compile_parts(network, compilation, ("encoder", "denoiser"))
+    return network
 
 
 def size_warnings(

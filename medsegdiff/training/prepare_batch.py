@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
-from medsegdiff.diffusion.process import Process, low_discrepancy_timesteps
+from medsegdiff.diffusion.process import low_discrepancy_timesteps
 from medsegdiff.losses import DiffusionTargets
-from medsegdiff.types import Target
+from medsegdiff.model import DiffusionSegmenter
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
@@ -27,9 +27,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
     noise, where sampling starts.
 
     Args:
-        process: how masks are noised.
-        num_classes: K, background included.
-        target: what the denoiser predicts.
+        network: whose process, target, classes and states the masks are prepared for.
         draws: R, noisy masks an image.
         image_key: key of the images (B, C, *spatial) in a batch.
         label_key: key of the readers' label maps (B, M, *spatial).
@@ -37,15 +35,13 @@ class NoisedMaskPrepareBatch(PrepareBatch):
 
     def __init__(
         self,
-        process: Process,
-        num_classes: int,
-        target: Target = "x_0",
+        network: DiffusionSegmenter,
         draws: int = 2,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
-        self.process, self.num_classes, self.target = process, num_classes, target
-        self.draws, self.image_key, self.label_key = draws, image_key, label_key
+        self.network, self.draws = network, draws
+        self.image_key, self.label_key = image_key, label_key
 
     def __call__(
         self,
@@ -58,21 +54,23 @@ class NoisedMaskPrepareBatch(PrepareBatch):
 
         The network is called ``network(image, x_0=..., eps=..., t=...)``, and noises the masks.
         """
+        process, target = self.network.process, self.network.target
         image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
         label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
-        readers = torch.stack([one_hot(m, self.num_classes) for m in label.unbind(1)], dim=1)
+        classes = self.network.num_classes
+        readers = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
         mask = self._draw_readers(readers)
-        x_0 = 2.0 * mask - 1.0
-        t = low_discrepancy_timesteps(len(x_0), self.process.n_timesteps)
-        t[-1] = self.process.n_timesteps - 1
+        x_0 = self.network.to_state(2.0 * mask - 1.0)
+        t = low_discrepancy_timesteps(len(x_0), process.n_timesteps)
+        t[-1] = process.n_timesteps - 1
         t = t.to(x_0.device)
         eps = torch.randn_like(x_0)
         targets = DiffusionTargets(
             anchor=readers.mean(dim=1),
             mask=mask,
-            prediction=self.process.target(x_0, eps, t, self.target),
-            snr=self.process.snr(t),
-            gain=self.process.gain(t, self.target),
+            prediction=process.target(x_0, eps, t, target),
+            snr=process.snr(t),
+            gain=process.gain(t, target),
         )
         return image, targets, (), {"x_0": x_0, "eps": eps, "t": t}
 

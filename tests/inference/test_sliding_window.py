@@ -1,10 +1,15 @@
 """Ensembles of images smaller and larger than the window."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from medsegdiff.diffusion.categorical import CategoricalProcess
+from medsegdiff.diffusion.prediction import anchor_mask
+from medsegdiff.inference import noise
 from medsegdiff.inference.sliding_window import EnsembleInferer
+from medsegdiff.networks.denoiser import Conditioned
 from tests.tiny import tiny_segmenter
 
 SIZES = [(13, 10), (8, 9, 7)]
@@ -53,8 +58,11 @@ def test_an_image_larger_than_the_window_is_covered_and_its_members_agree_with_t
     assert float(agreement) > 0.8
 
 
-def test_one_window_of_the_image_is_what_the_window_alone_would_be() -> None:
+def test_one_window_of_the_image_is_what_the_window_alone_would_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Where windows do not overlap, blending changes nothing."""
+    monkeypatch.setattr(noise, "LARGEST_BLOCK", 0)  # the noise of a small image depends on its size
     network, image = tiny_segmenter(2), torch.randn(1, 32, 16)
     inferer = EnsembleInferer([16, 16], members=4, steps=2, overlap=0.0)
     whole = inferer.ensemble(image, network, "case")
@@ -70,7 +78,7 @@ def test_mirroring_an_image_mirrors_the_mirrored_members() -> None:
     inferer = EnsembleInferer([32, 32], members=2, steps=1, mirror_axes=(0,))
     mean = inferer.ensemble(image, network, "case").mean
     # At one step from pure noise the members differ by their noise; without it they are equal.
-    network.denoiser.head.weight.data.zero_()
+    network.denoiser.fine_head.weight.data.zero_()  # type: ignore[operator]
     plain = inferer.ensemble(image, network, "case").mean
     mirrored = inferer.ensemble(image.flip(1), network, "case").mean.flip(1)
     torch.testing.assert_close(plain, mirrored)
@@ -100,18 +108,39 @@ def test_no_members_are_refused() -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_members_of_a_warm_start_begin_near_the_anchor(size: tuple[int, ...]) -> None:
-    """With a denoiser that repeats what it sees, the less noise, the nearer to the anchor."""
-    network, image = tiny_segmenter(len(size)), torch.randn(1, *size)
-    network.x_0 = lambda x_t, *_: x_t.clamp(-1, 1)  # type: ignore[method-assign]
+    """The less noise, the nearer is the first state to the anchor's mask of its own image."""
+    network, image, found = tiny_segmenter(len(size)), torch.randn(1, *size), []
+    x_0 = network.x_0
+
+    def watched(x_t: torch.Tensor, t: int, condition: Conditioned, *rest: Any) -> Any:
+        found.append(float((x_t - anchor_mask(condition.coarse, x_t)).abs().mean()))
+        return x_0(x_t, t, condition, *rest)
+
+    network.x_0 = watched  # type: ignore[method-assign, assignment]
 
     def distance(warm_start: float) -> float:
-        inferer = EnsembleInferer(
+        found.clear()
+        EnsembleInferer(
             [32] * len(size), members=4, steps=1, warm_start=warm_start, mirror_axes=(0,)
-        )
-        ensemble = inferer.ensemble(image, network, "case")
-        return float((ensemble.mean - ensemble.anchor).abs().mean())
+        ).ensemble(image, network, "case")
+        return max(found)
 
     assert distance(0.02) < distance(0.3) < distance(1.0)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_the_anchor_takes_its_share_of_the_mean_alone(size: tuple[int, ...]) -> None:
+    network, image = tiny_segmenter(len(size)), torch.randn(1, *size)
+    plain, mixed = (
+        EnsembleInferer([32] * len(size), members=3, anchor_share=share).ensemble(
+            image, network, ""
+        )
+        for share in (0.0, 0.25)
+    )
+    torch.testing.assert_close(mixed.mean, 0.75 * plain.mean + 0.25 * plain.anchor)
+    assert torch.equal(mixed.variance, plain.variance) and torch.equal(mixed.labels, plain.labels)
+    with pytest.raises(ValueError, match="anchor_share must be in"):
+        EnsembleInferer([8, 8], anchor_share=1.5)
 
 
 @pytest.mark.parametrize("warm_start", [0.0, 1.5])

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from medsegdiff.networks.conditioning import (
     ConcatMix,
     DynamicConditionalEncoding,
-    FeatureProjection,
     SpatialFiLM,
     UncertainSpatialAttention,
     add_over_members,
@@ -15,6 +14,7 @@ from medsegdiff.networks.conditioning import (
 from medsegdiff.networks.layers import conv
 
 SIZES = [(6, 5), (4, 5, 6)]
+NO_TIME = torch.zeros(1, 1)  # these modules do not look at it
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
@@ -26,8 +26,9 @@ def test_features_meet_the_members_of_their_own_image(size: tuple[int, ...]) -> 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_dynamic_conditional_encoding_is_its_equation(size: tuple[int, ...]) -> None:
-    module = DynamicConditionalEncoding(len(size), 4, ff_parser=False)
-    m_x, m_i = torch.randn(6, 4, *size), torch.randn(2, 4, *size)
+    module = DynamicConditionalEncoding(len(size), 8, 4, ff_parser=False)
+    m_x, features = torch.randn(6, 4, *size), torch.randn(2, 8, *size)
+    m_i = module.project(features)
 
     def layer_norm(x: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x, x.shape)
@@ -35,44 +36,52 @@ def test_dynamic_conditional_encoding_is_its_equation(size: tuple[int, ...]) -> 
     expected = [
         m_x[i] + layer_norm(m_i[i // 3]) * layer_norm(m_x[i]) * m_i[i // 3] for i in range(6)
     ]
-    torch.testing.assert_close(module(m_x, m_i), torch.stack(expected))
+    found = module(m_x, module.prepare(features), NO_TIME)
+    torch.testing.assert_close(found, torch.stack(expected))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_anchor_attention_is_its_equation(size: tuple[int, ...]) -> None:
-    module = UncertainSpatialAttention(len(size), 4)
-    f_c, f_d = torch.randn(2, 4, *size), torch.randn(6, 4, *size)
+    module = UncertainSpatialAttention(len(size), 8, 4)
+    features, f_d = torch.randn(2, 8, *size), torch.randn(6, 4, *size)
+    f_c = module.project(features)
     attention = module.attention(f_c)
     f_anc = torch.maximum(module.blur(f_c), f_c)
     torch.testing.assert_close(attention, torch.sigmoid(module.conv(f_anc)))
-    expected = torch.stack([attention[i // 3] * f_d[i] + f_d[i] for i in range(6)])
-    torch.testing.assert_close(module(f_d, attention), expected)
+    attended = torch.stack([attention[i // 3] * f_d[i] + f_d[i] for i in range(6)])
+    found = module(f_d, module.prepare(features), NO_TIME)
+    torch.testing.assert_close(found, add_over_members(attended, f_c))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_two_halves_are_the_convolution_of_the_concatenation(size: tuple[int, ...]) -> None:
-    mask_half, image_half = ConcatMix(len(size), 4), FeatureProjection(len(size), 4, 4)
+    module = ConcatMix(len(size), 4, 4)
+    image_half = module.project
     m_x, features = torch.randn(6, 4, *size), torch.randn(2, 4, *size)
     whole = conv(len(size), 8, 4, kernel=1)
-    weights = [mask_half.conv.state_dict()["weight"], image_half[1].state_dict()["weight"]]
+    weights = [module.conv.state_dict()["weight"], image_half[1].state_dict()["weight"]]
     bias = image_half[1].state_dict()["bias"]
     whole.load_state_dict({"weight": torch.cat(weights, dim=1), "bias": bias})
     concatenated = torch.cat([m_x, image_half[0](features).repeat_interleave(3, dim=0)], dim=1)
-    torch.testing.assert_close(mask_half(m_x, image_half(features)), whole(concatenated))
+    found = module(m_x, module.prepare(features), NO_TIME)
+    torch.testing.assert_close(found, whole(concatenated))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_spatial_film_is_its_equation(size: tuple[int, ...]) -> None:
-    m_x, maps = torch.randn(6, 4, *size), torch.randn(2, 8, *size)
+    module = SpatialFiLM(len(size), 5, 4)
+    m_x, features = torch.randn(6, 4, *size), torch.randn(2, 5, *size)
+    maps = module.project(features)
     scale, shift = maps[:, :4], maps[:, 4:]
     expected = [
         F.group_norm(m_x[i : i + 1], 1)[0] * (1 + scale[i // 3]) + shift[i // 3] for i in range(6)
     ]
-    torch.testing.assert_close(SpatialFiLM(4)(m_x, maps), torch.stack(expected))
+    found = module(m_x, module.prepare(features), NO_TIME)
+    torch.testing.assert_close(found, torch.stack(expected))
 
 
 def test_the_gaussian_is_normal_keeps_sums_and_learns() -> None:
-    module = UncertainSpatialAttention(2, 1, radius=2)
+    module = UncertainSpatialAttention(2, 1, 1, radius=2)
     impulse = torch.zeros(1, 1, 9, 9)
     impulse[..., 4, 4] = 1.0
     blurred = module.blur(impulse)

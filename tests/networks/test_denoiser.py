@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from medsegdiff.networks.denoiser import Conditioning, Denoiser
+from medsegdiff.networks.conditioning import Conditioning
+from medsegdiff.networks.denoiser import Conditioned, Denoiser
 from medsegdiff.networks.encoder import Condition, ImageEncoder
 
 SWITCHES = ("anchor_attention", "dynamic_encoding", "ff_parser", "ss_former")
@@ -19,8 +20,18 @@ def pair(dims: int, **options: bool | str) -> tuple[ImageEncoder, Denoiser]:
     torch.manual_seed(0)
     encoder = ImageEncoder(dims, 1, 3, channels=(8, 8, 16, 16))
     denoiser = Denoiser(dims, 3, encoder.channels, (8, 8, 16), **options)  # type: ignore[arg-type]
-    torch.nn.init.normal_(denoiser.head.weight, std=0.1)
+    for head in (denoiser.head, denoiser.fine_head):
+        torch.nn.init.normal_(head.weight, std=0.1)  # type: ignore[arg-type]
     return encoder, denoiser
+
+
+def everything(
+    denoiser: Denoiser, x_t: torch.Tensor, t: torch.Tensor, condition: Conditioned
+) -> torch.Tensor:
+    """Coarse and fine logits of each member, flat."""
+    denoised = denoiser(x_t, t, condition)
+    fine = denoiser.refine(denoised.features, condition)
+    return torch.cat([denoised.output.flatten(1), fine.flatten(1)], dim=1)
 
 
 @every_conditioning
@@ -28,8 +39,10 @@ def pair(dims: int, **options: bool | str) -> tuple[ImageEncoder, Denoiser]:
 def test_any_size_comes_back(size: tuple[int, ...], conditioning: str) -> None:
     encoder, denoiser = pair(len(size), conditioning=conditioning)
     condition = denoiser.prepare(encoder(torch.randn(2, 1, *size)))
-    x_t = torch.randn(6, 3, *size)
-    assert denoiser(x_t, torch.rand(6), condition).shape == x_t.shape
+    x_t = torch.randn(6, 3, *condition.coarse.shape[2:])
+    denoised = denoiser(x_t, torch.rand(6), condition)
+    assert denoised.output.shape == x_t.shape
+    assert denoiser.refine(denoised.features, condition).shape == (6, 3, *size)
 
 
 @pytest.mark.parametrize("on", list(itertools.product([False, True], repeat=4)))
@@ -38,7 +51,9 @@ def test_every_switch_works_and_everything_that_is_on_learns(on: tuple[bool, ...
     for parameter in denoiser.parameters():  # FiLM starts at zero, which hides the time
         torch.nn.init.normal_(parameter, std=0.2)
     condition = denoiser.prepare(encoder(torch.randn(1, 1, 16, 16)))
-    denoiser(torch.randn(2, 3, 16, 16), torch.rand(2), condition).square().mean().backward()
+    everything(
+        denoiser, torch.randn(2, 3, 8, 8), torch.rand(2), condition
+    ).square().mean().backward()
     named = dict(denoiser.named_parameters())
     assert any("ss_former" in name for name in named) == on[3]
     assert any("ff_parser" in name for name in named) == (on[1] and on[2])
@@ -58,13 +73,14 @@ def test_every_conditioning_uses_the_image_and_learns(
     for parameter in denoiser.parameters():  # FiLM starts at zero, which hides the time
         torch.nn.init.normal_(parameter, std=0.2)
     condition, other = encoder(torch.randn(2, 1, *size)), encoder(torch.randn(2, 1, *size))
-    x_t, t = torch.randn(2, 3, *size), torch.rand(2)
-    output = denoiser(x_t, t, denoiser.prepare(condition))
-    for level in (1, 2, 3):  # of the encoder: level 0 is finer than the mask's patches
+    x_t, t = torch.randn(2, 3, *(s // 2 for s in size)), torch.rand(2)
+    prepared = denoiser.prepare(condition)
+    output = everything(denoiser, x_t, t, prepared)
+    for level in (1, 2, 3):  # of the encoder: level 0 is finer than the masks
         features = list(condition.features)
         features[level] = other.features[level]
         mixed = denoiser.prepare(Condition(condition.anchor, tuple(features)))
-        assert not torch.allclose(output, denoiser(x_t, t, mixed), atol=1e-3), level
+        assert not torch.allclose(output, everything(denoiser, x_t, t, mixed), atol=1e-3), level
     output.square().mean().backward()
     silent = [n for n, p in denoiser.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent
@@ -88,22 +104,34 @@ def test_what_belongs_to_the_image_is_neither_copied_nor_projected_again(conditi
     condition = denoiser.prepare(encoder(torch.randn(1, 1, 16, 16)))
     again: list[str] = []
     for name, module in denoiser.named_modules():
-        if name.startswith("project") or name.endswith((".key", ".value")):
+        if name.endswith((".project", ".key", ".value")):
             module.register_forward_hook(lambda *of, name=name: again.append(name))
     with Calls() as called:
-        denoiser(torch.randn(4, 3, 16, 16), torch.rand(4), condition)
+        denoiser(torch.randn(4, 3, 8, 8), torch.rand(4), condition)
     assert again == [] and not called.names & {"repeat", "repeat_interleave", "tile", "clone"}
 
 
-def test_the_switches_are_those_of_medsegdiff() -> None:
-    """Weights that were trained before there was a choice still fit."""
-    names = set(Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16)).state_dict())
-    modules = {name.split(".")[0] for name in names}
-    parts = {"anchor_attention", "meet", "ss_former"}
-    frame = {"time", "project", "stem", "shrink", "down", "grow", "up", "head"}
-    assert modules == parts | frame
-    off = Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), **dict.fromkeys(SWITCHES, False))  # type: ignore[arg-type]
-    assert {name.split(".")[0] for name in off.state_dict()} == frame
+def test_each_conditioning_puts_its_modules_where_it_says() -> None:
+    def names(**options: object) -> list[str]:
+        denoiser = Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), **options)  # type: ignore[arg-type]
+        return [type(module).__name__ for module in denoiser.meet]
+
+    published = ["UncertainSpatialAttention", "DynamicConditionalEncoding", "SemanticCondition"]
+    assert names() == published
+    assert names(**dict.fromkeys(SWITCHES, False)) == ["Meeting"] * 3
+    assert names(conditioning="concat") == ["ConcatMix"] * 3
+    assert names(conditioning="film") == ["SpatialFiLM"] * 3
+    assert names(conditioning="cross_attention") == ["Meeting", "Meeting", "AttentionToImage"]
+
+
+def test_one_time_for_all_is_the_same_as_each_its_own() -> None:
+    encoder, denoiser = pair(2)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    condition, x_t = denoiser.prepare(encoder(torch.randn(2, 1, 16, 16))), torch.randn(4, 3, 8, 8)
+    shared = everything(denoiser, x_t, torch.tensor([0.3]), condition)
+    each = everything(denoiser, x_t, torch.full((4,), 0.3), condition)
+    torch.testing.assert_close(shared, each, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_conditioning_is_refused() -> None:
@@ -116,19 +144,24 @@ def test_it_starts_as_the_anchor(conditioning: Conditioning) -> None:
     encoder = ImageEncoder(2, 1, 3, channels=(8, 8, 16, 16))
     denoiser = Denoiser(2, 3, encoder.channels, (8, 8, 16), conditioning=conditioning)
     condition = denoiser.prepare(encoder(torch.randn(2, 1, 16, 16)))
-    output = denoiser(torch.randn(4, 3, 16, 16), torch.rand(4), condition)
-    torch.testing.assert_close(output, condition.anchor.repeat_interleave(2, 0))
+    denoised = denoiser(torch.randn(4, 3, 8, 8), torch.rand(4), condition)
+    torch.testing.assert_close(denoised.output, condition.coarse.repeat_interleave(2, 0))
+    fine = denoiser.refine(denoised.features, condition)
+    torch.testing.assert_close(fine, condition.anchor.repeat_interleave(2, 0))
+    pooled = torch.nn.functional.avg_pool2d(condition.anchor, 2)
+    torch.testing.assert_close(condition.coarse, pooled)
 
 
 @every_conditioning
 @two_and_three_d
 def test_members_do_not_depend_on_their_batch(size: tuple[int, ...], conditioning: str) -> None:
     encoder, denoiser = pair(len(size), conditioning=conditioning)
-    images, x_t, t = torch.randn(2, 1, *size), torch.randn(4, 3, *size), torch.rand(4)
-    together = denoiser(x_t, t, denoiser.prepare(encoder(images)))
+    images, t = torch.randn(2, 1, *size), torch.rand(4)
+    x_t = torch.randn(4, 3, *(s // 2 for s in size))
+    together = everything(denoiser, x_t, t, denoiser.prepare(encoder(images)))
     for i in range(4):
         condition = denoiser.prepare(encoder(images[i // 2 : i // 2 + 1]))
-        alone = denoiser(x_t[i : i + 1], t[i : i + 1], condition)
+        alone = everything(denoiser, x_t[i : i + 1], t[i : i + 1], condition)
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -137,13 +170,13 @@ def test_time_changes_the_output_once_trained() -> None:
     for parameter in denoiser.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     condition = denoiser.prepare(encoder(torch.randn(1, 1, 16, 16)))
-    x_t = torch.randn(1, 3, 16, 16)
-    early = denoiser(x_t, torch.tensor([0.9]), condition)
-    late = denoiser(x_t, torch.tensor([0.1]), condition)
+    x_t = torch.randn(1, 3, 8, 8)
+    early = denoiser(x_t, torch.tensor([0.9]), condition).output
+    late = denoiser(x_t, torch.tensor([0.1]), condition).output
     assert not torch.allclose(early, late, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"patch": 3}, {"patch": 4}])
-def test_a_patch_that_does_not_fit_the_encoder_is_refused(options: dict) -> None:
+@pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 4}])
+def test_a_stride_that_does_not_fit_the_encoder_is_refused(options: dict) -> None:
     with pytest.raises(ValueError, match="power of 2 and an encoder of at least"):
         Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), **options)

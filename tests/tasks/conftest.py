@@ -13,7 +13,7 @@ from medsegdiff.data.phantom import write_cohort
 from medsegdiff.training.train import train
 
 TINY = {
-    "channels: [16, 32, 64, 128]": "channels: [8, 8, 8, 16]",
+    "channels: [24, 48, 96, 192]": "channels: [8, 8, 8, 16]",
     "channels: [16, 32, 64]": "channels: [8, 8, 16]",
     "patch_size: [40, 56, 40]": "patch_size: [16, 16, 16]",
 }
