@@ -94,7 +94,12 @@ def energy_score(guesses: Tensor, truth: Tensor) -> Tensor:
     Args:
         guesses: (A * G, K, *spatial) probabilities, the G guesses at a truth side by side.
         truth: (A, K, *spatial).
+
+    Raises:
+        ValueError: for fewer than two guesses, which cannot differ.
     """
+    if len(guesses) < 2 * len(truth):
+        raise ValueError("an energy score needs a network with guesses of at least 2. Got 1.")
     drawn = guesses.flatten(2).unflatten(0, (len(truth), -1))
     flat = truth.flatten(2).to(drawn)
     count = drawn.shape[1]

@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16", "auto"]
 """Of the networks' arithmetic."""
+
 Target = Literal["eps", "x_0", "v"]
 """What the denoiser's output means: the noise, the clean mask (as logits), or the velocity."""
 
 Compilation = Literal["off", "default", "reduce-overhead"]
 """Of the networks by torch; the last records CUDA graphs."""
+
 Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
 """How the members of an ensemble become one mask."""
 

@@ -146,6 +146,12 @@ def test_the_energy_score_by_hand() -> None:
     assert float(energy_score(p, truth)) == pytest.approx(expected, abs=1e-6)
 
 
+def test_one_guess_has_no_energy_score() -> None:
+    output, targets = example((6, 5))
+    with pytest.raises(ValueError, match="guesses of at least 2"):
+        DiffusionSegmentationLoss(energy_weight=1.0)(output, targets)
+
+
 def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do() -> None:
     """Half of the readers mark one lesion, half the other: guess so, not the mean of both."""
     one, other = torch.zeros(2, 2, 20), torch.zeros(2, 2, 20)
