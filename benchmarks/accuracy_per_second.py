@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks import diffusion_unet, ours, ssn, table, unets
 from benchmarks.arithmetic import cost
 from benchmarks.contenders import Contender
 from benchmarks.data import Study, load_study
 from benchmarks.scores import Scores, judge
-from benchmarks.table import Row
+from benchmarks.table import REFERENCE, Row
 from benchmarks.timing import Form, interleaved, measured_forms
-from benchmarks.training import Plan, Trained, train
+from benchmarks.training import Look, Plan, Trained, train
 from medsegdiff.bundle import Bundle, find_bundle
 
 logger = logging.getLogger("benchmarks")
@@ -39,14 +40,24 @@ CONTENDERS: dict[str, Build] = {
     "dynunet": lambda study, bundle, members: unets.dynunet(study),
     "unet_mc_dropout": lambda study, bundle, members: unets.unet_mc_dropout(study, members),
     "unet_deep_ensemble": lambda study, bundle, members: unets.unet_deep_ensemble(study),
-    "diffusion_unet_ddim50": lambda study, bundle, members: diffusion_unet.diffusion_unet_ddim50(
+    "diffusion_unet_ddim50": lambda study, bundle, members: diffusion_unet.diffusion_unet(
         study, members
     ),
     "ssn": lambda study, bundle, members: ssn.ssn(study, members),
-    "medsegdiff": ours.medsegdiff,
+    "medsegdiff": lambda study, bundle, members: ours.medsegdiff(
+        study, bundle, {"members": members}
+    ),
     "medsegdiff_anchor": lambda study, bundle, members: ours.medsegdiff_anchor(study, bundle),
 }
-REFERENCE = "dynunet"
+BY_STEPS: dict[str, Callable[[Study, Bundle, int, int], Contender]] = {
+    "diffusion_unet_ddim50": lambda study, bundle, members, steps: diffusion_unet.diffusion_unet(
+        study, members, steps
+    ),
+    "medsegdiff": lambda study, bundle, members, steps: ours.medsegdiff(
+        study, bundle, {"members": members, "steps": steps}, f"medsegdiff_{steps}_steps"
+    ),
+}
+"""Those that may take fewer or more steps, with the same weights."""
 
 
 def compare(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -69,14 +80,20 @@ def compare(arguments: argparse.Namespace) -> Iterator[Row]:
         device,
         arguments.precision,
         arguments.max_steps,
+        arguments.looks,
     )
 
     def build(name: str) -> Contender:
         torch.manual_seed(plan.seed)
         return CONTENDERS[name](study, bundle, arguments.members)
 
-    chosen = [build(name) for name in arguments.contenders or CONTENDERS]
-    trained = _train_all(chosen, build, study, plan) if plan.seconds > 0 else {}
+    chosen = []
+    for name in arguments.contenders or CONTENDERS:
+        chosen.append(build(name))
+        for steps in arguments.steps if name in BY_STEPS else ():
+            if steps != chosen[-1].steps:
+                chosen.append(BY_STEPS[name](study, bundle, arguments.members, steps))
+    trained = _train_all(chosen, build, study, plan, arguments.cases) if plan.seconds > 0 else {}
     images = [item["image"].to(device) for item in study.held_out[: arguments.images]]
     timed = list(chosen)
     if all(contender.name != REFERENCE for contender in chosen):
@@ -91,13 +108,18 @@ def compare(arguments: argparse.Namespace) -> Iterator[Row]:
         scores = None
         if contender.weights_name in trained:
             logger.info("judging %s", contender.name)
-            scores = judge(contender, study, form, device, arguments.evaluation_minutes)
+            limits = arguments.evaluation_minutes, arguments.cases
+            scores = judge(contender, study, form, device, *limits)
         row = _row(contender, study, times, form, trained.get(contender.weights_name), scores)
         yield row | _cost(contender, images[0]) | _settings(arguments, device)
 
 
 def _train_all(
-    chosen: Sequence[Contender], build: Callable[[str], Contender], study: Study, plan: Plan
+    chosen: Sequence[Contender],
+    build: Callable[[str], Contender],
+    study: Study,
+    plan: Plan,
+    cases: int | None,
 ) -> dict[str, Trained]:
     """Weights by name; contenders that share them are trained once. Gives each its networks."""
     trained: dict[str, Trained] = {}
@@ -106,9 +128,20 @@ def _train_all(
         if name not in trained:
             logger.info("training %s", name)
             teacher = contender if name == contender.name else build(name)
-            trained[name] = train(teacher, study, plan)
+            trained[name] = train(teacher, study, plan, _look(teacher, study, plan, cases))
         contender.networks = copy.deepcopy(trained[name].networks)
     return trained
+
+
+def _look(contender: Contender, study: Study, plan: Plan, cases: int | None) -> Look:
+    """Dice of a contender whose network is at some point of its training."""
+    form = Form("channels_last", plan.precision)
+
+    def dice(network: nn.Module) -> float:
+        at_work = dataclasses.replace(contender, networks=[network])
+        return judge(at_work, study, form, plan.device, cases=cases).dice
+
+    return dice
 
 
 def _row(
@@ -131,6 +164,7 @@ def _row(
         "cases": judged.get("cases"),
         "training_steps": trained.steps if trained else 0,
         "skipped_steps": trained.skipped if trained else 0,
+        "curve": trained.curve if trained else [],
         "precision": form.precision,
         "memory_format": form.memory_format,
         "members": contender.members,
@@ -173,6 +207,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     add("--minutes", type=float, required=True, help="training of each; 0: speed alone")
     add("--output", type=Path, default=Path("benchmarks/results"), help="folder of the table")
     add("--contenders", type=_names, help="some of them, joined by commas; all if left out")
+    add("--steps", type=_counts, default=(), help="a row for each of these, of ours and MONAI's")
     add("--members", type=int, default=16, help="masks of those that sample")
     add("--seed", type=int, default=0)
     add("--fold", type=int, default=0, help="held out")
@@ -182,6 +217,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=5, help="of timing")
     add("--images", type=int, default=4, help="that are timed")
     add("--evaluation-minutes", type=float, default=10.0, help="at most, to judge a contender")
+    add("--cases", type=int, help="of the held-out fold, at most, to judge a contender")
+    add("--looks", type=int, default=0, help="at Dice during training, for its learning curve")
     add("--max-steps", type=int, help="of training, at most, for trying things out")
     arguments = parser.parse_args(words)
     arguments.changes = None
@@ -195,6 +232,10 @@ def _names(text: str) -> list[str]:
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(CONTENDERS)}")
     return names
+
+
+def _counts(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
 
 
 def main(words: Sequence[str] | None = None, changes: dict[str, Any] | None = None) -> list[Row]:

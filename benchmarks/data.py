@@ -156,7 +156,7 @@ def _planar_changes(raw: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
         ],
         "random_transforms": [_planar(transform) for transform in raw["random_transforms"]],
         "patch_size": [64, 64],
-        "batch_size": 32,
+        "batch_size": 16,
     }
 
 

@@ -29,10 +29,11 @@ CHANNELS = (32, 64, 128)
 MULTIPLE = 4
 TRAINING_STEPS = 1000
 STEPS = 50
+NAME = "diffusion_unet_ddim{}"
 
 
-def diffusion_unet_ddim50(study: Study, members: int) -> Contender:
-    """Denoising diffusion of one-hot masks in [-1, 1], sampled by 50 steps of DDIM."""
+def diffusion_unet(study: Study, members: int, steps: int = STEPS) -> Contender:
+    """Denoising diffusion of one-hot masks in [-1, 1], sampled by some steps of DDIM."""
     network = DiffusionModelUNet(
         spatial_dims=study.dims,
         in_channels=study.num_classes + study.channels,
@@ -53,29 +54,30 @@ def diffusion_unet_ddim50(study: Study, members: int) -> Contender:
         return F.mse_loss(output.float(), eps)
 
     return Contender(
-        "diffusion_unet_ddim50",
+        NAME.format(steps),
         [network],
         loss,
-        sampling(members, study.num_classes, STEPS),
-        part=sampling(members, study.num_classes, 1),
-        repeats=STEPS,
+        sampling(members, study.num_classes, steps),
+        part=sampling(members, study.num_classes, steps, only=1),
+        repeats=steps,
         rate=0.3,
+        weights=NAME.format(STEPS),
         members=members,
-        steps=STEPS,
+        steps=steps,
         note=f"time, passes and arithmetic are those of one step of {members} members times "
-        f"{STEPS}; learning rate 0.3 of the others'",
+        f"{steps}; learning rate 0.3 of the others'",
     )
 
 
-def sampling(members: int, num_classes: int, steps: int) -> Predict:
-    """The first ``steps`` of DDIM's 50, all members as one batch."""
+def sampling(members: int, num_classes: int, steps: int, only: int | None = None) -> Predict:
+    """DDIM of so many steps, or ``only`` the first of them, all members as one batch."""
 
     def predict(networks: Sequence[nn.Module], image: Tensor, case: str) -> Prediction:
         x = padded(image, MULTIPLE)
         shape = (members, num_classes, *x.shape[2:])
         noise = torch.randn(shape, generator=generator_for(0, case)).to(x)
-        scheduler = ddim()
-        scheduler.timesteps = scheduler.timesteps[:steps]
+        scheduler = ddim(steps)
+        scheduler.timesteps = scheduler.timesteps[:only]
         x_0 = DiffusionInferer(scheduler).sample(
             noise,
             _Float32Output(networks[0]),
@@ -89,16 +91,16 @@ def sampling(members: int, num_classes: int, steps: int) -> Predict:
     return predict
 
 
-def ddim() -> DDIMScheduler:
-    """50 steps of DDIM at the time steps that its ``step`` assumes.
+def ddim(steps: int) -> DDIMScheduler:
+    """DDIM at the time steps that its ``step`` assumes.
 
     MONAI's own ``set_timesteps`` spaces them otherwise than ``step`` does, so that the state would
     be at another noise level than the network is told.
     """
     scheduler = DDIMScheduler(num_train_timesteps=TRAINING_STEPS)
-    scheduler.set_timesteps(STEPS)
-    spacing = TRAINING_STEPS // STEPS
-    scheduler.timesteps = torch.arange(TRAINING_STEPS - 1, 0, -spacing)
+    scheduler.set_timesteps(steps)
+    spacing = TRAINING_STEPS // steps
+    scheduler.timesteps = torch.arange(TRAINING_STEPS - 1, 0, -spacing)[:steps]
     return scheduler
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,15 @@ from benchmarks.data import Study
 from medsegdiff.bundle import Bundle
 
 
-def medsegdiff(study: Study, bundle: Bundle, members: int) -> Contender:
-    """Image encoded once for each mirror image, then members sampled by the light denoiser."""
+def medsegdiff(
+    study: Study, bundle: Bundle, inference: Mapping[str, Any], name: str = "medsegdiff"
+) -> Contender:
+    """Image encoded once for each mirror image, then members sampled by the light denoiser.
+
+    ``inference`` changes values of the bundle's ``configs/inference``.
+    """
     network, loss = _network_and_loss(study, bundle)
-    settings = {"members": members, **study.changes}
-    parser = bundle.parser("inference", settings | _window(study))
+    parser = bundle.parser("inference", dict(inference) | _window(study))
     inferer = parser.get_parsed_content("inferer")
 
     def predict(networks: Sequence[nn.Module], image: Tensor, case: str) -> Prediction:
@@ -26,16 +30,17 @@ def medsegdiff(study: Study, bundle: Bundle, members: int) -> Contender:
 
     steps = int(parser.get_parsed_content("steps"))
     mirrors = parser.get_parsed_content("inferer#mirror_axes")
-    note = f"the bundle {bundle.name}: {steps} steps"
+    note = f"the bundle {bundle.name}: {steps} step{'s' if steps > 1 else ''}"
     if mirrors:
         note += f"; its members are shared out over mirror images along axes {list(mirrors)}"
     return Contender(
-        "medsegdiff",
+        name,
         [network],
         loss,
         predict,
         counted=_parts,
-        members=members,
+        weights="medsegdiff",
+        members=inferer.members,
         steps=steps,
         note=note,
     )

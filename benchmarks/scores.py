@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -37,12 +38,20 @@ class Scores:
 
 
 def judge(
-    contender: Contender, study: Study, form: Form, device: torch.device, minutes: float
+    contender: Contender,
+    study: Study,
+    form: Form,
+    device: torch.device,
+    minutes: float = math.inf,
+    cases: int | None = None,
 ) -> Scores:
-    """Predict held-out items, in the same order for all, until all are done or the time is up."""
+    """Predict held-out items, in the same order for all.
+
+    Until all are done, or as many as ``cases`` says, or the time is up.
+    """
     found: list[tuple[float, float, float, float]] = []
     started = time.perf_counter()
-    for item in study.held_out:
+    for item in study.held_out[:cases]:
         torch.manual_seed(0)
         image = item["image"].to(device)
         found.append(_scores_of(_predict(contender, item, image, form), item, study))

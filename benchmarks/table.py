@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ COLUMNS = {
     "cases": "cases",
 }
 """Of the page: key -> head."""
-OURS = "medsegdiff"
+OURS, REFERENCE = "medsegdiff", "dynunet"
 BETTER = {
     "dice": ("Dice", max),
     "ged2": ("GED²", min),
@@ -136,9 +137,51 @@ def _section(name: str, rows: list[Row]) -> str:
         "the others mean that the time to judge was up: such scores rest on the same first cases "
         "but are not comparable to the last digit."
     )
+    lines += _time_to_dice(rows)
     commands = dict.fromkeys(row["command"] for row in rows)
     lines += ["\n```console", *commands, "```\n"]
     return "\n".join(lines)
+
+
+def seconds_to(dice: float, curve: Sequence[Sequence[float]]) -> float | None:
+    """Seconds of training after which a learning curve first reaches a Dice, None if never.
+
+    Between two looks the curve counts as straight; what the first look shows is taken to have
+    grown from nothing.
+
+    Example:
+        >>> seconds_to(0.75, [(10.0, 0.7), (20.0, 0.8)])
+        15.0
+    """
+    before = (0.0, 0.0)
+    for seconds, reached in curve:
+        if reached >= dice:
+            part = (dice - before[1]) / (reached - before[1])
+            return round(before[0] + part * (seconds - before[0]), 1)
+        before = (seconds, reached)
+    return None
+
+
+def _time_to_dice(rows: Sequence[Row]) -> list[str]:
+    """Seconds to some Dice that the reference reached, and their ratio to its own."""
+    curves = {row["contender"]: row["curve"] for row in rows if row.get("curve")}
+    if REFERENCE not in curves:
+        return []
+    best = max(dice for _, dice in curves[REFERENCE])
+    goals = [math.floor(100.0 * best) / 100.0 - step / 100.0 for step in (2, 1, 0)]
+    lines = [
+        "\nSeconds of training to a Dice, and how many times DynUNet's:\n",
+        "| contender | " + " | ".join(f"{goal:.2f}" for goal in goals) + " |",
+        "| --- |" + " ---: |" * len(goals),
+    ]
+    reference = [seconds_to(goal, curves[REFERENCE]) for goal in goals]
+    for name, curve in curves.items():
+        cells = []
+        for goal, theirs in zip(goals, reference, strict=True):
+            mine = seconds_to(goal, curve)
+            cells.append("–" if mine is None or not theirs else f"{mine:.0f} ({mine / theirs:.2f})")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def _line(row: Row) -> str:

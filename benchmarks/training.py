@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from monai.utils import set_determinism
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import Contender
 from benchmarks.data import Study
+
+Look = Callable[[nn.Module], float]
+"""Network with averaged weights -> Dice of its contender on the held-out fold."""
 
 WARM_UP = 0.05
 """Fraction of the time over which the learning rate rises."""
@@ -34,6 +37,8 @@ class Plan:
         device: to train on.
         precision: ``fp32`` or ``bf16``, the same for all.
         max_steps: of each network; None: as many as fit.
+        looks: how often the averaged weights are judged on the way, evenly over the time, while
+            the clock stands still.
     """
 
     seconds: float
@@ -42,6 +47,7 @@ class Plan:
     device: torch.device
     precision: str = "fp32"
     max_steps: int | None = None
+    looks: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,19 +59,25 @@ class Trained:
         seconds: wall time spent.
         steps: of all networks together.
         skipped: steps among them whose loss or gradient was not finite.
+        curve: (seconds of training, Dice then) at each look.
     """
 
     networks: list[nn.Module]
     seconds: float
     steps: int
     skipped: int
+    curve: list[tuple[float, float]] = field(default_factory=list)
 
 
-def train(contender: Contender, study: Study, plan: Plan) -> Trained:
-    """Train the networks of a contender one after the other, each for its share of the time."""
+def train(contender: Contender, study: Study, plan: Plan, dice: Look | None = None) -> Trained:
+    """Train the networks of a contender one after the other, each for its share of the time.
+
+    Several networks are not looked at on the way, as they answer together.
+    """
     share = plan.seconds / len(contender.networks)
+    look = dice if len(contender.networks) == 1 else None
     runs = [
-        _train_network(network, contender, study, plan, share, plan.seed + number)
+        _train_network(network, contender, study, plan, share, plan.seed + number, look)
         for number, network in enumerate(contender.networks)
     ]
     return Trained(
@@ -73,11 +85,18 @@ def train(contender: Contender, study: Study, plan: Plan) -> Trained:
         sum(run.seconds for run in runs),
         sum(run.steps for run in runs),
         sum(run.skipped for run in runs),
+        runs[0].curve,
     )
 
 
 def _train_network(
-    network: nn.Module, contender: Contender, study: Study, plan: Plan, share: float, seed: int
+    network: nn.Module,
+    contender: Contender,
+    study: Study,
+    plan: Plan,
+    share: float,
+    seed: int,
+    dice: Look | None,
 ) -> Trained:
     set_determinism(seed)
     layout = torch.channels_last if study.dims == 2 else torch.channels_last_3d
@@ -87,11 +106,18 @@ def _train_network(
     rate = contender.rate * plan.learning_rate
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
     steps = skipped = 0
-    started = time.perf_counter()
+    curve: list[tuple[float, float]] = []
+    started, looking = time.perf_counter(), 0.0
     for batch in study.batches(seed):
-        spent = (time.perf_counter() - started) / share if share > 0 else 1.0
+        seconds = time.perf_counter() - started - looking
+        spent = seconds / share if share > 0 else 1.0
         if plan.max_steps is not None:
             spent = max(spent, steps / plan.max_steps)
+        if dice is not None and len(curve) < plan.looks and spent >= (len(curve) + 1) / plan.looks:
+            state = torch.get_rng_state()
+            curve.append((seconds, dice(average.eval())))
+            torch.set_rng_state(state)
+            looking = time.perf_counter() - started - seconds
         if spent >= 1.0:
             break
         optimizer.param_groups[0]["lr"] = rate * schedule(spent)
@@ -105,9 +131,9 @@ def _train_network(
             skipped += 1
         steps += 1
         _follow(average, network, min(AVERAGING, (1 + steps) / (10 + steps)))
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started - looking
     set_determinism(None)
-    return Trained([average.eval()], seconds, steps, skipped)
+    return Trained([average.eval()], seconds, steps, skipped, curve)
 
 
 def schedule(spent: float) -> float:

@@ -163,19 +163,20 @@ class DiffusionSegmenter(nn.Module):
     def x_0(
         self,
         x_t: Tensor,
-        t: int,
+        t: Tensor,
         condition: Conditioned,
         noise: Noise = torch.randn_like,
         previous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The clean mask in [-1, 1] seen in ``x_t`` (B * N, K, *state) at ``t``, and its features.
+        """The clean mask in [-1, 1] seen in ``x_t`` (B * N, K, *state), and its features.
+
+        ``t`` holds the time step, (1,), where ``x_t`` is.
 
         With self-conditioning, ``previous`` is an earlier estimate of it, if there is one; a
         distributional denoiser draws from ``noise``.
         """
-        step = torch.tensor([t])  # on the CPU, where the process has its levels
-        denoised = self._denoise(x_t, step, condition, noise, previous)
-        mask = self.process.x_0_from_output(denoised.output, x_t, step, self.target)
+        denoised = self._denoise(x_t, t, condition, noise, previous)
+        mask = self.process.x_0_from_output(denoised.output, x_t, t, self.target)
         return mask, denoised.features
 
     def sample(
@@ -206,9 +207,11 @@ class DiffusionSegmenter(nn.Module):
             ValueError: if the sampler does not suit the process, or there are not so many steps.
         """
         grid = self.process.grid(steps, start)
+        timesteps = torch.tensor(grid.timesteps, device=x_T.device).split(1)
+        at = dict(zip(grid.timesteps, timesteps, strict=True))  # no step waits for the device
         if start < 1.0:
-            mask, step = anchor_mask(condition.coarse, x_T), torch.tensor(grid.timesteps[:1])
-            first = self.process.add_noise(mask, x_T, step)
+            mask = anchor_mask(condition.coarse, x_T)
+            first = self.process.add_noise(mask, x_T, timesteps[0])
         else:
             first = self.process.start(x_T)
         calls = 0
@@ -217,7 +220,7 @@ class DiffusionSegmenter(nn.Module):
 
         def denoise(x_t: Tensor, t: int) -> Tensor:
             nonlocal previous, features, calls
-            previous, features = self.x_0(x_t, t, condition, noise, previous)
+            previous, features = self.x_0(x_t, at[t], condition, noise, previous)
             if watch is not None:
                 watch(calls, self._fine(features, condition))
             calls += 1
@@ -247,7 +250,7 @@ class DiffusionSegmenter(nn.Module):
             inputs.append(torch.zeros_like(x_t) if previous is None else previous.to(x_t))
         if self.guesses > 1:
             inputs.append(noise(x_t))
-        unit_time = t.to(x_t.device).float() / (self.process.n_timesteps - 1)
+        unit_time = t.float() / (self.process.n_timesteps - 1)
         x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
         with self._autocast(x.device, self.stride * min(x.shape[2:])):
             denoised = self.denoiser(x, unit_time, condition)
@@ -264,7 +267,8 @@ class DiffusionSegmenter(nn.Module):
     def _recycled(self, eps: Tensor, condition: Conditioned) -> Tensor:
         """Masks in [-1, 1] predicted from pure noise; only the shape of ``eps`` matters."""
         x_T = self.process.start(torch.randn_like(eps))
-        return self.x_0(x_T, self.process.n_timesteps - 1, condition)[0]
+        last = torch.full((1,), self.process.n_timesteps - 1, device=x_T.device)
+        return self.x_0(x_T, last, condition)[0]
 
     @torch.no_grad()
     def _first_estimate(self, x_t: Tensor, t: Tensor, condition: Conditioned) -> Tensor | None:

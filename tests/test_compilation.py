@@ -17,7 +17,7 @@ PARTS = ("encoder", "denoiser")
 def masks(network: DiffusionSegmenter) -> torch.Tensor:
     torch.manual_seed(1)
     condition = network.encode(torch.randn(1, 1, 12, 12))
-    return network.x_0(torch.randn(2, 3, 6, 6), 50, condition)[0].detach()
+    return network.x_0(torch.randn(2, 3, 6, 6), torch.tensor([50]), condition)[0].detach()
 
 
 def test_compiled_parts_give_the_same_masks_under_the_same_names(

@@ -1,9 +1,12 @@
 """The joint of process, target and networks."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.flow import RectifiedFlow
@@ -20,6 +23,7 @@ from medsegdiff.diffusion.samplers import (
 )
 from medsegdiff.model import DiffusionSegmenter, SegmenterOutput
 from medsegdiff.networks.denoiser import Denoiser
+from medsegdiff.types import Target
 from tests.tiny import tiny_segmenter
 
 SIZES = [(13, 10), (8, 9, 7)]
@@ -59,7 +63,7 @@ def test_sampling_and_training_see_the_same_mask(target: str) -> None:
     image, t = torch.randn(1, 1, 12, 12), torch.tensor([40, 40])
     x_0, eps = torch.randn(2, 3, 6, 6).sign(), torch.randn(2, 3, 6, 6)
     x_t, condition = network.process.add_noise(x_0, eps, t), network.encode(image)
-    mask, features = network.x_0(x_t, 40, condition)
+    mask, features = network.x_0(x_t, torch.tensor([40]), condition)
     trained = network(image, x_0=x_0, eps=eps, t=t)
     if target == "x_0":
         torch.testing.assert_close(mask, trained.prediction, rtol=1e-3, atol=1e-5)
@@ -136,7 +140,7 @@ def test_the_network_sees_the_anchors_mask_in_a_flow_from_it() -> None:
     for network in (plain, anchored):
         network.denoiser.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
         condition = network.encode(torch.ones(1, 1, 12, 12))
-        network.x_0(torch.zeros(2, 3, 6, 6), 99, condition)
+        network.x_0(torch.zeros(2, 3, 6, 6), torch.tensor([99]), condition)
     assert not seen[0].any()
     torch.testing.assert_close(seen[1], anchor_mask(condition.coarse, seen[1]))
 
@@ -217,7 +221,7 @@ def test_recycling_noises_the_models_own_mask_and_stops_its_gradient(
     torch.manual_seed(5)
     with torch.no_grad():
         x_T = process.start(torch.randn(4, 3, *plain.state_size(size)))
-        mask = plain.x_0(x_T, 99, plain.encode(image))[0]
+        mask = plain.x_0(x_T, torch.tensor([99]), plain.encode(image))[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "add_noise", noise_a_fixed_mask)
         expected = training_pass(plain, size)
@@ -346,3 +350,42 @@ def test_bfloat16_changes_the_last_digits_alone() -> None:
         results.append(p)
     assert not torch.equal(*results)
     torch.testing.assert_close(*results, rtol=0.0, atol=0.1)
+
+
+class _Watched(TorchDispatchMode):
+    """Names of the operations that make a tensor from the host's values, or read one back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "lift_fresh", "_to_copy", "nonzero"):
+            there = (kwargs or {}).get("device")
+            self.seen += [name] * (name != "_to_copy" or there not in (None, args[0].device))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("target", ["x_0", "eps", "v"])
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
+def test_no_step_of_sampling_waits_for_the_device(process: Process, target: Target) -> None:
+    if target not in process.targets:
+        pytest.skip("not a target of this process")
+    network = tiny_segmenter(2, target, process=process)
+    condition = network.encode(torch.randn(1, 1, 12, 12))
+    for name in suitable_samplers(process.grid(3).states):
+        watched = _Watched()
+
+        def sampler(*arguments: Any, name: str = name, watched: _Watched = watched) -> Tensor:
+            with watched:
+                return make_sampler(name)(*arguments)
+
+        with torch.no_grad():
+            network.sample(
+                condition, torch.randn(2, 3, 6, 6), torch.randn_like, sampler=sampler, steps=3
+            )
+        assert watched.seen == [], name
+    with watched:  # it would be noticed
+        float(torch.tensor(1.0))
+    assert watched.seen == ["lift_fresh", "_local_scalar_dense"]

@@ -26,6 +26,7 @@ class AffineProcess(nn.Module, ABC):
         super().__init__()
         # Not buffers: `.half()` or `.to(dtype)` on the model must not degrade the levels.
         self.a, self.s, self.n_timesteps = a, s, len(a)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}  # copied once a device
 
     @abstractmethod
     def velocity(self, x_0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
@@ -38,7 +39,9 @@ class AffineProcess(nn.Module, ABC):
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(a, s) at ``t``, each (B, 1, ..., 1) in the dtype and place of ``like``."""
         shape = (-1, *[1] * (like.ndim - 1))
-        a, s = (table.to(t.device)[t].view(shape).to(like) for table in (self.a, self.s))
+        if t.device not in self._tables:
+            self._tables[t.device] = self.a.to(t.device), self.s.to(t.device)
+        a, s = (table[t].view(shape).to(like) for table in self._tables[t.device])
         return a, s
 
     def add_noise(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -121,4 +121,7 @@ class MemberNoise:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Fresh standard normal noise like ``x`` (N, K, *size), member by member."""
-        return self.start(x.shape[1]).to(x)
+        drawn = self.start(x.shape[1])
+        if x.is_cuda:  # pinned, so that the host does not wait for the device
+            drawn = drawn.pin_memory()
+        return drawn.to(x, non_blocking=True)

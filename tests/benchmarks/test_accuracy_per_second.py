@@ -104,6 +104,27 @@ def test_rows_of_earlier_calls_are_kept(readings: str, tmp_path: Path) -> None:
     assert [row["contender"] for row in rows] == ["dynunet", "unet"]
 
 
+def test_more_steps_and_learning_curves(readings: str, tmp_path: Path) -> None:
+    names = "dynunet,diffusion_unet_ddim50,medsegdiff"
+    words = ["--contenders", names, "--steps", "1,3", "--looks", "2", "--cases", "1"]
+    rows = {r["contender"]: r for r in run(readings, tmp_path, "--planes", *words, *TRAINED)}
+    assert rows["diffusion_unet_ddim3"]["passes"] == {"network": 2 * 3}
+    ours, more = rows["medsegdiff"], rows["medsegdiff_3_steps"]
+    assert (ours["steps"], more["steps"]) == (1, 3) and "medsegdiff_1_steps" not in rows
+    assert more["passes"]["denoiser"] == 3 * ours["passes"]["denoiser"]
+    assert more["train_seconds"] == ours["train_seconds"]  # the same weights
+    for row in rows.values():
+        assert row["cases"] == 1
+        assert [seconds > 0 and 0 <= dice <= 1 for seconds, dice in row["curve"]] == [True] * 2
+    assert "how many times DynUNet's" in (tmp_path / "accuracy_per_second.md").read_text("utf-8")
+
+
+def test_seconds_to_a_dice() -> None:
+    curve = [(10.0, 0.6), (20.0, 0.8), (30.0, 0.7)]
+    found = [table.seconds_to(dice, curve) for dice in (0.3, 0.6, 0.7, 0.8, 0.81)]
+    assert found == [5.0, 10.0, 15.0, 20.0, None]
+
+
 def test_unknown_contenders_are_refused(
     cohort: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
