@@ -122,6 +122,8 @@ def _items(case: Case, chain: Compose, planes: bool) -> list[Item]:
     label = torch.as_tensor(loaded["label"]).as_subclass(torch.Tensor)
     if not planes:
         return [{"case": case.id, "image": image, "label": label}]
+    if image.ndim == 3:  # a volume of one plane, which the chain has taken for an image
+        image, label = image[..., None], label[..., None]
     marked = np.flatnonzero(label.numpy().any(axis=(0, 1, 2)))
     return [
         {"case": f"{case.id}/{z}", "image": image[..., z].clone(), "label": label[..., z].clone()}

@@ -112,7 +112,7 @@ def test_members_of_a_warm_start_begin_near_the_anchor(size: tuple[int, ...]) ->
     network, image, found = tiny_segmenter(len(size)), torch.randn(1, *size), []
     x_0 = network.x_0
 
-    def watched(x_t: torch.Tensor, t: int, condition: Conditioned, *rest: Any) -> Any:
+    def watched(x_t: torch.Tensor, t: torch.Tensor, condition: Conditioned, *rest: Any) -> Any:
         found.append(float((x_t - anchor_mask(condition.coarse, x_t)).abs().mean()))
         return x_0(x_t, t, condition, *rest)
 
