@@ -15,7 +15,7 @@ def test_a_volume_of_one_plane_is_one_item(tmp_path: Path) -> None:
     folder = Path(write_cohort(tmp_path, cases=5, size=16, classes=1, raters=2))
     for kind in ("imagesTr", "labelsTr"):
         path = sorted((folder / kind).glob("*.nii.gz"))[0]
-        nib.save(nib.load(path).slicer[:, :, 8:9], path)  # type: ignore[attr-defined]
+        nib.save(nib.load(path).slicer[:, :, 8:9], path)
         case = path.name.removesuffix(".nii.gz")
     study = load_study(str(folder), find_bundle("hippocampus_mr"), 0, planes=True, changes={})
     mine = [item for item in study.training + study.held_out if item["case"].startswith(case)]
