@@ -108,27 +108,34 @@ SAMPLED: dict[str, dict[str, dict[str, Any]]] = {
 def compare(
     study: Study, bundle: Bundle, arguments: argparse.Namespace, done: Sequence[Row]
 ) -> Iterator[Row]:
-    """A row for each variant and seed that is not done; all variants of a seed, then the next."""
+    """A row for each variant and seed that is not done; all variants of a seed, then the next.
+
+    What only samples differently uses the weights of the bundle's own network.
+    """
     known = {(row["variant"], row["seed"]) for row in done}
-    for seed in range(arguments.seeds):
-        for group, variant, changes in _variants(TRAINED):
-            if (variant, seed) in known or not _wanted(arguments, group):
-                continue
-            whole = _with_parents(bundle.parser("train").config, study.changes | changes)
-            changed = dataclasses.replace(study, changes=whole)
-            sampler = _sampler_for(changes)
-            trained = _train(changed, bundle, seed, arguments)
-            yield _row(changed, bundle, trained, sampler, arguments) | _names(group, variant, seed)
-        missing = [
-            (group, variant, changes)
-            for group, variant, changes in _variants(SAMPLED)
-            if (variant, seed) not in known and _wanted(arguments, group)
+
+    def missing(
+        groups: Mapping[str, Mapping[str, Any]], seed: int
+    ) -> list[tuple[str, str, dict[str, Any]]]:
+        return [
+            each
+            for each in _variants(groups)
+            if (each[1], seed) not in known and _wanted(arguments, each[0])
         ]
-        if missing:
+
+    for seed in range(arguments.seeds):
+        default, sampled = missing({"": {DEFAULT: {}}}, seed), missing(SAMPLED, seed)
+        if default or sampled:
             trained = _train(study, bundle, seed, arguments)
-            for group, variant, changes in missing:
+            for group, variant, changes in default + sampled:
                 row = _row(study, bundle, trained, changes, arguments)
                 yield row | _names(group, variant, seed)
+        for group, variant, changes in missing(TRAINED, seed):
+            whole = _with_parents(bundle.parser("train").config, study.changes | changes)
+            changed = dataclasses.replace(study, changes=whole)
+            trained = _train(changed, bundle, seed, arguments)
+            row = _row(changed, bundle, trained, _sampler_for(changes), arguments)
+            yield row | _names(group, variant, seed)
 
 
 def _with_parents(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,8 +151,6 @@ def _with_parents(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
 
 
 def _variants(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    if groups is TRAINED:
-        yield "", DEFAULT, {}
     for group, variants in groups.items():
         for variant, changes in variants.items():
             yield group, variant, changes
@@ -235,7 +240,8 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
-    order = [variant for _, variant, _ in (*_variants(TRAINED), *_variants(SAMPLED))]
+    order = [DEFAULT]
+    order += [variant for _, variant, _ in (*_variants(TRAINED), *_variants(SAMPLED))]
     return sorted(rows, key=lambda row: (order.index(row["variant"]), row["seed"]))
 
 

@@ -100,12 +100,11 @@ def energy_score(guesses: Tensor, truth: Tensor) -> Tensor:
     """
     if len(guesses) < 2 * len(truth):
         raise ValueError("an energy score needs a network with guesses of at least 2. Got 1.")
-    drawn = guesses.flatten(2).unflatten(0, (len(truth), -1))
-    flat = truth.flatten(2).to(drawn)
-    count = drawn.shape[1]
-    hit = torch.stack([jaccard_distance(drawn[:, g], flat) for g in range(count)]).mean()
-    pairs = list(combinations(range(count), 2))
-    spread = torch.stack([jaccard_distance(drawn[:, i], drawn[:, j]) for i, j in pairs]).mean()
+    drawn = guesses.flatten(2).unflatten(0, (len(truth), -1)).unbind(1)
+    flat = truth.flatten(2).to(guesses)
+    hit = torch.stack([jaccard_distance(guess, flat) for guess in drawn]).mean()
+    pairs = list(combinations(drawn, 2))
+    spread = torch.stack([jaccard_distance(one, other) for one, other in pairs]).mean()
     return hit - spread / 2.0
 
 
@@ -150,9 +149,12 @@ class DiffusionSegmentationLoss(nn.Module):
             softmax=True, include_background=False, lambda_dice=dice_weight, batch=True
         )
 
-    def forward(self, output: SegmenterOutput, targets: DiffusionTargets) -> Tensor:
-        """Scalar loss of one batch."""
-        loss = self.anchor_weight * self.dice_ce(output.anchor, targets.anchor)
+    def forward(self, output: SegmenterOutput | Tensor, targets: DiffusionTargets) -> Tensor:
+        """Scalar loss of one batch; of an anchor alone, (B, K, *spatial), its own."""
+        anchor = output.anchor if isinstance(output, SegmenterOutput) else output
+        loss = self.anchor_weight * self.dice_ce(anchor, targets.anchor)
+        if not isinstance(output, SegmenterOutput):
+            return loss
         guesses = len(output.logits) // len(targets.mask)
         if self.energy_weight > 0.0:
             fine = energy_score(torch.softmax(output.logits, dim=1), targets.mask)

@@ -183,3 +183,9 @@ def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks() -> N
     coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2)
     expected = 2 * (fine + coarse) + 5 * dice_ce(output.anchor, targets.anchor, 1.0)
     torch.testing.assert_close(loss, expected)
+
+
+def test_an_anchor_alone_has_its_own_loss() -> None:
+    output, targets = example((6, 5))
+    whole = DiffusionSegmentationLoss(noise_weight=0.0, mask_weight=0.0, anchor_weight=0.5)
+    torch.testing.assert_close(whole(output.anchor, targets), whole(output, targets))

@@ -24,7 +24,7 @@ class Condition(NamedTuple):
 
 
 class ImageEncoder(nn.Module):
-    """U-Net whose decoder's feature pyramid conditions the denoiser, and whose head is the anchor.
+    """Residual U-Net whose pyramid conditions the denoiser, and whose head is the anchor.
 
     The anchor is supervised on its own: a deterministic mask in one pass (it takes the place of
     MedSegDiff's calibration branch).
@@ -33,7 +33,13 @@ class ImageEncoder(nn.Module):
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         num_classes: K, background included.
-        channels: width of each level, finest first; each level halves the size.
+        channels: width of each level, finest first; each level halves the size. Multiples of 16 use
+            the whole width of a processor's vectors.
+        depths: convolutions of a block at each level, finest first; from 2 on blocks are residual.
+            Most of the time goes to the finest level, so it has one unless told.
+
+    Raises:
+        ValueError: if there is not one depth for each level.
     """
 
     def __init__(
@@ -42,18 +48,25 @@ class ImageEncoder(nn.Module):
         in_channels: int,
         num_classes: int,
         channels: Sequence[int] = (16, 32, 64, 128),
+        depths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        depths = (1, *[2] * (len(channels) - 1)) if depths is None else depths
+        if len(depths) != len(channels):
+            raise ValueError(f"depths must have {len(channels)} values. Got {list(depths)}.")
         self.channels = tuple(channels)
         self.multiple = 2 ** (len(channels) - 1)
         inputs = (in_channels, *channels[:-1])
         self.down = nn.ModuleList(
-            ConvBlock(spatial_dims, i, o, stride=1 if level == 0 else 2)
+            ConvBlock(spatial_dims, i, o, stride=1 if level == 0 else 2, depth=depths[level])
             for level, (i, o) in enumerate(zip(inputs, channels, strict=True))
         )
         pairs = list(zip(channels[1:], channels[:-1], strict=True))
         self.lateral = nn.ModuleList(conv(spatial_dims, i, o, kernel=1) for i, o in pairs)
-        self.up = nn.ModuleList(ConvBlock(spatial_dims, o, o) for _, o in pairs)
+        self.up = nn.ModuleList(
+            ConvBlock(spatial_dims, o, o, depth=depth)
+            for (_, o), depth in zip(pairs, depths, strict=False)
+        )
         self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
 
     def forward(self, image: Tensor) -> Condition:

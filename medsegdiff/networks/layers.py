@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
@@ -30,8 +31,31 @@ def group_norm(channels: int, group_size: int = 8) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
+class InstanceNorm(nn.Module):
+    """Each channel of each image by its own mean and deviation, then scaled and shifted.
+
+    Unlike ``nn.InstanceNorm3d`` it takes maps of a single voxel, whose value then says nothing.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> the same."""
+        if x[0, 0].numel() == 1:
+            return self.bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2)).expand_as(x).clone()
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
 class ConvBlock(nn.Module):
-    """Convolution, instance-wise normalisation, leaky ReLU, ``depth`` times."""
+    """Convolution, instance normalisation, leaky ReLU, ``depth`` times, beside a short cut.
+
+    From a depth of 2 on the block is residual (He et al. 2016): what comes in is added to what
+    comes out, through a convolution of one voxel (a patch, at a stride) where width or size change.
+    """
 
     def __init__(self, dims: int, i: int, o: int, *, stride: int = 1, depth: int = 2) -> None:
         super().__init__()
@@ -39,14 +63,19 @@ class ConvBlock(nn.Module):
         for k in range(depth):
             layers += [
                 conv(dims, i if k == 0 else o, o, stride=stride if k == 0 else 1, bias=False),
-                group_norm(o),
+                InstanceNorm(o),
                 nn.LeakyReLU(0.01, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
+        self.residual = depth > 1
+        self.short_cut: nn.Module = nn.Identity()
+        if self.residual and (i != o or stride > 1):
+            self.short_cut = Conv[Conv.CONV, dims](i, o, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, i, *spatial) -> (B, o, *spatial / stride)."""
-        return self.layers(x)
+        y = self.layers(x)
+        return y + self.short_cut(x) if self.residual else y
 
 
 class FiLMBlock(nn.Module):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from monai.networks.layers import separable_filtering
 
 from medsegdiff.networks.conditioning import (
     ConcatMix,
@@ -90,3 +91,13 @@ def test_the_gaussian_is_normal_keeps_sums_and_learns() -> None:
     assert float(ratio.detach()) == pytest.approx(2.718281828**0.5, rel=1e-4)  # sigma is one voxel
     module.attention(impulse).sum().backward()
     assert module.log_sigma.grad is not None and module.log_sigma.grad.abs() > 0
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_the_gaussian_is_a_convolution_along_each_axis(size: tuple[int, ...]) -> None:
+    module = UncertainSpatialAttention(len(size), 1, 2, radius=2)
+    module.log_sigma.data.fill_(0.3)
+    f = torch.randn(3, 2, *size)
+    kernel = torch.exp(-0.5 * (torch.arange(-2.0, 3.0) / module.log_sigma.exp()) ** 2)
+    expected = separable_filtering(f, [kernel / kernel.sum()] * len(size))  # MONAI's, zero beyond
+    torch.testing.assert_close(module.blur(f), expected)

@@ -7,6 +7,7 @@ from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
+from medsegdiff.losses import DiffusionSegmentationLoss
 from medsegdiff.training.prepare_batch import NoisedMaskPrepareBatch, one_hot
 from medsegdiff.types import Target
 from tests.tiny import tiny_segmenter
@@ -56,3 +57,18 @@ def test_pure_noise_is_in_every_batch() -> None:
     )
     for _ in range(5):
         assert prepare(batch_of((6, 5), 1), "cpu")[3]["t"].max() == 49
+
+
+def test_the_denoiser_learns_in_each_nth_step() -> None:
+    network = tiny_segmenter(2, guesses=2)
+    prepare, loss = NoisedMaskPrepareBatch(network, every=3), DiffusionSegmentationLoss()
+    denoised = []
+    for _ in range(5):
+        network.zero_grad()
+        image, targets, args, drawn = prepare(batch_of((6, 5), 1), "cpu")
+        loss(network(image, *args, **drawn), targets).backward()
+        denoised.append(network.denoiser.head.weight.grad is not None)
+        assert network.encoder.head.weight.grad is not None
+    assert denoised == [True, False, False, True, False]
+    with pytest.raises(ValueError, match="every must be at least 1"):
+        NoisedMaskPrepareBatch(network, every=0)
