@@ -224,16 +224,16 @@ def page(rows: Sequence[Row]) -> str:
     names = {key: head for key, head in SCORES.items() if first[key] is not None}
     lines = [
         f"# Ablation on {first['dataset']}\n",
-        f"{first['minutes']:g} minutes of training each, {len(seeds)} seeds, "
+        f"{first['minutes']:g} minutes of training each, at most {len(seeds)} seeds, "
         f"{first['cases']} held-out images. Each score is the mean over the seeds; after it, what "
         "it differs by from the bundle as shipped with the same seeds, ± that difference's "
         "standard deviation over the seeds. A difference within twice the deviation says little.\n",
-        "| variant | " + " | ".join(names.values()) + " | steps | members | trained |",
-        "| --- |" + " ---: |" * (len(names) + 3),
+        "| variant | " + " | ".join(names.values()) + " | seeds | steps | members | trained |",
+        "| --- |" + " ---: |" * (len(names) + 4),
     ]
     for group, of_group in itertools.groupby(_ordered(rows), key=lambda row: row["group"]):
         if group:
-            lines.append(f"| **{group}** |" + " |" * (len(names) + 3))
+            lines.append(f"| **{group}** |" + " |" * (len(names) + 4))
         for variant, same in itertools.groupby(of_group, key=lambda row: row["variant"]):
             lines.append(_line(variant, list(same), base, list(names)))
     return "\n".join([*lines, "\n```console", first["command"], "```\n"])
@@ -255,7 +255,7 @@ def _line(variant: str, rows: list[Row], base: Mapping[int, Row], names: list[st
             cell += f" ({statistics.fmean(apart):+.3f}{spread})"
         cells.append(cell)
     trained = round(statistics.fmean(row["training_steps"] for row in rows))
-    cells += [f"{rows[0]['steps']}", f"{rows[0]['members']}", f"{trained}"]
+    cells += [f"{len(rows)}", f"{rows[0]['steps']}", f"{rows[0]['members']}", f"{trained}"]
     return "| " + " | ".join(cells) + " |"
 
 

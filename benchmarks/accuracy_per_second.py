@@ -29,6 +29,7 @@ from benchmarks.table import REFERENCE, Row
 from benchmarks.timing import Form, interleaved, measured_forms
 from benchmarks.training import Look, Plan, Trained, train
 from medsegdiff.bundle import Bundle, find_bundle
+from medsegdiff.cli.common import parse_overrides
 
 logger = logging.getLogger("benchmarks")
 
@@ -67,7 +68,7 @@ def compare(arguments: argparse.Namespace) -> Iterator[Row]:
         InputError: the data or the bundle cannot be used.
     """
     bundle = find_bundle(arguments.bundle)
-    changes = dict(arguments.changes or {})
+    changes = arguments.changes
     study = load_study(
         arguments.data, bundle, arguments.fold, planes=arguments.planes, changes=changes
     )
@@ -219,9 +220,16 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     add("--evaluation-minutes", type=float, default=10.0, help="at most, to judge a contender")
     add("--cases", type=int, help="of the held-out fold, at most, to judge a contender")
     add("--looks", type=int, default=0, help="at Dice during training, for its learning curve")
+    add(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the bundle's configs/train; can be repeated",
+    )
     add("--max-steps", type=int, help="of training, at most, for trying things out")
     arguments = parser.parse_args(words)
-    arguments.changes = None
     arguments.command = f"{parser.prog} {shlex.join(words)}"
     return arguments
 
@@ -242,7 +250,7 @@ def main(words: Sequence[str] | None = None, changes: dict[str, Any] | None = No
     """The command; ``changes`` replace values of the bundle's ``train`` configuration."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = _parse(sys.argv[1:] if words is None else words)
-    arguments.changes = changes
+    arguments.changes = parse_overrides(arguments.settings) | (changes or {})
     new: list[Row] = []
     for row in compare(arguments):
         new.append(row)

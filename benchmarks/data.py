@@ -112,7 +112,7 @@ def load_study(
         held_out=held_out,
         augmentation=Compose(parser.get_parsed_content("random_transforms")),
         batch_size=int(parser.get_parsed_content("batch_size")),
-        changes=network,
+        changes=network | changes,
     )
 
 

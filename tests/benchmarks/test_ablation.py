@@ -66,6 +66,6 @@ def test_the_page_compares_with_the_default_of_the_same_seed() -> None:
     rows = [row(ablation.DEFAULT, 0, 0.5), row(ablation.DEFAULT, 1, 0.7)]
     rows += [row(variant, 0, 0.6), row(variant, 1, 0.9)]
     text = ablation.page(rows)
-    assert f"| {ablation.DEFAULT} | 0.600 | 1 |" in text
-    assert f"| {variant} | 0.750 (+0.150 ± 0.071) | 1 |" in text
+    assert f"| {ablation.DEFAULT} | 0.600 | 2 | 1 |" in text
+    assert f"| {variant} | 0.750 (+0.150 ± 0.071) | 2 | 1 |" in text
     assert "GED" not in text  # not of one rater

@@ -154,3 +154,12 @@ def test_what_wins_over_ours_is_said() -> None:
     better = row("other", dice=0.9, ece=0.2, ms_per_image=2.0, **figures)
     assert table.losses_to([ours, better]) == ["- Dice (ours 0.800): other (0.900)"]
     assert table.losses_to([better]) == []
+
+
+def test_ours_may_be_changed_by_a_setting(readings: str, tmp_path: Path) -> None:
+    wide = ["--set", "network_def#encoder#channels=[32, 64, 96, 192]"]
+    names = ["--planes", "--contenders", "medsegdiff", "--minutes", "0", *QUICK]
+    (usual,) = run(readings, tmp_path / "usual", *names)
+    (changed,) = run(readings, tmp_path / "changed", *names, *wide)
+    assert changed["parameters"] > usual["parameters"]
+    assert changed["macs"] > usual["macs"]
