@@ -129,7 +129,9 @@ def _train_all(
         if name not in trained:
             logger.info("training %s", name)
             teacher = contender if name == contender.name else build(name)
-            trained[name] = train(teacher, study, plan, _look(teacher, study, plan, cases))
+            slow = teacher.part is not None  # a look would take longer than the training
+            look = None if slow else _look(teacher, study, plan, cases)
+            trained[name] = train(teacher, study, plan, look)
         contender.networks = copy.deepcopy(trained[name].networks)
     return trained
 

@@ -43,7 +43,8 @@ class EnsembleInferer(Inferer):
             the anchor's mask, noised to there.
         overlap: of neighbouring windows, as a fraction in [0, 1).
         mirror_axes: spatial axes along which anatomy may be mirrored. The members are shared out
-            over all mirror images, each encoded once, and mirrored back.
+            over all mirror images, each encoded once, and mirrored back; the anchor is the mean
+            of theirs.
         member_batch: members sampled at once; bounds the memory and changes no result.
         seed: of the run.
         fusion: how the members become one mask; see ``inference.fusion``.
@@ -168,7 +169,7 @@ class EnsembleInferer(Inferer):
 
         The time spent is added to ``seconds``.
         """
-        moments = RunningMoments()
+        moments, anchors = RunningMoments(), RunningMoments()
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
         labels = torch.zeros(self.members, *window.shape[2:], dtype=torch.uint8)
         state = network.state_size(window.shape[2:])
@@ -177,8 +178,8 @@ class EnsembleInferer(Inferer):
             flipped = [2 + a for a in axes]
             started = time.perf_counter()
             condition = network.encode(window.flip(flipped) if axes else window)
-            if not axes:
-                anchor = torch.softmax(condition.anchor[0].float(), dim=0)
+            anchor = torch.softmax(condition.anchor.float(), dim=1)
+            anchors.update(anchor.flip(flipped) if axes else anchor)
             encoded = time.perf_counter()
             seconds["encode"] += encoded - started
             watch = None if by_steps is None else _mirrored(by_steps, flipped)
@@ -201,8 +202,8 @@ class EnsembleInferer(Inferer):
                 moments.update(probability)
                 labels[list(batch)] = most_probable(probability).cpu()
             seconds["sample"] += time.perf_counter() - encoded
-        mean = moments.mean.lerp(anchor, self.anchor_share)
-        maps = {"mean": mean, "variance": moments.variance, "anchor": anchor}
+        mean = moments.mean.lerp(anchors.mean, self.anchor_share)
+        maps = {"mean": mean, "variance": moments.variance, "anchor": anchors.mean}
         if by_steps is not None:
             maps["by_steps"] = by_steps.fused
         return maps, labels

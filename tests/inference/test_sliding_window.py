@@ -15,6 +15,16 @@ from tests.tiny import tiny_segmenter
 SIZES = [(13, 10), (8, 9, 7)]
 
 
+def test_the_anchor_is_the_mean_over_mirror_images() -> None:
+    network, image = tiny_segmenter(2), torch.randn(1, 9, 12)
+    inferer = EnsembleInferer([32, 32], members=4, steps=1, mirror_axes=(0, 1))
+    masks = [
+        network(image.flip(axes)[None]).softmax(1)[0].flip(axes) for axes in ([], [1], [2], [1, 2])
+    ]
+    found = inferer.ensemble(image, network, "case").anchor
+    torch.testing.assert_close(found, torch.stack(masks).mean(0))
+
+
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 @pytest.mark.parametrize("mirror", [(), (0,)])
 def test_statistics_are_those_of_the_members(size: tuple[int, ...], mirror: tuple) -> None:
