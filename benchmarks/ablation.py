@@ -246,7 +246,7 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _line(variant: str, rows: list[Row], base: Mapping[int, Row], names: list[str]) -> str:
-    cells = [variant]
+    cells = [variant.replace("|", "\\|")]
     for name in names:
         cell = f"{statistics.fmean(row[name] for row in rows):.3f}"
         apart = [row[name] - base[row["seed"]][name] for row in rows if row["seed"] in base]
