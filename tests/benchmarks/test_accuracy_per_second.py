@@ -113,8 +113,11 @@ def test_more_steps_and_learning_curves(readings: str, tmp_path: Path) -> None:
     assert (ours["steps"], more["steps"]) == (1, 3) and "medsegdiff_1_steps" not in rows
     assert more["passes"]["denoiser"] == 3 * ours["passes"]["denoiser"]
     assert more["train_seconds"] == ours["train_seconds"]  # the same weights
-    for row in rows.values():
+    for name, row in rows.items():
         assert row["cases"] == 1
+        if name.startswith("diffusion_unet"):  # a look at it would take longer than its training
+            assert row["curve"] == []
+            continue
         assert [seconds > 0 and 0 <= dice <= 1 for seconds, dice in row["curve"]] == [True] * 2
     assert "how many times DynUNet's" in (tmp_path / "accuracy_per_second.md").read_text("utf-8")
 
