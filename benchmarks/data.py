@@ -1,17 +1,16 @@
 """One data set and fold as every contender sees it: the bundle's transforms, batches, items.
 
-A data set of planes, and volumes whose readings are cut into planes, use the bundle's augmentation
-with a value less per axis.
+Where a bundle of three dimensions meets a data set of planes, or volumes that are cut into planes,
+its augmentation is used with a value less per axis.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import DataLoader, Dataset
 from monai.transforms import Compose
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from medsegdiff.bundle import Bundle
 from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
+from medsegdiff.data.planes import cut_into_planes
 
 Item = dict[str, Any]
 """``case``, ``image`` (C, *spatial) float32 and ``label`` (M, *spatial) uint8 class numbers."""
@@ -80,8 +80,7 @@ def load_study(
         data: ``dataset.json``, its folder, or a name in ``data_manifests/``.
         bundle: whose ``configs/train`` says how files become tensors.
         fold: to hold out.
-        planes: cut volumes into planes along their last axis; those that no reader marked are
-            left out, as the literature on LIDC does.
+        planes: cut volumes into planes along their last axis, those that no reader marked too.
         changes: further values of ``configs/train`` to change.
 
     Raises:
@@ -92,14 +91,11 @@ def load_study(
     network = _network_changes(manifest, 2 if flat else 3)
     settings = {"dataset_dir": data, "fold": fold, **network, **changes}
     raw = bundle.parser("train").config
-    if flat:
+    if flat and raw["network_def"]["encoder"]["spatial_dims"] == 3:
         settings = _planar_changes(raw, manifest) | settings
     parser = bundle.parser("train", settings)
     chain = Compose(parser.get_parsed_content("deterministic_transforms"))
-    training, held_out = (
-        [item for case in cases for item in _items(case, chain, planes)]
-        for cases in manifest.split(fold)
-    )
+    training, held_out = (_items(cases, chain, planes) for cases in manifest.split(fold))
     random.Random(0).shuffle(held_out)
     return Study(
         name=manifest.name + (" planes" if planes else ""),
@@ -116,18 +112,14 @@ def load_study(
     )
 
 
-def _items(case: Case, chain: Compose, planes: bool) -> list[Item]:
-    loaded = chain(datalist([case])[0])
-    image = torch.as_tensor(loaded["image"]).as_subclass(torch.Tensor)
-    label = torch.as_tensor(loaded["label"]).as_subclass(torch.Tensor)
-    if not planes:
-        return [{"case": case.id, "image": image, "label": label}]
-    if image.ndim == 3:  # a volume of one plane, which the chain has taken for an image
-        image, label = image[..., None], label[..., None]
-    marked = np.flatnonzero(label.numpy().any(axis=(0, 1, 2)))
+def _items(cases: Sequence[Case], chain: Compose, planes: bool) -> list[Item]:
+    if planes:
+        return cut_into_planes(cases, chain)
+    loaded = [chain(item) for item in datalist(cases)]
     return [
-        {"case": f"{case.id}/{z}", "image": image[..., z].clone(), "label": label[..., z].clone()}
-        for z in marked
+        {"case": case.id}
+        | {key: torch.as_tensor(x[key]).as_subclass(torch.Tensor) for key in ("image", "label")}
+        for case, x in zip(cases, loaded, strict=True)
     ]
 
 

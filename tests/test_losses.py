@@ -1,6 +1,7 @@
 """The loss against its parts, computed by hand."""
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from medsegdiff.losses import (
     DiffusionSegmentationLoss,
     DiffusionTargets,
     energy_score,
+    euclidean_distance,
     jaccard_distance,
     noise_weights,
 )
@@ -28,7 +30,8 @@ def example(size: tuple[int, ...]) -> tuple[SegmenterOutput, DiffusionTargets]:
     mask = F.one_hot(torch.randint(3, (4, *size), generator=generator), 3).movedim(-1, 1).float()
     output = SegmenterOutput(logits[:2], torch.tanh(logits), logits)
     snr, gain = torch.tensor([0.1, 1.0, 7.0, 30.0]), torch.tensor([0.2, 2.0, 8.0, 31.0])
-    return output, DiffusionTargets(mask[::2], mask, 2 * mask - 1, snr, gain)
+    one = mask.unsqueeze(1)
+    return output, DiffusionTargets(mask[::2], one, 2 * one - 1, snr, gain)
 
 
 def dice_ce(logits: torch.Tensor, mask: torch.Tensor, dice_weight: float) -> torch.Tensor:
@@ -44,8 +47,8 @@ def test_it_is_the_weighted_sum_of_its_parts(size: tuple[int, ...]) -> None:
     output, targets = example(size)
     loss = DiffusionSegmentationLoss(2.0, 3.0, 5.0, dice_weight=0.5)(output, targets)
     expected = (
-        2 * F.mse_loss(output.prediction, targets.prediction)
-        + 3 * dice_ce(output.logits, targets.mask, 0.5)
+        2 * F.mse_loss(output.prediction, targets.prediction[:, 0])
+        + 3 * dice_ce(output.logits, targets.mask[:, 0], 0.5)
         + 5 * dice_ce(output.anchor, targets.anchor, 0.5)
     )
     torch.testing.assert_close(loss, expected)
@@ -53,8 +56,8 @@ def test_it_is_the_weighted_sum_of_its_parts(size: tuple[int, ...]) -> None:
 
 def test_a_perfect_output_costs_next_to_nothing() -> None:
     _, targets = example((6, 5))
-    sure = 50 * targets.prediction
-    output = SegmenterOutput(sure[::2], targets.prediction, sure)
+    mask = targets.prediction[:, 0]
+    output = SegmenterOutput(50 * mask[::2], mask, 50 * mask)
     assert float(DiffusionSegmentationLoss()(output, targets)) == pytest.approx(0.0, abs=1e-3)
 
 
@@ -102,7 +105,7 @@ def test_weights_are_finite_at_pure_noise(target: Target, weighting: str) -> Non
 def test_the_noise_loss_is_weighted_draw_by_draw(size: tuple[int, ...]) -> None:
     output, targets = example(size)
     loss = DiffusionSegmentationLoss(1.0, 0.0, 0.0, noise_weighting="min_snr")(output, targets)
-    errors = (output.prediction - targets.prediction).square().flatten(1).mean(1)
+    errors = (output.prediction - targets.prediction[:, 0]).square().flatten(1).mean(1)
     weights = torch.tensor([0.1 / 0.2, 1.0 / 2.0, 5.0 / 8.0, 5.0 / 31.0])
     torch.testing.assert_close(loss, (weights * errors).mean())
 
@@ -132,18 +135,18 @@ def test_empty_masks_are_alike_and_far_from_full_ones() -> None:
 def test_the_energy_score_by_hand() -> None:
     generator = torch.Generator().manual_seed(0)
     p = torch.rand(6, 2, 4, 5, generator=generator)
-    truth = torch.rand(2, 2, 4, 5, generator=generator)
+    truth = torch.rand(2, 5, 2, 4, 5, generator=generator)
 
     def d(x: torch.Tensor, y: torch.Tensor) -> float:
         return float(jaccard_distance(x[None].flatten(2), y[None].flatten(2)))
 
     expected = 0.0
-    for number, y in enumerate(truth):
+    for number, masks in enumerate(truth):
         own = p[3 * number : 3 * number + 3]
-        hit = sum(d(x, y) for x in own) / 3
+        hit = sum(d(x, y) for x in own for y in masks) / 15
         spread = sum(d(x, z) for x, z in itertools.combinations(own, 2)) / 3
         expected += (hit - spread / 2) / 2
-    assert float(energy_score(p, truth)) == pytest.approx(expected, abs=1e-6)
+    assert float(energy_score(p, truth, jaccard_distance)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_guess_has_no_energy_score() -> None:
@@ -152,7 +155,10 @@ def test_one_guess_has_no_energy_score() -> None:
         DiffusionSegmentationLoss(energy_weight=1.0)(output, targets)
 
 
-def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do() -> None:
+@pytest.mark.parametrize("distance", [jaccard_distance, euclidean_distance])
+def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do(
+    distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
     """Half of the readers mark one lesion, half the other: guess so, not the mean of both."""
     one, other = torch.zeros(2, 2, 20), torch.zeros(2, 2, 20)
     one[:, 1, :10], other[:, 1, 10:] = 1.0, 1.0
@@ -164,7 +170,7 @@ def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do()
     }
     scores = {
         name: sum(
-            float(energy_score(torch.stack([a[0], b[0]]), truth[:1]))
+            float(energy_score(torch.stack([a[0], b[0]]), truth[None, :1], distance))
             for a, b in pairs
             for truth in (one, other)
         )
@@ -175,12 +181,22 @@ def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do()
     assert scores["as the readers"] < scores["the mean"] - 0.1
 
 
-def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks() -> None:
+@pytest.mark.parametrize("euclidean_weight", [0.0, 0.3])
+def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks(
+    euclidean_weight: float,
+) -> None:
     output, targets = example((6, 5))
     fewer = DiffusionTargets(*(x[::2] if len(x) == 4 else x for x in targets))
-    loss = DiffusionSegmentationLoss(0.0, 0.0, 5.0, energy_weight=2.0)(output, fewer)
-    fine = energy_score(output.logits.softmax(1), fewer.mask)
-    coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2)
+    weighted = DiffusionSegmentationLoss(
+        0.0, 0.0, 5.0, energy_weight=2.0, euclidean_weight=euclidean_weight
+    )
+    loss = weighted(output, fewer)
+
+    def distance(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+        return jaccard_distance(p, q) + euclidean_weight * euclidean_distance(p, q)
+
+    fine = energy_score(output.logits.softmax(1), fewer.mask, distance)
+    coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2, distance)
     expected = 2 * (fine + coarse) + 5 * dice_ce(output.anchor, targets.anchor, 1.0)
     torch.testing.assert_close(loss, expected)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, get_args
 
+import torch
+import torch.nn.functional as F
 from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
@@ -59,6 +62,16 @@ class Denoised(NamedTuple):
     features: Tensor
 
 
+def in_cells(noise: Tensor, cells: int) -> Tensor:
+    """Means of white noise over ``cells`` parts of each axis, scaled so that their variance is 1.
+
+    (B, K, *spatial) -> (B, K, cells, ...).
+    """
+    means = F.adaptive_avg_pool2d if noise.ndim == 4 else F.adaptive_avg_pool3d
+    pooled: Tensor = means(noise, cells)
+    return pooled * math.sqrt(noise[0, 0].numel() / pooled[0, 0].numel())
+
+
 class Denoiser(nn.Module):
     """Small U-Net on masks that are coarser than the image by ``stride``.
 
@@ -89,6 +102,11 @@ class Denoiser(nn.Module):
         ss_former: SS-Former at the last level.
         add_anchor: the output is a correction of the anchor's logits (for the ``x_0`` target).
         further_inputs: maps of K channels that come with ``x_t``.
+        latent: cells along each axis in which the last of them, which has to be noise, is seen as
+            a whole: its mean over each cell, scaled to variance 1, joins the time embedding, and
+            neither it nor an ``x_t`` of pure noise is seen voxel by voxel. Members then differ by
+            few numbers that each say something of the whole mask (is there a lesion, how far does
+            it reach), as do readers; 0 leaves it a map.
 
     Raises:
         ValueError: if the encoder has too few levels for ``stride`` and ``channels``, or for an
@@ -110,6 +128,7 @@ class Denoiser(nn.Module):
         ss_former: bool = True,
         add_anchor: bool = True,
         further_inputs: int = 0,
+        latent: int = 0,
     ) -> None:
         super().__init__()
         first = stride.bit_length() - 1
@@ -119,17 +138,18 @@ class Denoiser(nn.Module):
                 f"power of 2 and an encoder of at least {first + len(channels)} levels. "
                 f"Got {len(condition_channels)}."
             )
+        if latent and not further_inputs:
+            raise ValueError("latent needs further_inputs of at least 1, which is noise. Got 0.")
         if conditioning not in get_args(Conditioning):
             names = list(get_args(Conditioning))
             raise ValueError(f"conditioning must be one of {names}. Got {conditioning!r}.")
         self.first, self.stride, self.add_anchor = first, stride, add_anchor
         self.num_classes, self.further_inputs = num_classes, further_inputs
         self.time_channels = 4 * channels[0]
-        self.time = nn.Sequential(
-            nn.Linear(self.time_channels, self.time_channels),
-            nn.SiLU(),
-            nn.Linear(self.time_channels, self.time_channels),
-        )
+        self.time = _mlp(self.time_channels, self.time_channels)
+        self.latent = latent
+        if latent:
+            self.style = _mlp(num_classes * latent**spatial_dims, self.time_channels)
 
         def meeting(level: int, i: int, o: int) -> Meeting:
             last = level == len(channels) - 1
@@ -148,7 +168,7 @@ class Denoiser(nn.Module):
                     return DynamicConditionalEncoding(spatial_dims, i, o, ff_parser)
             return Meeting(spatial_dims, i, o)
 
-        seen = (1 + further_inputs) * num_classes
+        seen = (1 + further_inputs - int(latent > 0)) * num_classes
         pairs = list(pairwise(channels))
         widths = zip(condition_channels[first:], channels, strict=False)
         self.stem = conv(spatial_dims, seen, channels[0])
@@ -184,6 +204,10 @@ class Denoiser(nn.Module):
             condition: of the B images, from ``prepare``.
         """
         time = self.time(get_timestep_embedding(1000.0 * t, self.time_channels).to(x_t.dtype))
+        if self.latent:
+            x_t, noise = x_t[:, : -self.num_classes], x_t[:, -self.num_classes :]
+            time = time + self.style(in_cells(noise, self.latent).flatten(1))
+            x_t = torch.where((t < 1.0).view(-1, *[1] * (x_t.ndim - 1)), x_t, 0.0)
         x = self.meet[0](self.stem(x_t), condition.levels[0], time)
         skips = [x]
         stages = zip(self.shrink, self.down, self.meet[1:], condition.levels[1:], strict=True)
@@ -202,3 +226,7 @@ class Denoiser(nn.Module):
         """Logits (B * N, K, *spatial) of the fine masks that go with ``Denoised.features``."""
         correction = crop_to(self.fine_head(features), condition.anchor.shape[2:])
         return add_over_members(correction, condition.anchor)
+
+
+def _mlp(i: int, o: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(i, o), nn.SiLU(), nn.Linear(o, o))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from medsegdiff.diffusion.process import low_discrepancy_timesteps
 from medsegdiff.losses import DiffusionTargets
 from medsegdiff.model import DiffusionSegmenter
 
+Readers = Literal["one", "all", "mean"]
+"""Which readers' masks a draw is made of, and compared with."""
+
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
     """(..., *spatial) class indices at axis 1 removed: (B, *spatial) -> (B, K, *spatial) float."""
@@ -22,33 +25,48 @@ def one_hot(label: Tensor, num_classes: int) -> Tensor:
 class NoisedMaskPrepareBatch(PrepareBatch):
     """Draws masks and their noise, several an image, since the encoder runs only once.
 
-    Each draw takes one reader of the image at random; the anchor is compared with their mean. The
-    time steps cover [0, T) evenly over the batch, and the last draw is always at T - 1: pure
-    noise, where sampling starts.
+    The anchor is compared with the mean of an image's readers, and each draw with
+
+    - ``one``: the reader, chosen at random, whose mask was noised.
+    - ``all``: that reader too; but a draw of pure noise, where nothing of a reader is left, with
+      all of them: the same in expectation, and steadier.
+    - ``mean``: the readers' mean, a soft mask, which is noised as well.
+
+    The time steps of ``draws`` cover [0, T) evenly over the batch. Those of ``pure_noise`` are at
+    T - 1, where sampling starts; without any, the batch's last draw is.
 
     Args:
         network: whose process, target, classes and states the masks are prepared for.
-        draws: R, noisy masks an image.
+        draws: noisy masks an image.
+        pure_noise: draws of pure noise an image; with them R = ``draws`` + ``pure_noise``.
+        readers: see above.
         every: the denoiser learns in each ``every``-th step, the first included; the others are for
             the encoder alone, whose anchor the denoiser corrects, and cost less.
         image_key: key of the images (B, C, *spatial) in a batch.
         label_key: key of the readers' label maps (B, M, *spatial).
 
     Raises:
-        ValueError: for ``every`` below 1.
+        ValueError: for ``every`` below 1, no draw at all, or unknown ``readers``.
     """
 
     def __init__(
         self,
         network: DiffusionSegmenter,
         draws: int = 2,
+        pure_noise: int = 0,
+        readers: Readers = "one",
         every: int = 1,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
         if every < 1:
             raise ValueError(f"every must be at least 1. Got {every}.")
-        self.network, self.draws, self.every = network, draws, every
+        if min(draws, pure_noise) < 0 or draws + pure_noise < 1:
+            raise ValueError(f"draws + pure_noise must be at least 1. Got {draws}, {pure_noise}.")
+        if readers not in get_args(Readers):
+            raise ValueError(f"readers must be one of {list(get_args(Readers))}. Got {readers!r}.")
+        self.network, self.draws, self.pure_noise = network, draws, pure_noise
+        self.readers, self.every = readers, every
         self.steps = 0
         self.image_key, self.label_key = image_key, label_key
 
@@ -70,24 +88,49 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
         classes = self.network.num_classes
         readers = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
-        mask = self._draw_readers(readers)
+        noised = self._noised(readers)
+        compared = self._compared(readers, noised)
         anchor_alone, self.steps = self.steps % self.every > 0, self.steps + 1
-        x_0 = self.network.to_state(2.0 * mask - 1.0)
-        t = low_discrepancy_timesteps(len(x_0), process.n_timesteps)
-        t[-1] = process.n_timesteps - 1
-        t = t.to(x_0.device)
+        x_0 = self.network.to_state(2.0 * noised.flatten(0, 1) - 1.0)
+        t = self._timesteps(len(image)).to(x_0.device)
         eps = torch.randn_like(x_0)
+        answers = [
+            self.network.to_state(2.0 * one - 1.0) for one in compared.flatten(0, 1).unbind(1)
+        ]
         targets = DiffusionTargets(
             anchor=readers.mean(dim=1),
-            mask=mask,
-            prediction=process.target(x_0, eps, t, target),
+            mask=compared.flatten(0, 1),
+            prediction=torch.stack([process.target(a, eps, t, target) for a in answers], dim=1),
             snr=process.snr(t),
             gain=process.gain(t, target),
         )
         return image, targets, (), {} if anchor_alone else {"x_0": x_0, "eps": eps, "t": t}
 
-    def _draw_readers(self, readers: Tensor) -> Tensor:
-        """(B, M, K, *spatial) -> (B * R, K, *spatial), a reader at random for each draw."""
+    def _timesteps(self, images: int) -> Tensor:
+        """(B * R,) the time step of each draw."""
+        last = self.network.process.n_timesteps - 1
+        t = torch.full((images, self.draws + self.pure_noise), last)
+        if self.draws:
+            spread = low_discrepancy_timesteps(images * self.draws, last + 1)
+            t[:, : self.draws] = spread.view(images, self.draws)
+        if not self.pure_noise:
+            t[-1, -1] = last
+        return t.flatten()
+
+    def _noised(self, readers: Tensor) -> Tensor:
+        """(B, M, K, *spatial) -> (B, R, K, *spatial), the mask that each draw noises."""
         b, m = readers.shape[:2]
-        chosen = torch.randint(m, (b, self.draws), device=readers.device)
-        return readers[torch.arange(b, device=readers.device)[:, None], chosen].flatten(0, 1)
+        r = self.draws + self.pure_noise
+        if self.readers == "mean":
+            return readers.mean(dim=1, keepdim=True).expand(-1, r, *readers.shape[2:])
+        chosen = torch.randint(m, (b, r), device=readers.device)
+        return readers[torch.arange(b, device=readers.device)[:, None], chosen]
+
+    def _compared(self, readers: Tensor, noised: Tensor) -> Tensor:
+        """(B, R, M or 1, K, *spatial), the masks that each draw is compared with."""
+        own = noised.unsqueeze(2)
+        if self.readers != "all" or not self.pure_noise:
+            return own
+        every = readers.unsqueeze(1).expand(-1, self.pure_noise, *readers.shape[1:])
+        own = own[:, : self.draws].expand(-1, -1, *readers.shape[1:])
+        return torch.cat([own, every], dim=1)

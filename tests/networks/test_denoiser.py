@@ -8,7 +8,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from medsegdiff.networks.conditioning import Conditioning
-from medsegdiff.networks.denoiser import Conditioned, Denoiser
+from medsegdiff.networks.denoiser import Conditioned, Denoiser, in_cells
 from medsegdiff.networks.encoder import Condition, ImageEncoder
 
 SWITCHES = ("anchor_attention", "dynamic_encoding", "ff_parser", "ss_former")
@@ -16,7 +16,7 @@ every_conditioning = pytest.mark.parametrize("conditioning", get_args(Conditioni
 two_and_three_d = pytest.mark.parametrize("size", [(16, 16), (8, 8, 8)], ids=["2d", "3d"])
 
 
-def pair(dims: int, **options: bool | str) -> tuple[ImageEncoder, Denoiser]:
+def pair(dims: int, **options: bool | str | int) -> tuple[ImageEncoder, Denoiser]:
     torch.manual_seed(0)
     encoder = ImageEncoder(dims, 1, 3, channels=(8, 8, 16, 16))
     denoiser = Denoiser(dims, 3, encoder.channels, (8, 8, 16), **options)  # type: ignore[arg-type]
@@ -180,3 +180,38 @@ def test_time_changes_the_output_once_trained() -> None:
 def test_a_stride_that_does_not_fit_the_encoder_is_refused(options: dict) -> None:
     with pytest.raises(ValueError, match="power of 2 and an encoder of at least"):
         Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), **options)
+
+
+@two_and_three_d
+def test_a_latent_is_all_that_members_differ_by_at_pure_noise(size: tuple[int, ...]) -> None:
+    encoder, denoiser = pair(len(size), further_inputs=1, latent=2)
+    for parameter in denoiser.parameters():  # FiLM starts at zero, which hides the latent
+        torch.nn.init.normal_(parameter, std=0.2)
+    condition = denoiser.prepare(encoder(torch.randn(1, 1, *size)))
+    state = condition.coarse.shape[2:]
+    x_t, noise = torch.randn(2, 3, *state), torch.randn(1, 3, *state)
+    shuffled = noise.clone()  # within a cell, whose mean stays
+    shuffled[(..., *[slice(0, n // 2) for n in state])] = noise[
+        (..., *[slice(0, n // 2) for n in state])
+    ].flip(*range(2, noise.ndim))
+
+    def denoised(x_t: torch.Tensor, noise: torch.Tensor, t: float) -> torch.Tensor:
+        return everything(denoiser, torch.cat([x_t, noise], 1), torch.tensor([t]), condition)
+
+    same = denoised(x_t[:1], noise, 1.0)
+    torch.testing.assert_close(denoised(x_t[1:], shuffled, 1.0), same)
+    assert not torch.allclose(denoised(x_t[:1], torch.randn_like(noise), 1.0), same)
+    assert not torch.allclose(denoised(x_t[1:], noise, 0.5), denoised(x_t[:1], noise, 0.5))
+
+
+def test_a_latent_of_white_noise_is_standard_normal() -> None:
+    torch.manual_seed(0)
+    for size in ((32, 32), (12, 16, 20)):
+        cells = in_cells(torch.randn(200, 3, *size), 4)
+        assert cells.shape == (200, 3, *[4] * len(size))
+        assert float(cells.var()) == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_latent_needs_noise() -> None:
+    with pytest.raises(ValueError, match="further_inputs of at least 1"):
+        pair(2, latent=2)

@@ -29,8 +29,8 @@ def test_each_draw_is_one_of_its_own_images_readers(size: tuple[int, ...], rater
     prepare = NoisedMaskPrepareBatch(tiny_segmenter(len(size)), draws=5)
     image, targets, args, _ = prepare(batch, "cpu")
     assert image is batch["image"] or torch.equal(image, batch["image"])
-    assert args == () and targets.mask.shape == (10, 3, *size)
-    for i, mask in enumerate(targets.mask.argmax(1)):
+    assert args == () and targets.mask.shape == (10, 1, 3, *size)
+    for i, mask in enumerate(targets.mask[:, 0].argmax(1)):
         assert any(torch.equal(mask, m.long()) for m in batch["label"][i // 5])
     mean = torch.stack([one_hot(m, 3) for m in batch["label"].unbind(1)]).mean(0)
     torch.testing.assert_close(targets.anchor, mean)
@@ -45,8 +45,8 @@ def test_noise_masks_and_targets_belong_together(process: Process, target: Targe
     prepare = NoisedMaskPrepareBatch(network, draws=4)
     _, targets, _, drawn = prepare(batch_of((6, 5), 1), "cpu")
     x_0, eps, t = drawn["x_0"], drawn["eps"], drawn["t"]
-    assert torch.equal(x_0, network.to_state(2 * targets.mask - 1)) and eps.shape == x_0.shape
-    torch.testing.assert_close(targets.prediction, process.target(x_0, eps, t, target))
+    assert torch.equal(x_0, network.to_state(2 * targets.mask[:, 0] - 1)) and eps.shape == x_0.shape
+    torch.testing.assert_close(targets.prediction[:, 0], process.target(x_0, eps, t, target))
     torch.testing.assert_close(targets.snr, process.snr(t))
     torch.testing.assert_close(targets.gain, process.gain(t, target))
 
@@ -57,6 +57,38 @@ def test_pure_noise_is_in_every_batch() -> None:
     )
     for _ in range(5):
         assert prepare(batch_of((6, 5), 1), "cpu")[3]["t"].max() == 49
+
+
+def test_draws_of_pure_noise_are_compared_with_all_readers() -> None:
+    batch = batch_of((6, 5), 4)
+    prepare = NoisedMaskPrepareBatch(
+        tiny_segmenter(2, process=GaussianProcess(n_timesteps=50)), 2, pure_noise=1, readers="all"
+    )
+    _, targets, _, drawn = prepare(batch, "cpu")
+    masks = targets.mask.argmax(2).unflatten(0, (2, 3))
+    assert masks.shape == (2, 3, 4, 6, 5) and targets.prediction.shape[:2] == (6, 4)
+    assert drawn["t"].view(2, 3)[:, 2].tolist() == [49, 49]
+    assert torch.equal(masks[:, 2], batch["label"].long())
+    for mask in masks[:, :2].flatten(0, 1):
+        assert all(torch.equal(mask[0], other) for other in mask)
+    noised = prepare.network.to_state(2 * targets.mask[:, 0] - 1).unflatten(0, (2, 3))
+    torch.testing.assert_close(drawn["x_0"].unflatten(0, (2, 3))[:, :2], noised[:, :2])
+
+
+def test_a_soft_label_is_noised_and_compared_with() -> None:
+    batch = batch_of((6, 5), 4)
+    prepare = NoisedMaskPrepareBatch(tiny_segmenter(2), draws=3, readers="mean")
+    _, targets, _, drawn = prepare(batch, "cpu")
+    assert targets.mask.shape == (6, 1, 3, 6, 5)
+    torch.testing.assert_close(targets.mask[::3, 0], targets.anchor)
+    torch.testing.assert_close(drawn["x_0"][::3], prepare.network.to_state(2 * targets.anchor - 1))
+
+
+def test_drawing_nothing_or_unknown_readers_is_refused() -> None:
+    with pytest.raises(ValueError, match="Got 0, 0"):
+        NoisedMaskPrepareBatch(tiny_segmenter(2), draws=0)
+    with pytest.raises(ValueError, match=r"\['one', 'all', 'mean'\]. Got 'two'"):
+        NoisedMaskPrepareBatch(tiny_segmenter(2), readers="two")  # type: ignore[arg-type]
 
 
 def test_the_denoiser_learns_in_each_nth_step() -> None:
