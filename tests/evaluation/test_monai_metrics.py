@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from monai.handlers import IgniteMetricHandler
+from monai.bundle import ConfigParser
 from monai.metrics import CumulativeIterationMetric
 
 from medsegdiff.evaluation.calibration import region_of_interest, reliability
@@ -85,12 +85,21 @@ def test_a_metric_without_reference_is_refused() -> None:
         GeneralizedEnergyDistance()(torch.zeros(1, 2, 3, 3))
 
 
-def test_a_metric_serves_a_handler() -> None:
-    """As ``key_val_metric`` of a bundle does; a lower energy distance is better."""
-    labels = torch.randint(0, 2, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0))
-    engine = Engine(lambda _, batch: (batch, batch))
-    metric = GeneralizedEnergyDistance()
-    IgniteMetricHandler(metric_fn=metric).attach(engine, "ged2")
+def test_a_metric_serves_the_handler_of_a_bundle() -> None:
+    """As ``key_val_metric`` does, on items of a batch that were taken apart."""
+    described = {
+        "_target_": "monai.handlers.IgniteMetricHandler",
+        "metric_fn": {
+            "_target_": "medsegdiff.evaluation.monai_metrics.GeneralizedEnergyDistance",
+            "classes": [1, 2],
+        },
+        "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+    }
+    parser = ConfigParser({"imports": ["$import monai"], "handler": described})
+    parser.get_parsed_content("imports")
+    labels = torch.randint(0, 3, (2, 3, 6, 6), generator=torch.Generator().manual_seed(0))
+    engine = Engine(lambda _, batch: [{"pred": item, "label": item} for item in batch])
+    parser.get_parsed_content("handler").attach(engine, "val_ged2")
     engine.run([labels, labels], max_epochs=1)
-    assert engine.state.metrics["ged2"] == pytest.approx(0.0, abs=1e-6)
-    assert engine.state.metric_details["ged2"].shape == (4, 1)
+    assert engine.state.metrics["val_ged2"] == pytest.approx(0.0, abs=1e-6)
+    assert engine.state.metric_details["val_ged2"].shape == (4, 1)
