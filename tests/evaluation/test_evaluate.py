@@ -183,6 +183,9 @@ def test_summary_means_counts_and_comparisons(
         if metric not in ("aurc", "e_aurc"):
             values = [record[metric]["head"] for record in cases]
             assert summary[metric]["head"] == pytest.approx(np.mean(values))
+    risk = np.sort([1.0 - record["dice"]["head"] for record in cases])
+    best = np.mean(np.cumsum(risk) / np.arange(1, len(risk) + 1))
+    assert summary["e_aurc"]["head"] == pytest.approx(summary["aurc"]["head"] - best)
     # Case c has no second class in its reference: overlap 0, distances and region undefined.
     assert cases[2]["dice"]["body-tail"] == 0.0
     assert cases[2]["hd95_mm"]["body-tail"] is None
