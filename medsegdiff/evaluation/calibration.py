@@ -1,7 +1,9 @@
 """Does a probability of 80 % come true in 80 % of the voxels?
 
 Each foreground class is judged by itself: its mean probability against "the voxel is of this
-class". Bins have equal width; their counts are sums, so those of several cases may be added.
+class". Where raters are several that is "a rater chosen at random marks this voxel", which the
+share of raters observes; a majority would turn a share of 60 % into certainty, and call the honest
+60 % wrong. Bins have equal width; their counts are sums, so those of several cases may be added.
 """
 
 from __future__ import annotations
@@ -25,12 +27,12 @@ class Reliability:
     Attributes:
         count: (B,) voxels.
         probability: (B,) sum of their probabilities.
-        positive: (B,) how many of them were of the class.
+        positive: (B,) how many of them were of the class, or the sum of the raters' shares.
     """
 
     count: NDArray[np.int64]
     probability: NDArray[np.float64]
-    positive: NDArray[np.int64]
+    positive: NDArray[np.float64]
 
     def __add__(self, other: Reliability) -> Reliability:
         """The bins of both sets of voxels together."""
@@ -47,15 +49,41 @@ class Reliability:
 
     @property
     def frequency(self) -> NDArray[np.float64]:
-        """(B,) share of voxels of the class in each bin, NaN in an empty one."""
+        """(B,) share of the voxels that were of the class in each bin, NaN in an empty one."""
         return _divide(self.positive, self.count)
 
     @property
     def ece(self) -> float:
-        """Expected calibration error in [0, 1]: mean gap, weighted by count; NaN if no voxel."""
+        """Expected calibration error in [0, 1]: mean gap, weighted by count; NaN if no voxel.
+
+        Naeini et al. (2015), for one class against the rest.
+        """
         total = int(self.count.sum())
         gap = np.abs(self.probability - self.positive).sum()
         return float(gap / total) if total else float("nan")
+
+    @property
+    def ace(self) -> float:
+        """Average calibration error in [0, 1] (Neumann et al. 2018); NaN if no voxel.
+
+        The mean gap over the bins that hold a voxel: few voxels weigh as much as many.
+        """
+        gaps = self._gaps
+        return float(gaps.mean()) if gaps.size else float("nan")
+
+    @property
+    def mce(self) -> float:
+        """Maximum calibration error in [0, 1]: the largest gap of a bin; NaN if no voxel.
+
+        Naeini et al. (2015). A bin of one voxel counts, so it is noisy where voxels are few.
+        """
+        gaps = self._gaps
+        return float(gaps.max()) if gaps.size else float("nan")
+
+    @property
+    def _gaps(self) -> NDArray[np.float64]:
+        gaps = np.abs(self.confidence - self.frequency)
+        return gaps[self.count > 0]
 
 
 def reliability(
@@ -68,7 +96,7 @@ def reliability(
 
     Args:
         probability: of the class, in [0, 1], any shape.
-        reference: non-zero where the voxel is of the class, same shape.
+        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
         region: voxels to count, same shape; all of them if None.
         bins: how many; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
 
@@ -77,12 +105,12 @@ def reliability(
     """
     inside = np.ones(probability.shape, bool) if region is None else region
     p = probability[inside].astype(np.float64)
-    y = np.asarray(reference, dtype=bool)[inside]
+    y = reference[inside].astype(np.float64)
     index = np.minimum((p * bins).astype(np.int64), bins - 1)
     return Reliability(
         np.bincount(index, minlength=bins).astype(np.int64),
         np.bincount(index, weights=p, minlength=bins).astype(np.float64),
-        np.bincount(index[y], minlength=bins).astype(np.int64),
+        np.bincount(index, weights=y, minlength=bins).astype(np.float64),
     )
 
 

@@ -13,14 +13,24 @@ from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.evaluation import calibration, metrics, sample_sets, uncertainty
 from medsegdiff.evaluation.calibration import Reliability
 from medsegdiff.evaluation.files import Prediction, foreground, read_prediction, read_reference
+from medsegdiff.evaluation.uncertainty import PATCH
 from medsegdiff.types import Geometry
 
 ByClass = dict[str, float]
 """Class (as in file names) -> value; with ``mean`` over the classes. NaN is undefined."""
 
-SAMPLE_SETS = ("ged2", "hm_iou", "d_max", "diversity", "rater_diversity")
-CALIBRATION = ("ece", "ece_roi", "brier", "nll")
-UNCERTAINTY = ("uncertainty_error_auroc", "uncertainty_error_correlation")
+SAMPLE_SETS = ("ged2", "hm_iou", "d_max", "ci", "s_ncc", "diversity", "rater_diversity")
+CALIBRATION = (
+    *("ece", "ece_roi", "ace", "ace_roi", "mce", "mce_roi", "members_ece_roi"),
+    *("brier", "nll"),
+)
+UNCERTAINTY = (
+    "uncertainty_error_auroc",
+    "uncertainty_error_auprc",
+    "uncertainty_error_overlap",
+    "uncertainty_error_correlation",
+    "pavpu",
+)
 
 
 @dataclass(eq=False)
@@ -36,7 +46,11 @@ class CaseResult:
         members_dice: class -> mean Dice of the members by themselves; empty without members.
         anchor_dice: class -> Dice of the deterministic pass; empty without one.
         maps_auroc: "variance" (summed over classes) and "entropy" -> AUROC for any wrong voxel.
-        reliability: class -> bins over the whole image, and over the region of interest.
+        reliability: class -> "image" and "roi" -> bins of the mean probability over the whole
+            image and over the region of interest; with members, "members" -> bins of the share of
+            their votes over the region.
+        planes: where planes are judged by themselves, how many were ("judged"), and on how many of
+            them S_NCC was defined ("s_ncc"); empty otherwise.
         run: what ``<case>_run.json`` says.
     """
 
@@ -48,7 +62,8 @@ class CaseResult:
     members_dice: ByClass = field(default_factory=dict)
     anchor_dice: ByClass = field(default_factory=dict)
     maps_auroc: dict[str, float] = field(default_factory=dict)
-    reliability: dict[str, tuple[Reliability, Reliability]] = field(default_factory=dict)
+    reliability: dict[str, dict[str, Reliability]] = field(default_factory=dict)
+    planes: dict[str, int] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
 
 
@@ -58,8 +73,8 @@ def evaluate_case(
     """Compare one segmented case with its reference.
 
     With several raters the hard reference is the class that more than half of them chose, the
-    soft one (Brier score, likelihood) their share, and the region of interest starts from the
-    union of their masks.
+    soft one (all of calibration) their share, and the region of interest starts from the union of
+    their masks.
 
     Args:
         case: with at least one label.
@@ -76,14 +91,13 @@ def evaluate_case(
     hard = majority(readings, classes)
     result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run)
     for value, slug in classes.items():
-        reference, mean = hard == value, prediction.mean.get(slug)
+        mask, reference, raters = prediction.seg == value, hard == value, readings == value
         result.present[slug] = bool(reference.any())
-        if mean is not None:
-            result.reliability[slug] = _bins(mean, readings == value, reference)
+        result.reliability[slug] = _bins(prediction, value, slug, raters)
         for name, number in {
-            **_mask_metrics(prediction.seg == value, reference, geometry, tolerance_mm),
-            **_calibration(mean, readings == value, result.reliability.get(slug)),
-            **_uncertainty(prediction, value, slug, reference),
+            **_mask_metrics(mask, reference, geometry, tolerance_mm),
+            **_calibration(prediction.mean.get(slug), raters, result.reliability[slug]),
+            **_uncertainty(prediction.variance.get(slug), mask != reference, raters, manifest),
         }.items():
             result.values.setdefault(name, {})[slug] = number
     for by_class in result.values.values():
@@ -119,43 +133,69 @@ def _mask_metrics(
 
 
 def _bins(
-    mean: NDArray[np.float32], raters: NDArray[np.bool_], reference: NDArray[np.bool_]
-) -> tuple[Reliability, Reliability]:
-    """Over the whole image, and over the region of interest."""
-    region = calibration.region_of_interest(np.any(raters, axis=0))
-    return (
-        calibration.reliability(mean, reference),
-        calibration.reliability(mean, reference, region),
-    )
+    prediction: Prediction, value: int, slug: str, raters: NDArray[np.bool_]
+) -> dict[str, Reliability]:
+    """See :class:`CaseResult`; without a mean probability there are none."""
+    mean = prediction.mean.get(slug)
+    if mean is None:
+        return {}
+    share, region = raters.mean(axis=0), calibration.region_of_interest(np.any(raters, axis=0))
+    bins = {
+        "image": calibration.reliability(mean, share),
+        "roi": calibration.reliability(mean, share, region),
+    }
+    if prediction.members is not None:
+        votes = np.mean(prediction.members == value, axis=0)
+        bins["members"] = calibration.reliability(votes, share, region)
+    return bins
 
 
 def _calibration(
-    mean: NDArray[np.float32] | None,
-    raters: NDArray[np.bool_],
-    bins: tuple[Reliability, Reliability] | None,
+    mean: NDArray[np.float32] | None, raters: NDArray[np.bool_], bins: dict[str, Reliability]
 ) -> ByClass:
-    if mean is None or bins is None:
+    if mean is None:
         return dict.fromkeys(CALIBRATION, float("nan"))
-    soft = raters.mean(axis=0)
+    image, roi, share = bins["image"], bins["roi"], raters.mean(axis=0)
     return {
-        "ece": bins[0].ece,
-        "ece_roi": bins[1].ece,
-        "brier": calibration.brier(mean, soft),
-        "nll": calibration.nll(mean, soft),
+        "ece": image.ece,
+        "ece_roi": roi.ece,
+        "ace": image.ace,
+        "ace_roi": roi.ace,
+        "mce": image.mce,
+        "mce_roi": roi.mce,
+        "members_ece_roi": bins["members"].ece if "members" in bins else float("nan"),
+        "brier": calibration.brier(mean, share),
+        "nll": calibration.nll(mean, share),
     }
 
 
 def _uncertainty(
-    prediction: Prediction, value: int, slug: str, reference: NDArray[np.bool_]
+    variance: NDArray[np.float32] | None,
+    wrong: NDArray[np.bool_],
+    raters: NDArray[np.bool_],
+    manifest: Manifest,
 ) -> ByClass:
-    variance = prediction.variance.get(slug)
+    """How well the class's variance finds the wrong voxels, and those that raters differ on."""
+    names = (*UNCERTAINTY, "variance_rater_correlation") if manifest.raters > 1 else UNCERTAINTY
     if variance is None:
-        return dict.fromkeys(UNCERTAINTY, float("nan"))
-    wrong = (prediction.seg == value) != reference
-    return {
+        return dict.fromkeys(names, float("nan"))
+    planes = _is_stack_of_planes(raters, manifest)
+    figures = {
         "uncertainty_error_auroc": uncertainty.error_auroc(variance, wrong),
-        "uncertainty_error_correlation": uncertainty.error_correlation(variance, wrong),
+        "uncertainty_error_auprc": uncertainty.error_auprc(variance, wrong),
+        "uncertainty_error_overlap": uncertainty.error_overlap(variance, wrong),
+        "uncertainty_error_correlation": uncertainty.correlation(variance, wrong),
+        "pavpu": uncertainty.pavpu(variance, wrong, (PATCH, PATCH, 1) if planes else None),
     }
+    if manifest.raters > 1:
+        of_raters = raters.var(axis=0)
+        figures["variance_rater_correlation"] = uncertainty.correlation(variance, of_raters)
+    return figures
+
+
+def _is_stack_of_planes(readings: NDArray[Any], manifest: Manifest) -> bool:
+    """Whether the readings (M, *shape) are a volume of a data set of planes."""
+    return manifest.spatial_dims == 2 and readings.ndim == 4
 
 
 def _add_sample_sets(
@@ -165,25 +205,32 @@ def _add_sample_sets(
     classes: dict[int, str],
     manifest: Manifest,
 ) -> None:
-    """Where raters and members are several; a data set of planes is judged plane by plane.
+    """Where raters are several; a data set of planes is judged plane by plane.
 
-    Planes that no rater marked are left out, as the literature on LIDC does.
+    Planes that neither a rater nor a member marked are left out: all agree there, and there are
+    many. One that a member alone marked is an invention, and counts.
     """
     if manifest.raters < 2:
         return
     names = ("mean", *classes.values())
     undefined = {name: dict.fromkeys(names, float("nan")) for name in SAMPLE_SETS}
     result.values.update(undefined)
-    if prediction.members is None or len(readings) < 2:
+    members = prediction.members
+    if members is None or len(readings) < 2:
         return
-    pairs = [(prediction.members, readings)]
-    if manifest.spatial_dims == 2 and readings.ndim == 4:
-        marked = np.flatnonzero(readings.any(axis=(0, 1, 2)))
-        pairs = [(prediction.members[..., z], readings[..., z]) for z in marked]
+    pairs = [(members, readings)]
+    if _is_stack_of_planes(readings, manifest):
+        axes = (0, 1, 2)
+        marked = np.flatnonzero(readings.any(axis=axes) | members.any(axis=axes))
+        pairs = [(members[..., z], readings[..., z]) for z in marked]
     found = [sample_sets.sample_set_metrics(s, r, list(classes)) for s, r in pairs]
     for name in SAMPLE_SETS if found else ():
-        averages = np.mean([one[name] for one in found], axis=0)
-        result.values[name] = dict(zip(names, averages.tolist(), strict=True))
+        columns = zip(*(one[name] for one in found), strict=True)
+        averages = (mean_defined(list(column)) for column in columns)
+        result.values[name] = dict(zip(names, averages, strict=True))
+    if _is_stack_of_planes(readings, manifest):
+        defined = sum(not np.isnan(one["s_ncc"][0]) for one in found)
+        result.planes = {"judged": len(found), "s_ncc": defined}
 
 
 def _add_comparisons(

@@ -50,6 +50,17 @@ TITLES = {
         "ECE, region",
         "The same within the reference and a margin around it. This is the one to look at.",
     ),
+    "ace": (
+        "ACE, image",
+        "Mean gap of the bins of probability, each of the same weight.",
+    ),
+    "ace_roi": ("ACE, region", "The same within the reference and a margin around it."),
+    "mce": ("MCE, image", "The largest gap of a bin of probability, however few voxels it holds."),
+    "mce_roi": ("MCE, region", "The same within the reference and a margin around it."),
+    "members_ece_roi": (
+        "ECE of votes, region",
+        "ECE of the share of members that mark a voxel: where 80 % of them do, 80 % should be so.",
+    ),
     "brier": ("Brier score", "Mean squared difference of probability and truth. 0 is perfect."),
     "nll": ("NLL (nats)", "Negative log-likelihood of the truth. Punishes certainty in error."),
     "uncertainty_error_auroc": (
@@ -57,15 +68,34 @@ TITLES = {
         "How often a wrong voxel has more variance than a right one, over the whole image, easy "
         "background included. 0.5 is chance, 1 is perfect. Not defined where no voxel is wrong.",
     ),
+    "uncertainty_error_auprc": (
+        "Error AUPRC",
+        "Average precision of the variance in finding wrong voxels. Chance is their share, which "
+        "is small; 1 is perfect. Easy background does not raise it.",
+    ),
+    "uncertainty_error_overlap": (
+        "Error overlap",
+        "Dice of the wrong voxels with those above a threshold of variance, the best for the case.",
+    ),
     "uncertainty_error_correlation": (
         "Error correlation",
         "Pearson correlation, over voxels, of the variance with being wrong.",
+    ),
+    "pavpu": (
+        "PAvPU",
+        "Share of small patches that are right and certain, or wrong and uncertain. Easy "
+        "background makes it look good.",
+    ),
+    "variance_rater_correlation": (
+        "Rater correlation",
+        "Pearson correlation, over voxels, of the members' variance with that of the raters.",
     ),
     "aurc": (
         "AURC",
         "Mean of 1 - Dice over all shares of the cases that are kept, the most certain ones "
         "first. Lower is better.",
     ),
+    "e_aurc": ("E-AURC", "AURC less that of the best order of the cases. 0 is a perfect order."),
     "ged2": (
         "GED²",
         "Squared generalised energy distance of the samples to the raters' masks. 0 if both "
@@ -73,6 +103,16 @@ TITLES = {
     ),
     "hm_iou": ("HM-IoU", "Mean IoU of samples and raters under their best matching."),
     "d_max": ("D max", "For each rater the Dice of the best sample, averaged."),
+    "ci": (
+        "CI",
+        "Collective insight: recall of what any rater marked, D max, and likeness of the two "
+        "sets' spread, in one figure. 1 is perfect.",
+    ),
+    "s_ncc": (
+        "S-NCC",
+        "Correlation of where samples differ from each other with where they differ from the "
+        "raters. 1 is perfect. Not defined where all samples are alike.",
+    ),
     "diversity": ("Sample diversity", "Mean 1 - IoU among the samples."),
     "rater_diversity": ("Rater diversity", "Mean 1 - IoU among the raters, to compare with."),
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from medsegdiff.evaluation.calibration import Reliability
 from medsegdiff.evaluation.case import SAMPLE_SETS, ByClass, CaseResult, mean_defined
 from medsegdiff.evaluation.metrics import OVERLAP
-from medsegdiff.evaluation.uncertainty import aurc
+from medsegdiff.evaluation.uncertainty import aurc, e_aurc
 
 RESAMPLES = 2000
 SEED = 0
@@ -28,8 +28,8 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
 
     Returns:
         For each metric, class -> mean over the cases where it is defined, and ``mean`` over the
-        classes (of measures of sample sets: over the cases' own means). ``aurc`` likewise.
-        Besides:
+        classes (of measures of sample sets: over the cases' own means). ``aurc`` and ``e_aurc``
+        likewise. Besides:
 
         - ``n_cases``, ``n_patients``.
         - ``confidence_95``: metric -> class -> [low, high], see :func:`bootstrap`.
@@ -38,11 +38,14 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
           ``ensemble_gain``, the ensemble's mean Dice less theirs over those cases; absent if none.
         - ``any_class_auroc``: of the variance summed over classes and of the entropy, for voxels
           with any wrong class.
-        - ``reliability``: class -> ``image`` and ``roi`` -> bins over all cases.
+        - ``reliability``: class -> ``image``, ``roi`` and, of cases with member files, ``members``
+          -> bins over all cases.
+        - ``planes``: how many were judged by themselves, and S_NCC defined on; absent if none.
     """
     return {
         **_means(results, classes, list(results[0].values)),
-        "aurc": _aurc(results, classes),
+        "aurc": _of_cases(aurc, results, classes),
+        "e_aurc": _of_cases(e_aurc, results, classes),
         "n_cases": len(results),
         "n_patients": len({result.patient for result in results}),
         "confidence_95": {name: bootstrap(results, classes, name) for name in results[0].values},
@@ -54,6 +57,7 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
             for name in ("variance", "entropy")
         },
         "reliability": {slug: _reliability(results, slug) for slug in classes},
+        **_planes(results),
     }
 
 
@@ -65,7 +69,8 @@ def count_undefined(
         name: {slug: sum(bool(np.isnan(r.values[name][slug])) for r in results) for slug in classes}
         for name in results[0].values
     }
-    counts["aurc"] = {slug: sum(slug not in r.uncertainty for r in results) for slug in classes}
+    for name in ("aurc", "e_aurc"):
+        counts[name] = {slug: sum(slug not in r.uncertainty for r in results) for slug in classes}
     return counts
 
 
@@ -133,13 +138,18 @@ def _means(
     return summary
 
 
-def _aurc(results: Sequence[CaseResult], classes: Sequence[str]) -> ByClass:
+def _of_cases(
+    measure: Callable[[NDArray[Any], NDArray[Any]], float],
+    results: Sequence[CaseResult],
+    classes: Sequence[str],
+) -> ByClass:
+    """A measure of the cases' uncertainty and their risk, 1 - Dice."""
     by_class = {}
     for slug in classes:
         known = [result for result in results if slug in result.uncertainty]
         doubt = np.array([result.uncertainty[slug] for result in known])
         risk = np.array([1.0 - result.values["dice"][slug] for result in known])
-        by_class[slug] = aurc(doubt, risk)
+        by_class[slug] = measure(doubt, risk)
     return {"mean": mean_defined(list(by_class.values())), **by_class}
 
 
@@ -157,12 +167,19 @@ def _compare(
     return {name: {"dice": dice, "ensemble_gain": float(gain), "n_cases": len(known)}}
 
 
+def _planes(results: Sequence[CaseResult]) -> dict[str, dict[str, int]]:
+    known = [result.planes for result in results if result.planes]
+    return {"planes": {key: sum(p[key] for p in known) for key in known[0]}} if known else {}
+
+
 def _reliability(results: Sequence[CaseResult], slug: str) -> dict[str, Any] | None:
-    known = [result.reliability[slug] for result in results if slug in result.reliability]
-    if not known:
-        return None
-    pooled = [reduce(add, bins) for bins in zip(*known, strict=True)]
-    return {name: _bins(bins) for name, bins in zip(("image", "roi"), pooled, strict=True)}
+    known = [result.reliability[slug] for result in results]
+    pooled = {}
+    for name in ("image", "roi", "members"):
+        parts = [bins[name] for bins in known if name in bins]
+        if parts:
+            pooled[name] = _bins(reduce(add, parts))
+    return pooled or None
 
 
 def _bins(bins: Reliability) -> dict[str, Any]:
@@ -171,4 +188,6 @@ def _bins(bins: Reliability) -> dict[str, Any]:
         "confidence": bins.confidence.tolist(),
         "frequency": bins.frequency.tolist(),
         "ece": bins.ece,
+        "ace": bins.ace,
+        "mce": bins.mce,
     }

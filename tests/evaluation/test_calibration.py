@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from netcal.metrics import ECE
+from netcal.metrics import ACE, ECE, MCE
 from torchmetrics.functional.classification import binary_calibration_error
 
 from medsegdiff.evaluation.calibration import brier, nll, region_of_interest, reliability
@@ -33,6 +33,42 @@ def test_ece_agrees_with_torchmetrics_and_netcal(
     assert ece > 0.02
 
 
+@pytest.mark.parametrize("bins", [10, 15])
+def test_ace_and_mce_agree_with_netcal_and_torchmetrics(
+    predicted: tuple[np.ndarray, np.ndarray], bins: int
+) -> None:
+    p, y = predicted
+    p = np.where((p > 0.3) & (p < 0.5), 0.63, p)  # some bins are empty
+    p = np.minimum(p, 0.999)  # torchmetrics gives 1 a bin of its own
+    found, flat = reliability(p, y, bins=bins), (p.ravel(), y.astype(int).ravel())
+    inputs = torch.from_numpy(p).double(), torch.from_numpy(y).int()
+    largest = float(binary_calibration_error(*inputs, n_bins=bins, norm="max"))
+    assert found.ace == pytest.approx(ACE(bins).measure(*flat), abs=1e-6)
+    assert found.mce == pytest.approx(MCE(bins).measure(*flat), abs=1e-6)
+    assert found.mce == pytest.approx(largest, abs=1e-6)
+    assert found.ece != pytest.approx(found.ace, rel=0.01)
+
+
+@pytest.mark.parametrize("readers", [2, 4])
+def test_the_share_of_raters_is_what_each_of_them_observes(readers: int) -> None:
+    """As often as there are raters, each voxel with one of their answers: the same bins."""
+    rng = np.random.default_rng(0)
+    p = rng.random((9, 8))
+    raters = rng.random((readers, *p.shape)) < 0.7 * p
+    repeated = reliability(np.broadcast_to(p, raters.shape), raters)
+    shares = reliability(p, raters.mean(axis=0))
+    np.testing.assert_array_equal(repeated.count, readers * shares.count)
+    np.testing.assert_allclose(repeated.positive, readers * shares.positive)
+    for name in ("ece", "ace", "mce"):
+        assert getattr(shares, name) == pytest.approx(getattr(repeated, name))
+
+
+def test_stating_the_share_of_raters_is_calibrated_and_stating_the_majority_is_not() -> None:
+    share = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    assert reliability(share, share).ece == reliability(share, share).mce == 0.0
+    assert reliability((share > 0.5).astype(float), share).ece == pytest.approx(0.2)
+
+
 def test_bins_of_parts_add_up_to_those_of_the_whole(
     predicted: tuple[np.ndarray, np.ndarray],
 ) -> None:
@@ -51,7 +87,8 @@ def test_only_the_region_is_counted(predicted: tuple[np.ndarray, np.ndarray]) ->
     region[2:5] = True
     inside = reliability(p, y, region)
     np.testing.assert_array_equal(inside.count, reliability(p[2:5], y[2:5]).count)
-    assert math.isnan(reliability(p, y, np.zeros(p.shape, bool)).ece)
+    nothing = reliability(p, y, np.zeros(p.shape, bool))
+    assert math.isnan(nothing.ece) and math.isnan(nothing.ace) and math.isnan(nothing.mce)
 
 
 def test_frequency_and_confidence_of_known_bins() -> None:
@@ -61,6 +98,8 @@ def test_frequency_and_confidence_of_known_bins() -> None:
     np.testing.assert_allclose(bins.frequency, [1 / 2, 2 / 3])
     np.testing.assert_allclose(bins.confidence, [0.025, 2.15 / 3])
     assert bins.ece == pytest.approx((0.95 + 0.15) / 5)
+    assert bins.ace == pytest.approx((0.95 / 2 + 0.15 / 3) / 2)
+    assert bins.mce == pytest.approx(0.95 / 2)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

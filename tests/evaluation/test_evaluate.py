@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
 from medsegdiff.data.anatomy import Raters
 from medsegdiff.data.manifest import load_manifest
@@ -22,6 +23,7 @@ from medsegdiff.evaluation import report as report_module
 from medsegdiff.evaluation.case import evaluate_case
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.files import read_reference
+from medsegdiff.evaluation.sample_sets import collective_insight, s_ncc
 from medsegdiff.types import InputError, UsageError
 from medsegdiff.writers.nifti import write_nifti
 
@@ -29,8 +31,9 @@ SHAPE = (14, 12, 10)
 AFFINE = np.array([[-1.0, 0, 0, 5], [0, 0, 2.0, -3], [0, 1.5, 0, 7], [0, 0, 0, 1]])
 CLASSES = {1: "head", 2: "body-tail"}
 METRICS = (
-    "dice iou precision recall f1 hd95_mm surface_dice ece ece_roi brier nll "
-    "uncertainty_error_auroc uncertainty_error_correlation aurc"
+    "dice iou precision recall f1 hd95_mm surface_dice ece ece_roi ace ace_roi mce mce_roi "
+    "members_ece_roi brier nll uncertainty_error_auroc uncertainty_error_auprc "
+    "uncertainty_error_overlap uncertainty_error_correlation pavpu aurc e_aurc"
 ).split()
 
 
@@ -117,6 +120,12 @@ def naive_ece(p: np.ndarray, y: np.ndarray) -> float:
     return sum(gaps) / p.size
 
 
+def naive_gaps(p: np.ndarray, y: np.ndarray) -> list[float]:
+    """Of the bins that are not empty."""
+    index = np.digitize(p, np.linspace(0, 1, 16)[1:-1])
+    return [abs(p[index == b].mean() - y[index == b].mean()) for b in np.unique(index)]
+
+
 def test_report_agrees_with_independent_figures(
     cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -136,6 +145,11 @@ def test_report_agrees_with_independent_figures(
                 "brier": np.mean((mean[value].astype(float) - inside) ** 2),
                 "nll": -np.log(np.where(inside, mean[value], 1 - mean[value])).mean(),
                 "ece": naive_ece(mean[value], inside),
+                "ace": np.mean(naive_gaps(mean[value], inside)),
+                "mce": max(naive_gaps(mean[value], inside)),
+                "uncertainty_error_auprc": average_precision_score(
+                    wrong.ravel(), variance[value].ravel()
+                ),
                 "uncertainty_error_auroc": naive_auroc(variance[value], wrong),
                 "uncertainty_error_correlation": np.corrcoef(
                     variance[value].ravel(), wrong.ravel()
@@ -143,6 +157,10 @@ def test_report_agrees_with_independent_figures(
             }
             if inside.any():
                 expected["ece_roi"] = naive_ece(mean[value][roi], inside[roi])
+                gaps = naive_gaps(mean[value][roi], inside[roi])
+                expected |= {"ace_roi": np.mean(gaps), "mce_roi": max(gaps)}
+                votes = (p.argmax(axis=1) == value).mean(axis=0)
+                expected["members_ece_roi"] = naive_ece(votes[roi], inside[roi])
             for metric, number in expected.items():
                 assert record[metric][slug] == pytest.approx(number, abs=1e-6), metric
         by_class = [record["dice"][slug] for slug in CLASSES.values()]
@@ -162,9 +180,12 @@ def test_summary_means_counts_and_comparisons(
         assert set(summary[metric]) == {"mean", *CLASSES.values()}
         classes = [summary[metric][slug] for slug in CLASSES.values()]
         assert summary[metric]["mean"] == pytest.approx(np.mean(classes))
-        if metric != "aurc":
+        if metric not in ("aurc", "e_aurc"):
             values = [record[metric]["head"] for record in cases]
             assert summary[metric]["head"] == pytest.approx(np.mean(values))
+    risk = np.sort([1.0 - record["dice"]["head"] for record in cases])
+    best = np.mean(np.cumsum(risk) / np.arange(1, len(risk) + 1))
+    assert summary["e_aurc"]["head"] == pytest.approx(summary["aurc"]["head"] - best)
     # Case c has no second class in its reference: overlap 0, distances and region undefined.
     assert cases[2]["dice"]["body-tail"] == 0.0
     assert cases[2]["hd95_mm"]["body-tail"] is None
@@ -181,6 +202,8 @@ def test_summary_means_counts_and_comparisons(
     assert low <= summary["dice"]["head"] <= high
     bins = summary["reliability"]["head"]
     assert sum(bins["image"]["count"]) == 3 * np.prod(SHAPE)
+    assert sum(bins["members"]["count"]) == sum(bins["roi"]["count"]) < 3 * np.prod(SHAPE)
+    assert "planes" not in summary and "variance_rater_correlation" not in summary
     assert summary["n_cases"] == 3
     chosen = {"bundle": "tiny", "members": 5, "steps": 2, "sampler": "ddim", "seed": 0}
     assert chosen.items() <= report["settings"].items()
@@ -420,16 +443,33 @@ def test_masks_alone_give_the_overlap_and_leave_the_rest_undefined(
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["summary"]["dice"]["head"] > 0
     assert report["summary"]["ece"]["mean"] is None
-    assert report["undefined"]["ece"] == {"head": 3, "body-tail": 3}
+    for metric in ("ece", "mce_roi", "members_ece_roi", "pavpu", "e_aurc"):
+        assert report["undefined"][metric] == {"head": 3, "body-tail": 3}
     assert "members" not in report["summary"]
+
+
+def test_without_members_files_their_votes_are_undefined_and_the_rest_is_not(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    for case in "ab":
+        (predictions / case / f"{case}_members.nii.gz").unlink()
+    assert evaluate(data, predictions, tmp_path / "report") == {}
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["undefined"]["members_ece_roi"] == {"head": 2, "body-tail": 3}
+    assert report["undefined"]["ece_roi"] == {"head": 0, "body-tail": 1}
+    bins = report["summary"]["reliability"]["head"]
+    assert 0 < sum(bins["members"]["count"]) < sum(bins["roi"]["count"])
 
 
 def test_several_raters_of_planes(tmp_path: Path) -> None:
     """Majority, soft reference, and sample sets plane by plane, without unmarked planes."""
     rng = np.random.default_rng(0)
-    raters = np.zeros((8, 9, 4, 3), np.uint8)
+    raters = np.zeros((8, 9, 5, 3), np.uint8)
     raters[2:6, 2:7, :3] = rng.integers(0, 2, (4, 5, 3, 3))
     members = raters[..., [0, 1]]
+    members[3:5, 3:5, 3, 0] = 1  # an invention; nobody marked the last plane
+    members[..., 2, 1] = members[..., 2, 0]  # no variance
     mean = members.mean(axis=-1).astype(np.float32)
     data, folder = tmp_path / "data", tmp_path / "predictions" / "n"
     save(data / "n.nii.gz", rng.normal(size=raters.shape[:3]).astype(np.float32))
@@ -452,7 +492,15 @@ def test_several_raters_of_planes(tmp_path: Path) -> None:
 
     majority = raters.sum(axis=-1) >= 2
     assert record["dice"]["nodule"] == pytest.approx(naive_dice(mean > 0.5, majority))
-    assert record["brier"]["nodule"] == pytest.approx(np.mean((mean - raters.mean(axis=-1)) ** 2))
+    share, anywhere = raters.mean(axis=-1), raters.any(axis=-1)
+    roi = ndimage.binary_dilation(anywhere, iterations=5)
+    assert record["brier"]["nodule"] == pytest.approx(np.mean((mean - share) ** 2))
+    assert record["ece"]["nodule"] == pytest.approx(naive_ece(mean, share))
+    assert record["mce_roi"]["nodule"] == pytest.approx(max(naive_gaps(mean[roi], share[roi])))
+    assert record["members_ece_roi"]["nodule"] == pytest.approx(naive_ece(mean[roi], share[roi]))
+    variances = members.var(axis=-1).ravel(), raters.var(axis=-1).ravel()
+    correlation = np.corrcoef(*variances)[0, 1]
+    assert record["variance_rater_correlation"]["nodule"] == pytest.approx(correlation)
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
         union = int((a | b).sum())
@@ -461,13 +509,24 @@ def test_several_raters_of_planes(tmp_path: Path) -> None:
     def mean_distance(x: np.ndarray, y: np.ndarray) -> float:
         return float(np.mean([distance(a, b) for a in x.T for b in y.T]))
 
-    planes = [(members[:, :, z], raters[:, :, z]) for z in range(3)]  # nobody marked the last one
+    planes = [(members[:, :, z], raters[:, :, z]) for z in range(4)]
     expected = np.mean(
         [2 * mean_distance(s, r) - mean_distance(s, s) - mean_distance(r, r) for s, r in planes]
     )
     assert record["ged2"]["nodule"] == pytest.approx(expected)
     assert record["ged2"]["mean"] == pytest.approx(expected)
     assert not math.isclose(record["diversity"]["nodule"], 0.0)
+    assert record["planes"] == {"judged": 4, "s_ncc": 3}
+    defined = [s_ncc(members[:, :, z].T, raters[:, :, z].T) for z in (0, 1, 3)]
+    assert record["s_ncc"]["nodule"] == pytest.approx(np.mean(defined))
+    insights = [collective_insight(s.T, r.T) for s, r in planes]
+    assert insights[3] == 0.0
+    assert record["ci"]["mean"] == pytest.approx(np.mean(insights))
+    patches = [(mean > 0.5) == majority, members.var(axis=-1)]
+    right, doubt = ([a[x : x + 2, y : y + 2, z].mean() for x in range(0, 8, 2)
+                     for y in range(0, 9, 2) for z in range(5)] for a in patches)  # fmt: skip
+    uncertain = np.array(doubt) > (min(doubt) + max(doubt)) / 2
+    assert record["pavpu"]["nodule"] == pytest.approx(np.mean((np.array(right) > 0.5) != uncertain))
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -512,6 +571,11 @@ def test_members_that_are_the_raters_are_perfect(
             assert record["ged2"][name] == pytest.approx(0.0, abs=1e-9)
             assert record["hm_iou"][name] == record["d_max"][name] == 1.0
             assert record["dice"][name] == 1.0
+            for error in ("ece", "mce", "ece_roi", "mce_roi", "members_ece_roi"):
+                assert record[error][name] == pytest.approx(0.0, abs=1e-6)
+            assert record["variance_rater_correlation"][name] == pytest.approx(1.0)
+            if repeats == 1:  # otherwise some members are alike, and no raters
+                assert record["ci"][name] == pytest.approx(1.0)
             assert record["diversity"][name] == pytest.approx(expected[record["case"]])
             assert record["rater_diversity"][name] == pytest.approx(expected[record["case"]])
     summary = report["summary"]
