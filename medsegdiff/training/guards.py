@@ -7,6 +7,7 @@ import math
 from ignite.engine import Engine
 from monai.engines import IterationEvents
 from monai.utils.enums import CommonKeys
+from torch import nn
 
 from medsegdiff.types import InputError
 
@@ -26,3 +27,11 @@ def stop_on_non_finite_loss(trainer: Engine) -> None:
                 f"the loss is {loss}; the last checkpoint is intact",
                 "Lower learning_rate and resume, or run `medsegdiff check` on the data",
             )
+
+
+def clip_gradients(trainer: Engine, network: nn.Module, max_norm: float) -> None:
+    """Attach to a MONAI trainer: scale the gradient down to ``max_norm`` before each step."""
+
+    @trainer.on(IterationEvents.BACKWARD_COMPLETED)
+    def clip(engine: Engine) -> None:
+        nn.utils.clip_grad_norm_(network.parameters(), max_norm)
