@@ -95,7 +95,7 @@ def load_study(
         settings = _planar_changes(raw, manifest) | settings
     parser = bundle.parser("train", settings)
     chain = Compose(parser.get_parsed_content("deterministic_transforms"))
-    training, held_out = (_items(cases, chain, planes) for cases in manifest.split(fold))
+    training, held_out = (_items(cases, chain, flat) for cases in manifest.split(fold))
     random.Random(0).shuffle(held_out)
     return Study(
         name=manifest.name + (" planes" if planes else ""),
@@ -112,8 +112,8 @@ def load_study(
     )
 
 
-def _items(cases: Sequence[Case], chain: Compose, planes: bool) -> list[Item]:
-    if planes:
+def _items(cases: Sequence[Case], chain: Compose, flat: bool) -> list[Item]:
+    if flat:
         return cut_into_planes(cases, chain)
     loaded = [chain(item) for item in datalist(cases)]
     return [

@@ -85,7 +85,7 @@ def _scores_of(
         reference = 2 * raters.sum(axis=0) > len(raters)
         region = region_of_interest(raters.any(axis=0))
         overlaps.append(dice(mask == k, reference))
-        errors.append(reliability(mean[k], reference, region).ece)
+        errors.append(reliability(mean[k], raters.mean(axis=0), region).ece)
     if study.raters < 2:
         return float(np.mean(overlaps)), _mean(errors), float("nan"), float("nan")
     sets = sample_set_metrics(prediction.labels.numpy(), readings, list(classes))

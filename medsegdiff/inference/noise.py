@@ -91,6 +91,7 @@ class MemberNoise:
         blocks: sides of the blocks of noise, from ``blocks_of``.
         stride: the image's voxels along each axis of a state's.
         mirrored: spatial axes along which the network sees the window mirrored; its noise is too.
+        scale: standard deviation of the noise.
     """
 
     def __init__(
@@ -103,12 +104,14 @@ class MemberNoise:
         blocks: Sequence[int],
         stride: int = 1,
         mirrored: Sequence[int] = (),
+        scale: float = 1.0,
     ) -> None:
         self.keys = [(seed, case, m) for m in members]
         starts = [place.start // stride for place in window]
         self.blocks = blocks
         self.window = [slice(a, a + n) for a, n in zip(starts, size, strict=True)]
         self.mirrored = [2 + axis for axis in mirrored]
+        self.scale = scale
         self.draws = itertools.count()
 
     def start(self, channels: int) -> Tensor:
@@ -117,10 +120,11 @@ class MemberNoise:
         fields = [
             noise_field((*key, draw), channels, self.window, self.blocks) for key in self.keys
         ]
-        return torch.stack(fields).flip(self.mirrored)
+        noise = torch.stack(fields).flip(self.mirrored)
+        return noise if self.scale == 1.0 else noise * self.scale
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Fresh standard normal noise like ``x`` (N, K, *size), member by member."""
+        """Fresh normal noise like ``x`` (N, K, *size), member by member."""
         drawn = self.start(x.shape[1])
         if x.is_cuda:  # pinned, so that the host does not wait for the device
             drawn = drawn.pin_memory()

@@ -67,6 +67,7 @@ class EnsembleInferer(Inferer):
         seed: int = 0,
         fusion: Fusion = "mean",
         anchor_share: float = 0.0,
+        noise_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if members < 1:
@@ -78,7 +79,9 @@ class EnsembleInferer(Inferer):
         self.window, self.members, self.steps = tuple(window), members, steps
         if not 0.0 <= anchor_share <= 1.0:
             raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
-        self.anchor_share = anchor_share
+        if noise_scale < 0.0:
+            raise ValueError(f"noise_scale must be 0 or more. Got {noise_scale}.")
+        self.anchor_share, self.noise_scale = anchor_share, noise_scale
         self.sampler_name, self.sampler_options = sampler, dict(sampler_options or {})
         self.sampler = make_sampler(sampler, **self.sampler_options)
         self.warm_start, self.overlap = warm_start, overlap
@@ -102,7 +105,8 @@ class EnsembleInferer(Inferer):
         """Statistics of the ensemble of one image.
 
         Args:
-            image: (C, *spatial). A 2D network takes a volume slice by slice along its last axis.
+            image: (C, *spatial). A 2D network takes a volume slice by slice along its last axis;
+                a member has the same noise in all of them, so that it stays one reading.
             network: in evaluation mode, on the device that shall do the work.
             case: name of the case; with the seed it fixes the noise.
 
@@ -111,9 +115,7 @@ class EnsembleInferer(Inferer):
         """
         if image.ndim - 1 == len(self.window):
             return self._windows(image, network, case)
-        slices = [
-            self._windows(image[..., z], network, f"{case}/{z}") for z in range(image.shape[-1])
-        ]
+        slices = [self._windows(image[..., z], network, case) for z in range(image.shape[-1])]
         return stack_slices(slices)
 
     def _windows(self, image: Tensor, network: DiffusionSegmenter, case: str) -> Ensemble:
@@ -186,7 +188,15 @@ class EnsembleInferer(Inferer):
             for start in range(0, len(mine), self.member_batch):
                 batch = mine[start : start + self.member_batch]
                 noise = MemberNoise(
-                    self.seed, case, batch, place, state, blocks, network.stride, axes
+                    self.seed,
+                    case,
+                    batch,
+                    place,
+                    state,
+                    blocks,
+                    network.stride,
+                    axes,
+                    self.noise_scale,
                 )
                 x_T = noise.start(network.num_classes).to(window.device)
                 probability = network.sample(

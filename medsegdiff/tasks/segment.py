@@ -85,6 +85,7 @@ class CaseSegmenter:
             "members": inferer.members,
             "fusion": inferer.fusion,
             "anchor_share": inferer.anchor_share,
+            "noise_scale": inferer.noise_scale,
         }
         try:
             network.process.grid(inferer.steps, inferer.warm_start)

@@ -100,7 +100,7 @@ def test_a_2d_network_takes_a_volume_slice_by_slice() -> None:
     inferer = EnsembleInferer([32, 32], members=4, steps=2)
     ensemble = inferer.ensemble(volume, network, "case")
     assert ensemble.mean.shape == (3, 12, 10, 3) and ensemble.labels.shape == (4, 12, 10, 3)
-    alone = inferer.ensemble(volume[..., 1], network, "case/1")
+    alone = inferer.ensemble(volume[..., 1], network, "case")
     torch.testing.assert_close(ensemble.mean[..., 1], alone.mean)
 
 
@@ -109,6 +109,21 @@ def test_as_monais_inferer_it_gives_the_mean_of_each_image_of_a_batch() -> None:
     inferer = EnsembleInferer([32, 32], members=4, steps=2)
     mean = inferer(torch.randn(2, 1, 12, 10), network)
     torch.testing.assert_close(mean.sum(1), torch.ones(2, 12, 10))
+
+
+def test_the_noise_scale_says_how_much_members_differ() -> None:
+    network, image = tiny_segmenter(2), torch.randn(1, 12, 10)
+    spread = [
+        float(
+            EnsembleInferer([32, 32], 8, 1, noise_scale=s)
+            .ensemble(image, network, "a")
+            .variance.sum()
+        )
+        for s in (0.0, 0.5, 1.0)
+    ]
+    assert spread[0] == pytest.approx(0.0, abs=1e-6) and spread[0] < spread[1] < spread[2]
+    with pytest.raises(ValueError, match="noise_scale must be 0 or more"):
+        EnsembleInferer([8, 8], noise_scale=-1.0)
 
 
 def test_no_members_are_refused() -> None:
@@ -193,7 +208,7 @@ def test_a_volume_of_slices_is_fused_like_its_slices() -> None:
     network, volume = tiny_segmenter(2), torch.randn(1, 12, 10, 3)
     inferer = EnsembleInferer([32, 32], members=4, steps=2, fusion="step_uncertainty")
     whole = inferer.ensemble(volume, network, "case").by_steps
-    alone = inferer.ensemble(volume[..., 1], network, "case/1").by_steps
+    alone = inferer.ensemble(volume[..., 1], network, "case").by_steps
     assert whole is not None and alone is not None
     torch.testing.assert_close(whole[..., 1], alone)
 

@@ -1,10 +1,10 @@
-"""A loss that is not finite must not reach the weights."""
+"""Losses that are not finite, and gradients that are too large."""
 
 import pytest
 import torch
 from monai.engines import SupervisedTrainer
 
-from medsegdiff.training.guards import stop_on_non_finite_loss
+from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
 from medsegdiff.types import InputError
 
 
@@ -31,3 +31,21 @@ def test_weights_stay_those_of_the_last_good_step(bad: float) -> None:
     with pytest.raises(InputError, match=r"epoch 1, iteration 3.*learning_rate"):
         trainer.run()
     assert torch.equal(network.weight, seen[-1]) and not torch.equal(seen[0], seen[-1])
+
+
+@pytest.mark.parametrize(("max_norm", "moved"), [(0.5, 0.5), (100.0, 3.0)])
+def test_a_step_is_no_longer_than_the_greatest_gradient(max_norm: float, moved: float) -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    before = network.weight.detach().clone()
+    trainer = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[{"image": 3 * torch.ones(1, 1), "label": torch.ones(1, 1)}],
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
+        loss_function=lambda pred, _: pred.mean(),
+        decollate=False,
+    )
+    clip_gradients(trainer, network, max_norm)
+    trainer.run()
+    assert float((before - network.weight).abs()) == pytest.approx(moved, rel=1e-5)
