@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from typing import Literal, NamedTuple, get_args
 
@@ -84,41 +83,16 @@ def jaccard_distance(p: Tensor, q: Tensor, smooth: float = 1.0) -> Tensor:
     return (1.0 - (overlap + smooth) / (union + smooth)).mean(dim=1)
 
 
-def euclidean_distance(p: Tensor, q: Tensor) -> Tensor:
-    """Root of the summed squared differences of the foreground classes' probabilities.
-
-    Where the Jaccard distance is flat, between masks that hardly meet or a mask and an empty one,
-    this still says which way is nearer.
-
-    Args:
-        p: (A, K, V) probabilities, space flattened.
-        q: like ``p``.
-
-    Returns:
-        (A,) in roots of voxels, 0 or more.
-
-    Example:
-        >>> p = torch.tensor([[[0.0, 0, 1, 1], [1, 1, 0, 0]]])
-        >>> euclidean_distance(p, 1.0 - p)
-        tensor([2.])
-    """
-    squares = (p[:, 1:] - q[:, 1:]).square().sum(dim=(1, 2))
-    return (squares + 1e-8).sqrt()  # whose gradient is finite for masks that are alike
-
-
-def energy_score(
-    guesses: Tensor, truth: Tensor, distance: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """Mean energy score of sets of guesses under a distance d (Gneiting & Raftery 2007).
+def energy_score(guesses: Tensor, truth: Tensor) -> Tensor:
+    """Mean energy score of sets of guesses under the Jaccard distance d (Gneiting & Raftery 2007).
 
     E d(guess, truth) - E d(guess, other guess) / 2: least in expectation for guesses that are
-    drawn from the truth's own distribution. With the readers' masks as truths and the Jaccard
-    distance it is half of GED^2, but for a term without the guesses.
+    drawn from the truth's own distribution. With the readers' masks as truths it is half of
+    GED^2, but for a term without the guesses.
 
     Args:
         guesses: (A * G, K, *spatial) probabilities, the G guesses at a truth side by side.
         truth: (A, M, K, *spatial), M masks of equal right.
-        distance: of masks (A, K, V), space flattened -> (A,).
 
     Raises:
         ValueError: for fewer than two guesses, which cannot differ.
@@ -127,9 +101,9 @@ def energy_score(
         raise ValueError("an energy score needs a network with guesses of at least 2. Got 1.")
     drawn = guesses.flatten(2).unflatten(0, (len(truth), -1)).unbind(1)
     truths = truth.flatten(3).to(guesses).unbind(1)
-    hit = torch.stack([distance(guess, one) for guess in drawn for one in truths]).mean()
+    hit = torch.stack([jaccard_distance(guess, one) for guess in drawn for one in truths]).mean()
     pairs = list(combinations(drawn, 2))
-    spread = torch.stack([distance(one, other) for one, other in pairs]).mean()
+    spread = torch.stack([jaccard_distance(one, other) for one, other in pairs]).mean()
     return hit - spread / 2.0
 
 
@@ -146,7 +120,6 @@ class DiffusionSegmentationLoss(nn.Module):
         dice_weight: of Dice within Dice + CE; CE has 1 and, unlike Dice, rewards honest
             probabilities.
         energy_weight: of the energy score; needs a network with ``guesses`` above 1.
-        euclidean_weight: of the Euclidean distance of masks beside the Jaccard distance in it.
         noise_weighting: of the time steps in the noise loss (see ``noise_weights``).
         snr_limit: gamma of ``min_snr``.
 
@@ -161,7 +134,6 @@ class DiffusionSegmentationLoss(nn.Module):
         anchor_weight: float = 1.0,
         dice_weight: float = 1.0,
         energy_weight: float = 0.0,
-        euclidean_weight: float = 0.0,
         noise_weighting: NoiseWeighting = "constant",
         snr_limit: float = 5.0,
     ) -> None:
@@ -172,7 +144,6 @@ class DiffusionSegmentationLoss(nn.Module):
         self.noise_weighting, self.snr_limit = noise_weighting, snr_limit
         self.noise_weight, self.mask_weight = noise_weight, mask_weight
         self.anchor_weight, self.energy_weight = anchor_weight, energy_weight
-        self.euclidean_weight = euclidean_weight
         self.dice_ce = DiceCELoss(
             softmax=True, include_background=False, lambda_dice=dice_weight, batch=True
         )
@@ -185,22 +156,15 @@ class DiffusionSegmentationLoss(nn.Module):
             return loss
         guesses = len(output.logits) // len(targets.mask)
         if self.energy_weight > 0.0:
-            fine = energy_score(torch.softmax(output.logits, dim=1), targets.mask, self._distance)
+            fine = energy_score(torch.softmax(output.logits, dim=1), targets.mask)
             seen, aim = (x / 2.0 + 0.5 for x in (output.prediction, targets.prediction))
-            coarse = energy_score(seen, aim, self._distance)
-            loss = loss + self.energy_weight * (fine + coarse)
+            loss = loss + self.energy_weight * (fine + energy_score(seen, aim))
         if self.noise_weight > 0.0:
             loss = loss + self.noise_weight * self._noise_loss(output, targets, guesses)
         if self.mask_weight > 0.0:
             mask = targets.mask.mean(dim=1).repeat_interleave(guesses, dim=0)
             loss = loss + self.mask_weight * self.dice_ce(output.logits, mask)
         return loss
-
-    def _distance(self, p: Tensor, q: Tensor) -> Tensor:
-        distance = jaccard_distance(p, q)
-        if self.euclidean_weight > 0.0:
-            distance = distance + self.euclidean_weight * euclidean_distance(p, q)
-        return distance
 
     def _noise_loss(
         self, output: SegmenterOutput, targets: DiffusionTargets, guesses: int

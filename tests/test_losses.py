@@ -1,7 +1,6 @@
 """The loss against its parts, computed by hand."""
 
 import itertools
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from medsegdiff.losses import (
     DiffusionSegmentationLoss,
     DiffusionTargets,
     energy_score,
-    euclidean_distance,
     jaccard_distance,
     noise_weights,
 )
@@ -146,7 +144,7 @@ def test_the_energy_score_by_hand() -> None:
         hit = sum(d(x, y) for x in own for y in masks) / 15
         spread = sum(d(x, z) for x, z in itertools.combinations(own, 2)) / 3
         expected += (hit - spread / 2) / 2
-    assert float(energy_score(p, truth, jaccard_distance)) == pytest.approx(expected, abs=1e-6)
+    assert float(energy_score(p, truth)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_one_guess_has_no_energy_score() -> None:
@@ -155,10 +153,7 @@ def test_one_guess_has_no_energy_score() -> None:
         DiffusionSegmentationLoss(energy_weight=1.0)(output, targets)
 
 
-@pytest.mark.parametrize("distance", [jaccard_distance, euclidean_distance])
-def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do(
-    distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-) -> None:
+def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do() -> None:
     """Half of the readers mark one lesion, half the other: guess so, not the mean of both."""
     one, other = torch.zeros(2, 2, 20), torch.zeros(2, 2, 20)
     one[:, 1, :10], other[:, 1, 10:] = 1.0, 1.0
@@ -170,7 +165,7 @@ def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do(
     }
     scores = {
         name: sum(
-            float(energy_score(torch.stack([a[0], b[0]]), truth[None, :1], distance))
+            float(energy_score(torch.stack([a[0], b[0]]), truth[None, :1]))
             for a, b in pairs
             for truth in (one, other)
         )
@@ -181,22 +176,12 @@ def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do(
     assert scores["as the readers"] < scores["the mean"] - 0.1
 
 
-@pytest.mark.parametrize("euclidean_weight", [0.0, 0.3])
-def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks(
-    euclidean_weight: float,
-) -> None:
+def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks() -> None:
     output, targets = example((6, 5))
     fewer = DiffusionTargets(*(x[::2] if len(x) == 4 else x for x in targets))
-    weighted = DiffusionSegmentationLoss(
-        0.0, 0.0, 5.0, energy_weight=2.0, euclidean_weight=euclidean_weight
-    )
-    loss = weighted(output, fewer)
-
-    def distance(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-        return jaccard_distance(p, q) + euclidean_weight * euclidean_distance(p, q)
-
-    fine = energy_score(output.logits.softmax(1), fewer.mask, distance)
-    coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2, distance)
+    loss = DiffusionSegmentationLoss(0.0, 0.0, 5.0, energy_weight=2.0)(output, fewer)
+    fine = energy_score(output.logits.softmax(1), fewer.mask)
+    coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2)
     expected = 2 * (fine + coarse) + 5 * dice_ce(output.anchor, targets.anchor, 1.0)
     torch.testing.assert_close(loss, expected)
 
