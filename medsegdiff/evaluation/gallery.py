@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
+from medsegdiff.evaluation.outlines import outline
 from medsegdiff.evaluation.shown import Shown
 from medsegdiff.pictures import COLOURS, grey_range, to_ras, world_axes
 
@@ -79,8 +80,8 @@ def small_multiples(shown: Shown, values: tuple[int, ...]) -> Picture:
     """Image, masks of raters, ensemble and members, mean probability and variance of a case.
 
     Of a volume the slice is shown that has most error and variance: an axial one, unless slices
-    are thick in another direction or the volume is a stack of planes. It is cropped to what is
-    marked by anybody.
+    are thick in another direction or the volume is a stack of planes. It is cropped to what
+    raters and ensemble mark, or where they mark nothing to what members do.
 
     Args:
         shown: the case.
@@ -90,98 +91,47 @@ def small_multiples(shown: Shown, values: tuple[int, ...]) -> Picture:
         The panels; bitmaps have at most :data:`LARGEST` pixels along a side.
     """
     cut, where, spacing = _slice(shown)
-    planes = {"image": cut(shown.image), "seg": cut(shown.seg), "reference": cut(shown.reference)}
-    raters = [cut(reading) for reading in shown.readings[:RATERS]]
-    chosen = _chosen_members(shown)
-    members = [cut(shown.members[i]) for i in chosen] if shown.members is not None else []
-    marked = np.any([planes["seg"], planes["reference"], *raters, *members], axis=0)
-    window = _window(marked, spacing)
-    size = _reduced(marked[window].shape)
+    several = len(shown.readings) > 1
+    raters = {
+        f"Rater {i + 1}" if several else "Reference": cut(reading)
+        for i, reading in enumerate(shown.readings[:RATERS])
+    }
+    members = {f"Member {i + 1}": cut(member) for i, member in _chosen_members(shown).items()}
+    seg = cut(shown.seg)
+    window = _window([seg, *raters.values()], list(members.values()), spacing)
+    rows, columns = seg[window].shape
+    size = _reduced((rows, columns))
 
-    def reduced(plane: Plane) -> Plane:
+    def shrink(plane: Plane) -> Plane:
         return _resize(plane[window], size)
 
-    bitmaps = {"image": _image_uri(reduced(planes["image"]), grey_range(*_scale(shown)))}
-    if shown.mean:
-        bitmaps["mean"] = _mean_uri({v: reduced(cut(shown.mean[v])) for v in shown.mean}, values)
-    if shown.variance is not None:
-        top = VARIANCE_TOP[len(values) > 1]
-        bitmaps["variance"] = _variance_uri(reduced(cut(shown.variance)) / top)
-
-    def layers(labels: Plane, style: str) -> tuple[Layer, ...]:
-        small = reduced(labels)
-        paths = [(outline(small == v), COLOURS[i % len(COLOURS)]) for i, v in enumerate(values)]
-        return tuple(Layer(path, colour, style) for path, colour in paths if path)
-
-    reference = layers(planes["reference"], "reference")
-    several = len(shown.readings) > 1
-    panels = [Panel("Image", "image")]
-    for i, rater in enumerate(raters):
-        panels.append(
-            Panel(f"Rater {i + 1}" if several else "Reference", "image", layers(rater, "mask"))
-        )
-    panels.append(Panel("Ensemble", "image", layers(planes["seg"], "mask") + reference))
-    for i, member in zip(chosen, members, strict=True):
-        panels.append(Panel(f"Member {i + 1}", "image", layers(member, "mask")))
-    if "mean" in bitmaps:
-        panels.append(Panel("Mean", "mean", reference))
-    if "variance" in bitmaps:
-        panels.append(Panel("Variance", "variance", layers(planes["seg"], "edge")))
-    rows, columns = marked[window].shape
+    bitmaps = _bitmaps(shown, lambda array: shrink(cut(array)), values)
+    outer = _layers(shrink(cut(shown.reference)), values, "reference")
+    inner = _layers(shrink(seg), values, "edge")
+    panels = [
+        Panel("Image", "image"),
+        *(_masked(title, shrink(plane), values) for title, plane in raters.items()),
+        _masked("Ensemble", shrink(seg), values, outer),
+        *(_masked(title, shrink(plane), values) for title, plane in members.items()),
+        Panel("Mean", "mean", outer),
+        Panel("Variance", "variance", inner),
+    ]
+    shown_panels = tuple(panel for panel in panels if panel.bitmap in bitmaps)
     aspect = columns * spacing[1] / (rows * spacing[0])
-    return Picture(bitmaps, tuple(panels), *size, aspect, where)
+    return Picture(bitmaps, shown_panels, *size, aspect, where)
 
 
-def outline(inside: NDArray[np.bool_]) -> str:
-    """SVG path of closed loops along the edges of a mask's pixels.
-
-    Args:
-        inside: (rows, columns); a pixel's upper left corner is (column, row).
-
-    Returns:
-        "" for an empty mask. The rule "evenodd" fills the mask and leaves its holes.
-
-    >>> outline(np.array([[True, True], [False, False]]))
-    'M0 0h2v1h-2z'
-    """
-    edges = _directed_edges(inside)
-    loops = []
-    while edges:
-        start = point = next(iter(edges))
-        runs: list[list[int]] = []
-        while point != start or not runs:
-            following = edges[point].pop()
-            if not edges[point]:
-                del edges[point]
-            across, down = following[0] - point[0], following[1] - point[1]
-            if runs and (runs[-1][0] != 0) == (across != 0):
-                runs[-1][0] += across
-                runs[-1][1] += down
-            else:
-                runs.append([across, down])
-            point = following
-        steps = "".join(f"h{across}" if across else f"v{down}" for across, down in runs[:-1])
-        last = runs[-1]
-        closing = f"h{last[0]}" if last[0] else ""  # "z" draws the last step down or up
-        loops.append(f"M{start[0]} {start[1]}{steps}{closing}z")
-    return "".join(loops)
+def _masked(
+    title: str, labels: Plane, values: tuple[int, ...], above: tuple[Layer, ...] = ()
+) -> Panel:
+    """The image with a mask; the title says if the mask is empty here."""
+    layers = _layers(labels, values, "mask")
+    return Panel(title if layers else f"{title}: nothing", "image", layers + above)
 
 
-def _directed_edges(inside: NDArray[np.bool_]) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Start -> ends of the pixels' edges at the border, clockwise around the mask."""
-    padded = np.pad(inside, 1)
-    sides = (  # what lies beyond, and the edge's start and end as (column, row)
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),
-        (padded[1:-1, 2:], (1, 0), (1, 1)),
-        (padded[2:, 1:-1], (1, 1), (0, 1)),
-        (padded[1:-1, :-2], (0, 1), (0, 0)),
-    )
-    edges: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for beyond, start, end in sides:
-        for row, column in np.argwhere(inside & ~beyond).tolist():
-            first = (column + start[0], row + start[1])
-            edges.setdefault(first, []).append((column + end[0], row + end[1]))
-    return edges
+def _layers(labels: Plane, values: tuple[int, ...], style: str) -> tuple[Layer, ...]:
+    paths = [(outline(labels == v), COLOURS[i % len(COLOURS)]) for i, v in enumerate(values)]
+    return tuple(Layer(path, colour, style) for path, colour in paths if path)
 
 
 # --- which slice, which part of it ----------------------------------------------------------------
@@ -221,33 +171,51 @@ def _through(mm: Mapping[int, float]) -> int:
     return thickest if mm[thickest] > _ANISOTROPIC * max(others) else 2
 
 
-def _window(marked: Plane, spacing: tuple[float, float]) -> tuple[slice, slice]:
+def _window(
+    masks: list[Plane], otherwise: list[Plane], spacing: tuple[float, float]
+) -> tuple[slice, slice]:
     """Part of a plane around what is marked, as square, in millimetres, as the plane allows."""
-    found = np.argwhere(marked)
+    found = np.argwhere(np.any(masks, axis=0))
+    if not len(found) and otherwise:
+        found = np.argwhere(np.any(otherwise, axis=0))
     if not len(found):
         return slice(None), slice(None)
     low, high = found.min(axis=0), found.max(axis=0) + 1
     side = max((high - low) * spacing) * (1 + 2 * MARGIN)
     side = max(side, SMALLEST * min(spacing))
     slices = []
-    for n, middle, mm in zip(marked.shape, (low + high) / 2, spacing, strict=True):
+    for n, middle, mm in zip(masks[0].shape, (low + high) / 2, spacing, strict=True):
         wanted = min(round(side / mm), n)
         start = min(max(round(middle - wanted / 2), 0), n - wanted)
         slices.append(slice(start, start + wanted))
     return slices[0], slices[1]
 
 
-def _chosen_members(shown: Shown) -> list[int]:
-    """A few members, from the smallest to the largest marked volume."""
+def _chosen_members(shown: Shown) -> dict[int, NDArray[np.uint8]]:
+    """Number -> mask of a few members, from the smallest to the largest marked volume."""
     if shown.members is None:
-        return []
+        return {}
     volumes = np.count_nonzero(shown.members.reshape(len(shown.members), -1), axis=1)
     order = np.argsort(volumes, kind="stable")
     ranks = np.linspace(0, len(order) - 1, min(MEMBERS, len(order))).round().astype(int)
-    return [int(order[rank]) for rank in ranks]
+    return {int(order[rank]): shown.members[order[rank]] for rank in ranks}
 
 
 # --- bitmaps --------------------------------------------------------------------------------------
+
+
+def _bitmaps(
+    shown: Shown, plane_of: Callable[[NDArray[Any]], Plane], values: tuple[int, ...]
+) -> dict[str, str]:
+    grey = grey_range(shown.image, len(shown.geometry.shape))
+    bitmaps = {"image": _image_uri(plane_of(shown.image), grey)}
+    if shown.mean:
+        mean = {value: plane_of(array) for value, array in shown.mean.items()}
+        bitmaps["mean"] = _mean_uri(mean, values)
+    if shown.variance is not None:
+        top = VARIANCE_TOP[len(values) > 1]
+        bitmaps["variance"] = _variance_uri(plane_of(shown.variance) / top)
+    return bitmaps
 
 
 def _reduced(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -265,10 +233,6 @@ def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
     picture = Image.fromarray(np.ascontiguousarray(plane if labels else plane.astype(np.float32)))
     how = Image.Resampling.NEAREST if labels else Image.Resampling.BOX
     return np.asarray(picture.resize(size[::-1], how))
-
-
-def _scale(shown: Shown) -> tuple[NDArray[Any], int]:
-    return shown.image, len(shown.geometry.shape)
 
 
 def _bytes(plane: Plane) -> NDArray[np.uint8]:

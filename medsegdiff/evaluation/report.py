@@ -15,14 +15,14 @@ from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
 from medsegdiff.evaluation.metrics import OVERLAP
 from medsegdiff.evaluation.shown import read_shown
 from medsegdiff.evaluation.summary import RESAMPLES
-from medsegdiff.evaluation.viewer import is_volume, niivue, volumes
+from medsegdiff.evaluation.viewer import DIFFERENCES, is_volume, niivue, volumes
 from medsegdiff.files import write_text
 from medsegdiff.pages import render
 from medsegdiff.pictures import COLOURS
 from medsegdiff.types import InputError
 
 WORST, BEST, VIEWED = 12, 3, 3
-"""How many of the worst and of the best cases are shown as pictures, and of the worst as volumes."""
+"""How many of the worst and best cases are shown as pictures, and of the worst as volumes."""
 
 MASKS = (*OVERLAP, "hd95_mm", "surface_dice")
 
@@ -112,7 +112,10 @@ def write_html(
 
     def pictures(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return [
-            {"record": r, "picture": _or_reason(case_picture, by_id[r["case"]], manifest, predictions)}
+            {
+                "record": r,
+                "picture": _or_reason(case_picture, by_id[r["case"]], manifest, predictions),
+            }
             for r in records
         ]
 
@@ -136,6 +139,7 @@ def write_html(
         best=pictures(best),
         variance_top=VARIANCE_TOP[len(labels) > 1],
         volumes=viewed,
+        differences=DIFFERENCES,
         niivue=niivue() if viewed else None,
         patients=any(record["patient"] != record["case"] for record in report["cases"]),
         resamples=RESAMPLES,

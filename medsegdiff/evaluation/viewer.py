@@ -17,7 +17,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_erosion
 
 from medsegdiff.evaluation.gallery import VARIANCE_TOP
 from medsegdiff.evaluation.shown import Shown
@@ -25,6 +24,13 @@ from medsegdiff.pictures import COLOURS, grey_range
 
 VOXELS = 1_000_000
 """Most voxels of an embedded volume: larger ones are cropped to what is marked, then thinned."""
+
+DIFFERENCES = {
+    1: ("missed", "#ff4d4d"),
+    2: ("too much", "#ff5cf4"),
+    3: ("another class", "#ffffff"),
+}
+"""Value in a map of differences -> its name, and a colour that no class has."""
 
 THINNEST = 3
 """Slices below which a volume is no volume to page through."""
@@ -60,9 +66,9 @@ def volumes(shown: Shown, labels: Mapping[int, str]) -> dict[str, Any]:
         labels: value of each foreground class -> its name.
 
     Returns:
-        ``image``, ``mask``, ``reference`` (its rim, one voxel thick) and, where known,
-        ``variance``: NIfTI files, gzipped, in base64, all of one byte a voxel; ``variance_top``,
-        the end of its scale; ``labels``: a list of value, name and colour; ``spot``: a point in
+        ``image``, ``mask``, ``reference``, ``differences`` and, where known, ``variance``: NIfTI
+        files, gzipped, in base64, all of one byte a voxel; ``variance_top``, the end of its scale;
+        ``labels``: a list of value, name and colour; ``spot``: a point in
         RAS+ millimetres through whose slices the error and the variance are greatest; ``thinned``:
         how many voxels each shown one stands for along each axis.
     """
@@ -76,7 +82,8 @@ def volumes(shown: Shown, labels: Mapping[int, str]) -> dict[str, Any]:
     told: dict[str, Any] = {
         "image": _nifti(np.clip(scaled * 255, 0, 255), affine),
         "mask": _nifti(shown.seg[part], affine),
-        "reference": _nifti(_rim(shown.reference[part], labels), affine),
+        "reference": _nifti(shown.reference[part], affine),
+        "differences": _nifti(differences(shown.seg[part], shown.reference[part]), affine),
         "variance_top": top,
         "labels": [
             {"value": value, "name": name, "colour": COLOURS[i % len(COLOURS)]}
@@ -109,13 +116,14 @@ def _part(shown: Shown) -> tuple[tuple[slice, slice, slice], int]:
     return (x, y, z), step
 
 
-def _rim(labels: NDArray[np.uint8], names: Mapping[int, str]) -> NDArray[np.uint8]:
-    """The outermost voxels of each class, so that what lies below can be seen."""
-    rim = np.zeros_like(labels)
-    for value in names:
-        inside = labels == value
-        rim[inside & ~binary_erosion(inside)] = value
-    return rim
+def differences(seg: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Where two label maps differ, as values of :data:`DIFFERENCES`; 0 where they agree.
+
+    >>> differences(np.uint8([0, 1, 1, 2]), np.uint8([1, 1, 0, 1])).tolist()
+    [1, 0, 2, 3]
+    """
+    wrong = np.where(seg == 0, 1, np.where(reference == 0, 2, 3))
+    return np.where(seg == reference, 0, wrong).astype(np.uint8)
 
 
 def _spot(shown: Shown) -> list[float]:

@@ -2,7 +2,10 @@
   "use strict";
   var source = document.getElementById("viewer-volumes");
   if (!source) return;
-  var cases = JSON.parse(source.textContent);
+  var data = JSON.parse(source.textContent), cases = data.cases;
+  var differences = Object.keys(data.differences).map(function (value) {
+    return { value: Number(value), name: data.differences[value][0], colour: data.differences[value][1] };
+  });
   var readout = document.getElementById("viewer-readout");
   var canvas = document.getElementById("viewer-canvas");
   var buttons = document.querySelectorAll("#viewer-cases button");
@@ -38,7 +41,7 @@
 
   async function open(shown) {
     while (viewer.volumes.length) viewer.removeVolumeByIndex(viewer.volumes.length - 1);
-    layers = ["image", "mask", "variance", "reference"].filter(function (name) { return shown[name]; });
+    layers = ["image", "mask", "reference", "variance", "differences"].filter(function (name) { return shown[name]; });
     for (var name of layers) {
       var options = { base64: shown[name], name: name + ".nii.gz", colormap: "gray", opacity: 1 };
       if (name === "image") Object.assign(options, { cal_min: 0, cal_max: 255 });
@@ -46,6 +49,7 @@
       if (name === "variance") Object.assign(options, { colormap: "magma", cal_min: 0.02 * shown.variance_top, cal_max: shown.variance_top });
       var volume = await niivue.NVImage.loadFromBase64(options);
       if (name === "mask" || name === "reference") volume.setColormapLabel(colours(shown.labels));
+      if (name === "differences") volume.setColormapLabel(colours(differences));
       viewer.addVolume(volume);
     }
     viewer.scene.crosshairPos = viewer.mm2frac(shown.spot);
@@ -57,11 +61,11 @@
     var at = {};
     place.values.forEach(function (value, i) { at[layers[i]] = value.value; });
     function named(value) {
-      var found = shown.labels.find(function (label) { return label.value === value; });
+      var found = shown.labels.find(function (label) { return label.value === Math.round(value); });
       return found ? found.name : "background";
     }
     var mm = Array.from(place.mm).slice(0, 3).map(function (v) { return v.toFixed(1); }).join(", ");
-    readout.textContent = "At " + mm + " mm: mask " + named(at.mask) +
+    readout.textContent = "At " + mm + " mm: mask " + named(at.mask) + ", reference " + named(at.reference) +
       (at.variance === undefined ? "" : ", variance " + at.variance.toFixed(3));
   }
 
@@ -71,9 +75,12 @@
     viewer = new niivue.Niivue({
       logLevel: "error",
       backColor: [0, 0, 0, 1],
-      crosshairColor: [1, 1, 1, 0.7],
-      crosshairWidth: 0.5,
+      crosshairColor: [1, 1, 1, 0.8],
+      crosshairGap: 2,
+      crosshairWidth: 0.2,
       dragAndDropEnabled: false,
+      fontColor: [1, 1, 1, 0.9],
+      fontMinPx: 15,
       isNearestInterpolation: true,
       isRadiologicalConvention: true,
       loadingText: "",
