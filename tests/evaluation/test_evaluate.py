@@ -210,7 +210,8 @@ def test_table_and_page_hold_the_same_figures(
     assert rows[2]["hd95_mm_body-tail"] == ""
     page = (tmp_path / "report" / "report.html").read_text()
     assert f"{report['summary']['dice']['mean']:.3f}" in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 3 * 3  # image, mean and variance
+    assert page.count("<figcaption>Member ") == 3 * 4
     assert "Body/Tail" in page
     assert "worse than the single deterministic pass" in page
     assert "http://" not in page and "https://" not in page and "<link" not in page
