@@ -22,6 +22,7 @@ from medsegdiff.evaluation import report as report_module
 from medsegdiff.evaluation.case import evaluate_case
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.files import read_reference
+from medsegdiff.evaluation.summary import summarise
 from medsegdiff.types import InputError, UsageError
 from medsegdiff.writers.nifti import write_nifti
 
@@ -521,6 +522,42 @@ def test_members_that_are_the_raters_are_perfect(
     assert figures == pytest.approx({"ged2": 0, "hm_iou": 1, "d_max": 1, "diversity": diversity})
     assert report["settings"]["raters"] == 3
     assert "HM-IoU" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_the_page_shows_the_guarantee_and_metrics_that_it_does_not_know(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coverage = {"head": 0.91, "body-tail": math.nan, "mean": 0.91}
+    guarantee = {
+        **{"level": 0.9, "missed_fraction": 0.084, "wrong_fraction": {"head": 0.2, "mean": 0.2}},
+        **{"volume_coverage": coverage, "n_cases": 3},
+    }
+
+    def promised(*of: Any) -> dict[str, Any]:
+        return {**summarise(*of), "guarantee": guarantee}
+
+    assert evaluate(*cohort[:2], tmp_path / "plain") == {}
+    assert 'id="guarantee"' not in (tmp_path / "plain" / "report.html").read_text()
+    monkeypatch.setattr(evaluate_module, "summarise", promised)
+    monkeypatch.setitem(report_module.TITLES, "brier", ("Unheard of", "A new name."))
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    page = (tmp_path / "report" / "report.html").read_text()
+    for shown in ("At a level of 90.0 %, on 3 cases", "8.4 %", "91.0 %", "20.0 %", "Unheard of"):
+        assert shown in page
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_viewer_is_there_or_the_page_says_how_to_get_it(
+    cohort: tuple[Path, Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+) -> None:
+    monkeypatch.setattr(report_module, "niivue", lambda: "Y29kZQ==" if installed else None)
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert ('id="viewer-canvas"' in page) == ("Copyright (c) 2021, Niivue" in page) == installed
+    assert ("medsegdiff[viewer]" in page) != installed
 
 
 def test_the_page_says_where_the_ensemble_brings_nothing(
