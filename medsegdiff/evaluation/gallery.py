@@ -28,6 +28,9 @@ SMALLEST = 24
 LARGEST = 192
 """Pixels along the longer side of a crop, and of the bitmap of it."""
 
+FILIGREE = 3000
+"""Characters of a path beyond which a structure is too fine to be outlined."""
+
 VARIANCE_TOP = (0.25, 0.5)
 """End of the scale of variance: of one class, and summed over several."""
 
@@ -44,7 +47,7 @@ class Layer:
 
     path: str
     colour: str
-    style: str  # "mask", "reference" or "edge"
+    style: str  # "mask", "fill", "reference" or "edge"
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,15 @@ def _masked(
 
 
 def _layers(labels: Plane, values: tuple[int, ...], style: str) -> tuple[Layer, ...]:
-    paths = [(outline(labels == v), COLOURS[i % len(COLOURS)]) for i, v in enumerate(values)]
-    return tuple(Layer(path, colour, style) for path, colour in paths if path)
+    """The classes that are there. Lines around a mesh of vessels would hide it: it is filled."""
+    layers = []
+    for i, value in enumerate(values):
+        path, colour = outline(labels == value), COLOURS[i % len(COLOURS)]
+        if len(path) > FILIGREE and style == "mask":
+            layers.append(Layer(path, colour, "fill"))
+        elif 0 < len(path) <= FILIGREE:
+            layers.append(Layer(path, colour, style))
+    return tuple(layers)
 
 
 # --- which slice, which part of it ----------------------------------------------------------------

@@ -25,20 +25,31 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))
 TALL = 7500
 PROBE = """
 <script>
-setTimeout(function () {
-  var box = document.getElementById("viewer-canvas");
-  var told = {
+function probed() {
+  var canvas = document.getElementById("viewer-canvas");
+  return {
     inner: innerWidth,
     scroll: document.documentElement.scrollWidth,
     loaded: performance.getEntriesByType("resource").map(function (e) { return e.name; }),
-    ready: box ? box.dataset.ready : null,
-    canvas: box ? box.getBoundingClientRect().toJSON() : null,
-    readout: box ? document.getElementById("viewer-readout").textContent : null,
+    ready: canvas ? canvas.dataset.ready : "",
+    canvas: canvas ? canvas.getBoundingClientRect().toJSON() : {},
+    readout: canvas ? document.getElementById("viewer-readout").textContent : "",
     columns: Array.from(document.querySelectorAll(".by-kind thead .of")).filter(
       function (e) { return e.offsetWidth; }).map(function (e) { return e.textContent; })
   };
-  parent.postMessage(JSON.stringify(told), "*");
-}, WAIT);
+}
+setTimeout(function () {
+  var before = probed();
+  document.querySelector("#kinds [data-kind=sets]").click();
+  document.querySelectorAll("#viewer-cases button").forEach(function (b) { b.click(); });
+  document.querySelectorAll(".sliders input").forEach(function (slider) {
+    slider.value = 0.7;
+    slider.dispatchEvent(new Event("input"));
+  });
+  setTimeout(function () {
+    parent.postMessage(JSON.stringify({ before: before, after: probed() }), "*");
+  }, 3000);
+}, 7000);
 </script>
 """
 FRAME = """<!doctype html>
@@ -74,18 +85,20 @@ def chromium(page: Path, width: int, profile: Path, *options: str) -> tuple[str,
     return done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
 
 
-def probe(page: Path, width: int, folder: Path, wait_ms: int = 9000) -> dict[str, Any]:
-    """Measures of the page once it has settled; there must be no line on its console."""
-    script = PROBE.replace("WAIT", str(wait_ms))
-    told_page = page.read_text(encoding="utf-8") + script
-    (folder / "probed.html").write_text(told_page, encoding="utf-8")
+def probe(page: Path, width: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Measures of the page once it has settled, and after every control of it was used.
+
+    There must be no line on its console.
+    """
+    probed = page.read_text(encoding="utf-8") + PROBE
+    (folder / "probed.html").write_text(probed, encoding="utf-8")
     frame = folder / "frame.html"
     frame.write_text(FRAME.replace("WIDTH", str(width)).replace("HEIGHT", str(TALL)))
     dom, console = chromium(frame, 1400, folder / "profile", "--dump-dom")
     assert console == []
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
     assert found is not None
-    told: dict[str, Any] = json.loads(html.unescape(found[1]))
+    told: dict[str, dict[str, Any]] = json.loads(html.unescape(found[1]))
     return told
 
 
@@ -116,15 +129,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_page_fits_the_screen_loads_nothing_and_shows_volumes(
     page: Path, tmp_path: Path, width: int
 ) -> None:
-    told = probe(page, width, tmp_path)
-    assert told["inner"] == width
-    assert told["scroll"] <= width
-    assert [name for name in told["loaded"] if not name.startswith(("data:", "blob:"))] == []
+    both = probe(page, width, tmp_path)
+    told, after = both["before"], both["after"]
+    for found in (told, after):
+        assert found["inner"] == width
+        assert found["scroll"] <= width
+        assert [name for name in found["loaded"] if not name.startswith(("data:", "blob:"))] == []
     assert "HD95 (mm)" in told["columns"] and "GED²" not in told["columns"]
+    assert "HD95 (mm)" not in after["columns"] and "GED²" in after["columns"]
     if niivue() is None:
         pytest.skip("nilearn 0.14, which has the viewer's code, is not installed")
     assert told["ready"] == "true", told["readout"]
     assert told["readout"].startswith("At ") and "variance" in told["readout"]
+    assert after["readout"].startswith("At ") and after["readout"] != told["readout"]
     shot = tmp_path / "shot.png"
     _, console = chromium(page, width, tmp_path / "profile", f"--screenshot={shot}")
     assert console == []
@@ -133,10 +150,10 @@ def test_page_fits_the_screen_loads_nothing_and_shows_volumes(
 
 def assert_drawn(shot: Path, box: dict[str, float]) -> None:
     """There is an image in a part of the screenshot, and a mask in colour above it."""
-    area = [round(box[side]) for side in ("left", "top", "right", "bottom")]
-    assert area[2] - area[0] > 250 and area[3] - area[1] > 200
+    left, top, right, bottom = (round(box[side]) for side in ("left", "top", "right", "bottom"))
+    assert right - left > 250 and bottom - top > 200
     with Image.open(shot) as picture:
-        pixels = np.asarray(picture.convert("RGB").crop(tuple(area))).astype(int)
+        pixels = np.asarray(picture.convert("RGB").crop((left, top, right, bottom))).astype(int)
     spread = pixels.max(axis=-1) - pixels.min(axis=-1)
     assert np.mean((pixels.max(axis=-1) > 40) & (spread < 10)) > 0.1
     assert np.mean(spread > 30) > 0.01

@@ -152,3 +152,11 @@ def test_an_empty_case_can_be_shown(make_shown: MakeShown) -> None:
         "Ensemble: nothing",
     ]
     assert (picture.columns, picture.rows) == SHAPE[:2]
+
+
+def test_a_mesh_is_filled_and_not_outlined(make_shown: MakeShown) -> None:
+    seg = np.zeros((150, 150), np.uint8)
+    seg[::2, ::3] = 1
+    panels = {p.title: p for p in small_multiples(make_shown(seg), (1,)).panels}
+    assert [layer.style for layer in panels["Ensemble"].layers] == ["fill"]
+    assert panels["Mean"].layers == ()
