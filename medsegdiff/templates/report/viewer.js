@@ -11,7 +11,8 @@
   var buttons = document.querySelectorAll("#viewer-cases button");
   var sliders = document.querySelectorAll(".sliders input");
   var viewer = null;
-  var layers = [];
+  var layers = []; // what the viewer's volumes are, in their order
+  var current = 0;
 
   async function loadLibrary() {
     var text = document.getElementById("viewer-code").textContent.trim();
@@ -39,21 +40,28 @@
     return Number(document.querySelector('.sliders [data-layer="' + layer + '"]').value);
   }
 
-  async function open(shown) {
-    while (viewer.volumes.length) viewer.removeVolumeByIndex(viewer.volumes.length - 1);
-    layers = ["image", "mask", "reference", "variance", "differences"].filter(function (name) { return shown[name]; });
-    for (var name of layers) {
-      var options = { base64: shown[name], name: name + ".nii.gz", colormap: "gray", opacity: 1 };
-      if (name === "image") Object.assign(options, { cal_min: 0, cal_max: 255 });
-      else options.opacity = opacity(name);
-      if (name === "variance") Object.assign(options, { colormap: "magma", cal_min: 0.02 * shown.variance_top, cal_max: shown.variance_top });
-      var volume = await niivue.NVImage.loadFromBase64(options);
-      if (name === "mask" || name === "reference") volume.setColormapLabel(colours(shown.labels));
-      if (name === "differences") volume.setColormapLabel(colours(differences));
-      viewer.addVolume(volume);
-    }
+  async function decode(shown, name) {
+    var options = { base64: shown[name], name: name + ".nii.gz", colormap: "gray" };
+    if (name === "image") Object.assign(options, { cal_min: 0, cal_max: 255 });
+    if (name === "variance") Object.assign(options, { colormap: "magma", cal_min: 0.02 * shown.variance_top, cal_max: shown.variance_top });
+    var volume = await niivue.NVImage.loadFromBase64(options);
+    if (name === "mask" || name === "reference") volume.setColormapLabel(colours(shown.labels));
+    if (name === "differences") volume.setColormapLabel(colours(differences));
+    return volume;
+  }
+
+  async function open(index) {
+    current = index;
+    var shown = cases[index];
+    var names = ["image", "mask", "reference", "variance", "differences"].filter(function (name) { return shown[name]; });
+    var volumes = await Promise.all(names.map(function (name) { return decode(shown, name); }));
+    if (current !== index) return; // another case was asked for meanwhile
+    volumes.forEach(function (volume, i) { volume.opacity = i ? opacity(names[i]) : 1; });
+    layers = names;
+    viewer.volumes = volumes;
+    viewer.setVolume(volumes[0], 0); // all at once: it draws them anew
     viewer.scene.crosshairPos = viewer.mm2frac(shown.spot);
-    viewer.updateGLVolume();
+    viewer.drawScene();
     viewer.createOnLocationChange();
   }
 
@@ -67,6 +75,10 @@
     var mm = Array.from(place.mm).slice(0, 3).map(function (v) { return v.toFixed(1); }).join(", ");
     readout.textContent = "At " + mm + " mm: mask " + named(at.mask) + ", reference " + named(at.reference) +
       (at.variance === undefined ? "" : ", variance " + at.variance.toFixed(3));
+  }
+
+  function fail(error) {
+    readout.textContent = "This browser cannot show the viewer (it needs WebGL 2): " + error.message;
   }
 
   async function start() {
@@ -91,13 +103,11 @@
     });
     await viewer.attachToCanvas(canvas);
     viewer.setSliceType(viewer.sliceTypeMultiplanar);
-    var current = 0;
     viewer.onLocationChange = function (place) { tell(cases[current], place); };
     buttons.forEach(function (button, i) {
-      button.addEventListener("click", async function () {
-        current = i;
+      button.addEventListener("click", function () {
         buttons.forEach(function (other) { other.setAttribute("aria-pressed", String(other === button)); });
-        await open(cases[i]);
+        open(i).catch(fail);
       });
     });
     sliders.forEach(function (slider) {
@@ -106,16 +116,14 @@
         if (index > 0) viewer.setOpacity(index, Number(slider.value));
       });
     });
-    await open(cases[0]);
+    await open(0);
     canvas.dataset.ready = "true";
   }
 
   var watch = new IntersectionObserver(function (entries) {
     if (!entries.some(function (entry) { return entry.isIntersecting; })) return;
     watch.disconnect();
-    start().catch(function (error) {
-      readout.textContent = "This browser cannot show the viewer (it needs WebGL 2): " + error.message;
-    });
+    start().catch(fail);
   }, { rootMargin: "300px" });
   watch.observe(canvas);
 })();
