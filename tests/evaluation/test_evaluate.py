@@ -527,10 +527,12 @@ def test_members_that_are_the_raters_are_perfect(
 def test_the_page_shows_the_guarantee_and_metrics_that_it_does_not_know(
     cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coverage = {"head": 0.91, "body-tail": math.nan, "mean": 0.91}
-    guarantee = {
-        **{"level": 0.9, "missed_fraction": 0.084, "wrong_fraction": {"head": 0.2, "mean": 0.2}},
-        **{"volume_coverage": coverage, "n_cases": 3},
+    guarantee: dict[str, Any] = {
+        "level": 0.9,
+        "missed_fraction": {"head": 0.084, "body-tail": 0.05, "mean": 0.067},
+        "wrong_fraction": {"head": 0.2, "body-tail": 0.2, "mean": 0.2},
+        "volume_coverage": {"head": 0.91, "body-tail": math.nan, "mean": 0.91},
+        "n_cases": 3,
     }
 
     def promised(*of: Any) -> dict[str, Any]:
@@ -542,8 +544,11 @@ def test_the_page_shows_the_guarantee_and_metrics_that_it_does_not_know(
     monkeypatch.setitem(report_module.TITLES, "brier", ("Unheard of", "A new name."))
     assert evaluate(*cohort[:2], tmp_path / "report") == {}
     page = (tmp_path / "report" / "report.html").read_text()
-    for shown in ("At a level of 90.0 %, on 3 cases", "8.4 %", "91.0 %", "20.0 %", "Unheard of"):
+    for shown in ("On 3 cases", "at most 10 %", "at least 90 %", "8.4 %", "91 %", "Unheard of"):
         assert shown in page
+    guarantee["level"] = [0.9, 0.95]
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    assert "at most 10 %, at most 5 %" in (tmp_path / "report" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("installed", [True, False])
