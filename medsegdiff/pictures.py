@@ -35,6 +35,7 @@ _STYLE: Any = {
     "font.size": 10,
 }
 _WORLD = ("RL", "AP", "SI")
+
 _PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
 _WIDTH, _MAX_PANELS, _MIN_ROW, _GAP = 10.0, 11.0, 0.7, 0.08  # inches
 _LEFT, _RIGHT, _BOTTOM = 0.55, 0.8, 0.45  # inches around the panels
@@ -94,13 +95,13 @@ def three_planes(
     """
     _check_shapes(image, mask, variance, reference, spacing)
     names = labels or {}
-    image, mask = _to_ras(image, mask.ndim, axes), _to_ras(mask, mask.ndim, axes)
-    variance = None if variance is None else _to_ras(variance, mask.ndim, axes)
-    reference = None if reference is None else _to_ras(reference, mask.ndim, axes)
+    image, mask = to_ras(image, mask.ndim, axes), to_ras(mask, mask.ndim, axes)
+    variance = None if variance is None else to_ras(variance, mask.ndim, axes)
+    reference = None if reference is None else to_ras(reference, mask.ndim, axes)
     planes = _planes(mask, reference, variance, spacing, axes)
     with rc_context(_STYLE):
         figure, grid = _grid(planes, 2 if variance is None else 3, title)
-        grey = _grey_range(image, mask.ndim)
+        grey = grey_range(image, mask.ndim)
         for row, plane in zip(grid, planes, strict=True):
             for panel in row[:2]:
                 panel.imshow(_pixels(plane.of(image), grey), extent=_extent(plane), cmap="gray")
@@ -159,8 +160,16 @@ def _check_shapes(
 # --- which planes ---------------------------------------------------------------------------------
 
 
-def _world_axes(axes: str, ndim: int) -> list[int]:
-    """For each axis of the array: 0 for right-left, 1 for anterior-posterior, 2 for up-down."""
+def world_axes(axes: str, ndim: int) -> list[int]:
+    """For each axis of an array: 0 for right-left, 1 for anterior-posterior, 2 for up-down.
+
+    Args:
+        axes: the directions in which the array's axes increase, as :func:`three_planes` takes them.
+        ndim: 2 or 3, the number of its spatial axes.
+
+    Raises:
+        ValueError: when ``axes`` names a direction twice, or none.
+    """
     codes = (axes or "RAS")[:ndim]
     world = [w for code in codes for w, pair in enumerate(_WORLD) if code in pair]
     if len(set(world)) != ndim:
@@ -170,9 +179,18 @@ def _world_axes(axes: str, ndim: int) -> list[int]:
     return world
 
 
-def _to_ras(array: Array, ndim: int, axes: str) -> Array:
-    """The same array with its spatial axes in the order and direction right, anterior, superior."""
-    world = _world_axes(axes, ndim)
+def to_ras(array: Array, ndim: int, axes: str) -> Array:
+    """The same array with its spatial axes in the order and direction right, anterior, superior.
+
+    Args:
+        array: (X, Y[, Z], ...), any type; later axes stay where they are.
+        ndim: 2 or 3, the number of spatial axes.
+        axes: the directions in which they increase; "" is taken as "RAS".
+
+    Raises:
+        ValueError: as :func:`world_axes`.
+    """
+    world = world_axes(axes, ndim)
     turned = tuple(a for a, code in enumerate((axes or "RAS")[:ndim]) if code not in "RAS")
     order = (*np.argsort(world), *range(ndim, array.ndim))
     return np.transpose(np.flip(array, turned), order)
@@ -186,7 +204,7 @@ def _planes(
     axes: str,
 ) -> list[_Plane]:
     """The rows of the picture: of arrays that are in RAS order, spacing and axes still as given."""
-    world = _world_axes(axes, mask.ndim)
+    world = world_axes(axes, mask.ndim)
     shown = sorted(world)
     size = {w: mask.shape[shown.index(w)] * spacing[world.index(w)] for w in world}
     rows = []
@@ -265,8 +283,16 @@ def _extent(plane: _Plane) -> tuple[float, float, float, float]:
     return -horizontal, horizontal, -vertical, vertical
 
 
-def _grey_range(image: Array, ndim: int) -> tuple[float, float]:
-    """The intensities drawn black and white: a few bright voxels must not darken the rest."""
+def grey_range(image: Array, ndim: int) -> tuple[float, float]:
+    """The intensities drawn black and white: a few bright voxels must not darken the rest.
+
+    Args:
+        image: (X, Y[, Z]), any scale, or with a last axis of channels (three of them: colour).
+        ndim: 2 or 3, the number of spatial axes.
+
+    Returns:
+        low and high, in the image's scale; high is above low.
+    """
     if image.ndim > ndim and image.shape[-1] == 3:
         return 0.0, 255.0 if float(image.max()) > 1.0 else 1.0
     values = image[..., 0] if image.ndim > ndim else image

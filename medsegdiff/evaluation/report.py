@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from math import isnan, log10
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from nibabel.orientations import aff2axcodes
-
-from medsegdiff.data.images import PHOTOGRAPHS
 from medsegdiff.data.manifest import Case, Manifest
-from medsegdiff.data.transforms import read_channels
-from medsegdiff.evaluation.case import majority
-from medsegdiff.evaluation.files import DAMAGE, foreground, read_prediction, read_reference
+from medsegdiff.evaluation.case import CALIBRATION, SAMPLE_SETS
+from medsegdiff.evaluation.charts import diversity_chart, doubt_chart, reliability_charts
+from medsegdiff.evaluation.files import DAMAGE, foreground
+from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
+from medsegdiff.evaluation.metrics import OVERLAP
+from medsegdiff.evaluation.shown import read_shown
 from medsegdiff.evaluation.summary import RESAMPLES
-from medsegdiff.evaluation.uncertainty import risk_coverage
+from medsegdiff.evaluation.viewer import DIFFERENCES, is_volume, niivue, volumes
 from medsegdiff.files import write_text
 from medsegdiff.pages import render
-from medsegdiff.pictures import COLOURS, three_planes, to_data_uri
+from medsegdiff.pictures import COLOURS
 from medsegdiff.types import InputError
 
-SHOWN = 3
-"""How many of the worst and of the best cases are shown as pictures."""
+WORST, BEST, VIEWED = 12, 3, 3
+"""How many of the worst and best cases are shown as pictures, and of the worst as volumes."""
+
+MASKS = (*OVERLAP, "hd95_mm", "surface_dice")
 
 TITLES = {
     "dice": ("Dice", "Overlap: twice the shared volume over the sum of both. 1 is perfect."),
@@ -119,6 +120,15 @@ TITLES = {
 """Metric -> its heading, and what it means in plain words."""
 
 
+GROUPS = {
+    "masks": "Masks",
+    "sets": "Sample sets and raters",
+    "calibration": "Calibration",
+    "uncertainty": "Uncertainty",
+}
+"""Kinds of metrics -> their heading."""
+
+
 def write_html(
     path: Path,
     report: Mapping[str, Any],
@@ -137,30 +147,42 @@ def write_html(
         predictions: folder of the segmented cases.
     """
     labels = report["settings"]["labels"]
-    colours = {slug: COLOURS[i % len(COLOURS)] for i, slug in enumerate(labels)}
-    worst, best = ranked(report["cases"])
     by_id = {case.id: case for case in cases}
+    worst, best = ranked(report["cases"])
 
-    def pictures(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-        return [(r["case"], _picture(by_id[r["case"]], r, manifest, predictions)) for r in records]
+    def pictures(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [
+            {
+                "record": r,
+                "picture": _or_reason(case_picture, by_id[r["case"]], manifest, predictions),
+            }
+            for r in records
+        ]
 
+    viewed = _viewed(worst, by_id, manifest, predictions)
     page = render(
         "report",
         report=report,
         summary=report["summary"],
         labels=labels,
         columns=[*labels, "mean"] if len(labels) > 1 else list(labels),
-        colours=colours,
+        colours={slug: COLOURS[i % len(COLOURS)] for i, slug in enumerate(labels)},
         titles={name: text for name, text in TITLES.items() if name in report["summary"]},
+        groups=grouped([name for name in TITLES if name in report["summary"]]),
+        headings=GROUPS,
         sentences=sentences(report),
         reliability=reliability_charts(report),
         doubt=doubt_chart(report),
+        diversity=diversity_chart(report),
+        guarantee=report["summary"].get("guarantee"),
         worst=pictures(worst),
         best=pictures(best),
+        variance_top=VARIANCE_TOP[len(labels) > 1],
+        volumes=viewed,
+        differences=DIFFERENCES,
+        niivue=niivue() if viewed else None,
         patients=any(record["patient"] != record["case"] for record in report["cases"]),
         resamples=RESAMPLES,
-        n_worst=len(worst),
-        n_best=len(best),
     )
     write_text(path, page)
 
@@ -170,96 +192,63 @@ def ranked(
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """The cases of lowest and of highest mean Dice, none twice; the extreme ones first."""
     ordered = sorted(records, key=lambda record: (record["dice"]["mean"], record["case"]))
-    return ordered[:SHOWN], ordered[SHOWN:][: -SHOWN - 1 : -1]
+    return ordered[:WORST], ordered[WORST:][: -BEST - 1 : -1]
 
 
-def case_picture(
-    case: Case, record: Mapping[str, Any], manifest: Manifest, predictions: Path
-) -> str:
-    """Image, mask with reference, and variance summed over the classes, as a data URI."""
-    classes = foreground(manifest)
-    readings, geometry = read_reference(case, manifest)
-    prediction = read_prediction(predictions / case.id, case.id, classes, geometry)
-    image, _ = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
-    image = np.moveaxis(image, 0, -1).reshape(*geometry.shape, -1)
-    photograph = str(case.images[0]).lower().endswith(PHOTOGRAPHS)
-    variance = np.sum(list(prediction.variance.values()), axis=0) if prediction.variance else None
-    figure = three_planes(
-        image if photograph else image[..., 0],
-        prediction.seg,
-        variance,
-        geometry.spacing,
-        reference=majority(readings, classes),
-        title=f"{case.id}: Dice {record['dice']['mean']:.3f}",
-        labels={value: manifest.labels[value] for value in classes},
-        axes="" if photograph else "".join(aff2axcodes(geometry.affine)[: len(geometry.shape)]),
-    )
-    return to_data_uri(figure)
+def grouped(names: Sequence[str]) -> dict[str, list[str]]:
+    """Kind of metric (of :data:`GROUPS`) -> those of it, in their order; none is left out."""
+    groups: dict[str, list[str]] = {kind: [] for kind in GROUPS}
+    for name in names:
+        kind = "masks" if name in MASKS else "uncertainty"
+        kind = "sets" if name in SAMPLE_SETS else kind
+        groups["calibration" if name in CALIBRATION else kind].append(name)
+    return {kind: members for kind, members in groups.items() if members}
 
 
-def _picture(*of: Any) -> str:
-    """The picture, or why there is none: its figures stand without it."""
+def case_picture(case: Case, manifest: Manifest, predictions: Path) -> Picture:
+    """The small multiples of a case, read again from its files.
+
+    Raises:
+        InputError: a file is missing, broken, or of another grid.
+    """
+    return small_multiples(read_shown(case, manifest, predictions), tuple(foreground(manifest)))
+
+
+def _viewed(
+    records: Sequence[Mapping[str, Any]],
+    cases: Mapping[str, Case],
+    manifest: Manifest,
+    predictions: Path,
+) -> list[dict[str, Any]]:
+    """The first few cases as volumes for the viewer; none of photographs and planes."""
+    labels = {value: manifest.labels[value] for value in foreground(manifest)}
+
+    def volume(case: Case) -> dict[str, Any] | None:
+        shown = read_shown(case, manifest, predictions)
+        return volumes(shown, labels) if is_volume(shown) else None
+
+    viewed = []
+    for record in records[:VIEWED]:
+        told = _or_reason(volume, cases[record["case"]])
+        if isinstance(told, dict):
+            viewed.append({"case": record["case"], "dice": record["dice"]["mean"], **told})
+    return viewed
+
+
+def _or_reason(show: Callable[..., Any], *of: Any) -> Any:
+    """What is shown, or why there is nothing: a case's figures stand without it."""
     try:
-        return case_picture(*of)
+        return show(*of)
     except InputError as error:
         return str(error)
     except DAMAGE as error:
         return f"{type(error).__name__}: {error}"
 
 
-def reliability_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each class the points of the diagram and the heights of the bars of counts."""
-    charts = []
-    for slug, regions in report["summary"]["reliability"].items():
-        if regions is None:
-            continue
-        roi = regions["roi"]
-        most = max(log10(max(count, 1)) for count in roi["count"]) or 1.0
-        bins = [
-            {
-                "confidence": confidence,
-                "frequency": frequency,
-                "count": count,
-                "height": (log10(count) + 0.15) / (most + 0.15),
-                "low": b / len(roi["count"]),
-                "high": (b + 1) / len(roi["count"]),
-            }
-            for b, (count, confidence, frequency) in enumerate(
-                zip(roi["count"], roi["confidence"], roi["frequency"], strict=True)
-            )
-            if count
-        ]
-        charts.append({"slug": slug, "bins": bins, "ece": roi["ece"], "n": sum(roi["count"])})
-    return charts
-
-
-def doubt_chart(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Points (uncertainty, 1 - Dice) of the cases, and the risk-coverage curve, of each class."""
-    known = [record for record in report["cases"] if record["uncertainty"]]
-    if not known:
-        return None
-    points, curves = [], []
-    for slug in report["settings"]["labels"]:
-        rows = [record for record in known if slug in record["uncertainty"]]
-        doubt = np.array([record["uncertainty"][slug] for record in rows])
-        risk = np.array([1.0 - record["dice"][slug] for record in rows])
-        for record, x, y in zip(rows, doubt, risk, strict=True):
-            points.append({"slug": slug, "case": record["case"], "x": float(x), "y": float(y)})
-        coverage, mean_risk = risk_coverage(doubt, risk)
-        curve = list(zip(coverage.tolist(), mean_risk.tolist(), strict=True))
-        curves.append({"slug": slug, "points": curve})
-    return {
-        "points": points,
-        "curves": curves,
-        "top_x": _round_up(max(point["x"] for point in points)),
-        "top_y": _round_up(max(point["y"] for point in points)),
-        "top_risk": _round_up(max(y for curve in curves for _, y in curve["points"])),
-    }
-
-
 def sentences(report: Mapping[str, Any]) -> list[str]:
     """What the figures say, in plain words."""
     told = [_overlap_sentence(report), *_calibration_sentences(report), _error_sentence(report)]
+    told.append(_diversity_sentence(diversity_chart(report)))
     told += [
         _comparison_sentence(report["summary"].get("members"), "the mean of its members"),
         _comparison_sentence(report["summary"].get("anchor"), "the single deterministic pass"),
@@ -328,6 +317,27 @@ def _error_sentence(report: Mapping[str, Any]) -> str:
     )
 
 
+def _diversity_sentence(diversity: Mapping[str, Any] | None) -> str:
+    """Whether members scatter as raters do, on the whole and case by case."""
+    if diversity is None:
+        return ""
+    members, raters = diversity["members"], diversity["raters"]
+    judged = "about as much as"
+    judged = "less than" if members < 0.8 * raters else judged
+    judged = "more than" if members > 1.25 * raters else judged
+    text = (
+        f"Members differ from each other {judged} raters do: by {members:.2f} against {raters:.2f} "
+        f"(mean 1 − IoU) on {_count(len(diversity['points']), 'case')}."
+    )
+    r = diversity["correlation"]
+    if isnan(r):
+        return text
+    follows = "say little about where raters do"
+    follows = "are to some extent those where raters do" if r >= 0.3 else follows
+    follows = "are mostly those where raters do" if r >= 0.6 else follows
+    return f"{text} The cases where members differ {follows} (correlation {r:.2f})."
+
+
 def _comparison_sentence(other: Mapping[str, Any] | None, name: str) -> str:
     """A verdict that the figures bear out as they are shown: three digits."""
     if other is None:
@@ -344,13 +354,3 @@ def _comparison_sentence(other: Mapping[str, Any] | None, name: str) -> str:
 
 def _count(n: int, what: str) -> str:
     return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
-def _round_up(value: float) -> float:
-    """The next short number, the end of an axis."""
-    if value <= 0.0:
-        return 1.0
-    power: float = 10.0 ** np.floor(np.log10(value))
-    return next(
-        step * power for step in (1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 10.0) if step * power >= value
-    )

@@ -24,6 +24,7 @@ from medsegdiff.evaluation.case import evaluate_case
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.files import read_reference
 from medsegdiff.evaluation.sample_sets import collective_insight, s_ncc
+from medsegdiff.evaluation.summary import summarise
 from medsegdiff.types import InputError, UsageError
 from medsegdiff.writers.nifti import write_nifti
 
@@ -233,7 +234,8 @@ def test_table_and_page_hold_the_same_figures(
     assert rows[2]["hd95_mm_body-tail"] == ""
     page = (tmp_path / "report" / "report.html").read_text()
     assert f"{report['summary']['dice']['mean']:.3f}" in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 3 * 3  # image, mean and variance
+    assert page.count("<figcaption>Member ") == 3 * 4
     assert "Body/Tail" in page
     assert "worse than the single deterministic pass" in page
     assert "http://" not in page and "https://" not in page and "<link" not in page
@@ -584,6 +586,47 @@ def test_members_that_are_the_raters_are_perfect(
     assert figures == pytest.approx({"ged2": 0, "hm_iou": 1, "d_max": 1, "diversity": diversity})
     assert report["settings"]["raters"] == 3
     assert "HM-IoU" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_the_page_shows_the_guarantee_and_metrics_that_it_does_not_know(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guarantee: dict[str, Any] = {
+        "level": 0.9,
+        "missed_fraction": {"head": 0.084, "body-tail": 0.05, "mean": 0.067},
+        "wrong_fraction": {"head": 0.2, "body-tail": 0.2, "mean": 0.2},
+        "volume_coverage": {"head": 0.91, "body-tail": math.nan, "mean": 0.91},
+        "n_cases": 3,
+    }
+
+    def promised(*of: Any) -> dict[str, Any]:
+        return {**summarise(*of), "guarantee": guarantee}
+
+    assert evaluate(*cohort[:2], tmp_path / "plain") == {}
+    assert 'id="guarantee"' not in (tmp_path / "plain" / "report.html").read_text()
+    monkeypatch.setattr(evaluate_module, "summarise", promised)
+    monkeypatch.setitem(report_module.TITLES, "brier", ("Unheard of", "A new name."))
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    page = (tmp_path / "report" / "report.html").read_text()
+    for shown in ("On 3 cases", "at most 10 %", "at least 90 %", "8.4 %", "91 %", "Unheard of"):
+        assert shown in page
+    guarantee["level"] = [0.9, 0.95]
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    assert "at most 10 %, at most 5 %" in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_viewer_is_there_or_the_page_says_how_to_get_it(
+    cohort: tuple[Path, Path, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+) -> None:
+    monkeypatch.setattr(report_module, "niivue", lambda: "Y29kZQ==" if installed else None)
+    assert evaluate(*cohort[:2], tmp_path / "report") == {}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert ('id="viewer-canvas"' in page) == ("Copyright (c) 2021, Niivue" in page) == installed
+    assert ("medsegdiff[viewer]" in page) != installed
 
 
 def test_the_page_says_where_the_ensemble_brings_nothing(

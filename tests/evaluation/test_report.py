@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import statistics
 from math import isnan, nan
 from typing import Any
 
 import pytest
 
-from medsegdiff.evaluation.report import ranked, reliability_charts, sentences
+from medsegdiff.evaluation.charts import diversity_chart
+from medsegdiff.evaluation.report import (
+    BEST,
+    GROUPS,
+    MASKS,
+    TITLES,
+    WORST,
+    grouped,
+    ranked,
+    reliability_charts,
+    sentences,
+)
 
 
 def bins(frequency: float, count: int = 10) -> dict[str, Any]:
@@ -30,7 +42,7 @@ def report(**summary: Any) -> dict[str, Any]:
         "uncertainty_error_auroc": {"mean": 0.95},
         "reliability": {"a": {"roi": bins(0.8)}},
     }
-    return {"summary": figures | summary, "settings": {"labels": {"a": "Head"}}}
+    return {"summary": figures | summary, "settings": {"labels": {"a": "Head"}}, "cases": []}
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 6, 20])
@@ -39,7 +51,8 @@ def test_no_case_is_both_among_the_worst_and_the_best(n: int) -> None:
     worst, best = ranked(records)
     values = [record["dice"]["mean"] for record in (*worst, *best[::-1])]
     assert values == sorted(values)
-    assert len({record["case"] for record in (*worst, *best)}) == len(values) == min(n, 6)
+    assert len({record["case"] for record in (*worst, *best)}) == len(values)
+    assert len(values) == min(n, WORST + BEST)
     assert values[0] == 0.0 and values[-1] == (n - 1) / n
 
 
@@ -91,3 +104,51 @@ def test_empty_bins_are_not_drawn() -> None:
     assert len(chart["bins"]) == 14
     assert not any(isnan(bin_["frequency"]) for bin_ in chart["bins"])
     assert all(0 < bin_["height"] <= 1 for bin_ in chart["bins"])
+
+
+def rated(pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    """A report on cases of which raters and members have these diversities."""
+    cases = [
+        {"case": str(i), "rater_diversity": {"mean": x}, "diversity": {"mean": y}}
+        for i, (x, y) in enumerate(pairs)
+    ]
+    return report() | {"cases": cases}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        ([(0.2, 0.2), (0.4, 0.4), (0.6, 0.6)], ["about as much as raters do", "mostly", "1.00"]),
+        ([(0.2, 0.1), (0.4, 0.1), (0.6, 0.2)], ["less than raters do", "0.13 against 0.40"]),
+        ([(0.2, 0.9), (0.4, 0.8), (0.6, 0.7)], ["more than raters do", "little", "-1.00"]),
+        ([(0.2, 0.2), (0.4, 0.4), (nan, 0.6)], ["on 2 cases."]),
+        ([(0.3, 0.2), (0.3, 0.4), (0.3, 0.6)], ["on 3 cases."]),
+    ],
+)
+def test_diversity_of_members_is_held_against_that_of_raters(
+    pairs: list[tuple[float, float]], told: list[str]
+) -> None:
+    sentence = next(s for s in sentences(rated(pairs)) if "Members differ" in s)
+    assert all(part in sentence for part in told)
+    assert "nan" not in sentence
+    chart = diversity_chart(rated(pairs))
+    assert chart is not None
+    assert all(point["x"] <= chart["top"] >= point["y"] for point in chart["points"])
+    known = [(x, y) for x, y in pairs if x == x]
+    if len(known) > 2 and len({x for x, _ in known}) > 1:
+        x, y = zip(*known, strict=True)
+        assert chart["correlation"] == pytest.approx(statistics.correlation(x, y))
+
+
+def test_without_raters_nothing_is_said_of_them() -> None:
+    assert diversity_chart(rated([(nan, 0.2)])) is None
+    assert diversity_chart(report() | {"cases": [{"case": "a", "dice": {"mean": 1.0}}]}) is None
+    assert not any("raters" in sentence for sentence in sentences(report()))
+
+
+def test_every_metric_has_one_group() -> None:
+    groups = grouped(list(TITLES))
+    assert sorted(name for names in groups.values() for name in names) == sorted(TITLES)
+    assert set(groups) == set(GROUPS)
+    assert set(groups["masks"]) == set(MASKS)
+    assert "sets" not in grouped(["dice", "ece", "aurc"])
