@@ -13,6 +13,7 @@ from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.evaluation import calibration, metrics, sample_sets, uncertainty
 from medsegdiff.evaluation.calibration import Reliability
 from medsegdiff.evaluation.files import Prediction, foreground, read_prediction, read_reference
+from medsegdiff.evaluation.guarantee import case_guarantee
 from medsegdiff.types import Geometry
 
 ByClass = dict[str, float]
@@ -37,6 +38,7 @@ class CaseResult:
         anchor_dice: class -> Dice of the deterministic pass; empty without one.
         maps_auroc: "variance" (summed over classes) and "entropy" -> AUROC for any wrong voxel.
         reliability: class -> bins over the whole image, and over the region of interest.
+        guarantee: figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
         run: what ``<case>_run.json`` says.
     """
 
@@ -49,6 +51,7 @@ class CaseResult:
     anchor_dice: ByClass = field(default_factory=dict)
     maps_auroc: dict[str, float] = field(default_factory=dict)
     reliability: dict[str, tuple[Reliability, Reliability]] = field(default_factory=dict)
+    guarantee: dict[str, ByClass] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
 
 
@@ -90,6 +93,7 @@ def evaluate_case(
         by_class["mean"] = mean_defined(list(by_class.values()))
     _add_sample_sets(result, prediction, readings, classes, manifest)
     _add_comparisons(result, prediction, hard, classes)
+    result.guarantee = case_guarantee(prediction, hard, classes, geometry)
     return result
 
 

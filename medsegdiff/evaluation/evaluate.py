@@ -154,6 +154,8 @@ def _case_record(result: CaseResult) -> dict[str, Any]:
         record["members"] = {"dice": result.members_dice}
     if result.anchor_dice:
         record["anchor"] = {"dice": result.anchor_dice}
+    if result.guarantee:
+        record["guarantee"] = result.guarantee
     return record
 
 

@@ -15,6 +15,7 @@ from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.transforms import read_channels
 from medsegdiff.evaluation.case import majority
 from medsegdiff.evaluation.files import DAMAGE, foreground, read_prediction, read_reference
+from medsegdiff.evaluation.guarantee import guarantee_sentences
 from medsegdiff.evaluation.summary import RESAMPLES
 from medsegdiff.evaluation.uncertainty import risk_coverage
 from medsegdiff.files import write_text
@@ -223,6 +224,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     told += [
         _comparison_sentence(report["summary"].get("members"), "the mean of its members"),
         _comparison_sentence(report["summary"].get("anchor"), "the single deterministic pass"),
+        *guarantee_sentences(report["summary"]),
     ]
     return [sentence for sentence in told if sentence]
 
