@@ -1,4 +1,4 @@
-"""Does a guarantee hold: what inner and outer masks miss, what is wrong in them, and the volumes."""
+"""Does a guarantee hold: what outer masks miss, what inner ones hold wrongly, and the volumes."""
 
 from __future__ import annotations
 
@@ -112,14 +112,12 @@ def guarantee_sentences(summary: Mapping[str, Any]) -> list[str]:
     told, found, fitted = [], summary.get("guarantee"), summary.get("n_fitted", 0)
     if found:
         levels = found["level"] if isinstance(found["level"], list) else [found["level"]]
-        held, right = (
-            100 * (1 - found[f"{name}_fraction"]["mean"]) for name in ("missed", "wrong")
-        )
+        level = " and ".join(f"{100 * level:g} %" for level in levels)
+        held, right = (100 * (1 - found[f"{of}_fraction"]["mean"]) for of in ("missed", "wrong"))
         told.append(
-            f"Guarantee of {' and '.join(f'{100 * level:g} %' for level in levels)}: the outer masks "
-            f"hold {held:.1f} % of the reference on average, the inner masks are right in "
-            f"{right:.1f} % of their volume, and {100 * found['volume_coverage']['mean']:.0f} % of "
-            "the volumes lie in their interval."
+            f"Guarantee of {level}: the outer masks hold {held:.1f} % of the reference on average, "
+            f"the inner masks are right in {right:.1f} % of their volume, and "
+            f"{100 * found['volume_coverage']['mean']:.0f} % of the volumes lie in their interval."
         )
     if fitted:
         told.append(
