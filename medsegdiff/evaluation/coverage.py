@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.evaluation import metrics
-from medsegdiff.evaluation.calibration import reliability
+from medsegdiff.evaluation.calibration import nll, reliability
 from medsegdiff.evaluation.case import mean_defined
 from medsegdiff.evaluation.guarantee import missed_fraction, wrong_fraction
 from medsegdiff.evaluation.recalibration import CaseVoxels, drawn_voxels, fit_calibration
@@ -126,7 +126,8 @@ def cross_fitted(
 
     Returns:
         ``before`` and ``after`` -> figure -> class: ``ece_roi``, mean of the cases' own;
-        ``ece_roi_pooled``, of all voxels together; ``dice`` of the mask of highest probability.
+        ``ece_roi_pooled``, of all voxels together; ``nll_roi``, the likelihood of the same voxels,
+        mean of the cases'; ``dice`` of the mask of highest probability.
     """
     patients = sorted({case.patient for case in cases})
     folds = [set(patients[k::FOLDS]) for k in range(min(FOLDS, len(patients)))]
@@ -144,15 +145,20 @@ def cross_fitted(
 
 def _figures(
     cases: Sequence[CaseVoxels], maps: Sequence[NDArray[np.float32]], slugs: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {"ece_roi": {}, "ece_roi_pooled": {}, "dice": {}}
+) -> dict[str, ByClass]:
+    found: dict[str, ByClass] = {
+        name: {} for name in ("ece_roi", "ece_roi_pooled", "nll_roi", "dice")
+    }
     for value, slug in enumerate(slugs, start=1):
-        pairs = list(zip(cases, maps, strict=True))
-        bins = [
-            reliability(p[value], c.reference == value, c.class_region[value]) for c, p in pairs
-        ]
-        dice = [metrics.dice(p.argmax(axis=0) == value, c.reference == value) for c, p in pairs]
+        bins, likelihoods, dices = [], [], []
+        for case, p in zip(cases, maps, strict=True):
+            reference, region = case.reference == value, case.class_region[value]
+            bins.append(reliability(p[value], reference, region))
+            if region.any():
+                likelihoods.append(nll(p[value][region], reference[region]))
+            dices.append(metrics.dice(p.argmax(axis=0) == value, reference))
         found["ece_roi"][slug] = mean_defined([one.ece for one in bins])
         found["ece_roi_pooled"][slug] = reduce(add, bins).ece
-        found["dice"][slug] = mean_defined(dice)
+        found["nll_roi"][slug] = mean_defined(likelihoods)
+        found["dice"][slug] = mean_defined(dices)
     return found

@@ -34,8 +34,8 @@ class ClassGuarantee:
 
     def masks(self, probability: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Inner and outer mask, from the calibrated probability of the class, any shape."""
-        none = np.zeros(probability.shape, dtype=bool)
-        return none if self.inner is None else probability >= self.inner, probability >= self.outer
+        p = probability.astype(np.float64)  # as risk_curves compares
+        return p >= (np.inf if self.inner is None else self.inner), p >= self.outer
 
     def volume(self, probability: NDArray[Any]) -> tuple[float, float | None]:
         """Interval of the volume in voxels; None: no upper limit."""

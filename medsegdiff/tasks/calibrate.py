@@ -150,7 +150,7 @@ def summary_lines(fitted: Calibration) -> list[str]:
     on = fitted.fitted_on
     lines = [f"fitted on {on['cases']} cases of {on['patients']} patients of {on['data']}"]
     crossed = fitted.checked.get("cross_fitted", {})
-    for figure in ("ece_roi", "ece_roi_pooled", "dice") if crossed else ():
+    for figure in ("ece_roi", "ece_roi_pooled", "nll_roi", "dice") if crossed else ():
         before, after = (
             ", ".join(f"{slug} {value:.4f}" for slug, value in crossed[when][figure].items())
             for when in ("before", "after")
