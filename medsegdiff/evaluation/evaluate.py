@@ -25,7 +25,7 @@ Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Gives the cases one by one and shows, if it likes, how many are done."""
 
 TOLERANCE_MM = 1.0
-SETTINGS = ("bundle", "members", "steps", "sampler", "seed", "fusion")
+SETTINGS = ("bundle", "members", "steps", "sampler", "seed", "fusion", "calibrated")
 
 
 def evaluate(
