@@ -122,6 +122,6 @@ def guarantee_sentences(summary: Mapping[str, Any]) -> list[str]:
     if fitted:
         told.append(
             f"The calibration was fitted on {fitted} of these cases: their figures of calibration "
-            "and guarantee flatter, and only cases that it has not seen can confirm them."
+            "and guarantee are too good. Only cases that it has not seen can confirm them."
         )
     return told

@@ -19,7 +19,8 @@ TINY = 1e-7
 """Below it a probability counts as this much in the likelihood, as in the metric ``nll``."""
 
 TEMPERATURES = (0.2, 5.0)
-"""Limits of the fit."""
+BIASES = (-5.0, 5.0)
+"""Limits of the fit: a class that no reference has would drive its bias to minus infinity."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def fit_scaling(
     if method == "temperature":
         found = minimize(loss, first[:1], jac=True, method="L-BFGS-B", bounds=limits)
     else:
-        bounds = limits * k + [(None, None)] * (k - 1)
+        bounds = limits * k + [BIASES] * (k - 1)
         x = np.append(first, begin.bias[1:])
         found = minimize(loss, x, jac=True, method="L-BFGS-B", bounds=bounds)
     temperature, bias = unpack(found.x)

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from medsegdiff.recalibration.scaling import TEMPERATURES, Scaling, fit_scaling
+from medsegdiff.recalibration.scaling import BIASES, TEMPERATURES, Scaling, fit_scaling
 from medsegdiff.types import ScalingMethod
 
 METHODS: tuple[ScalingMethod, ...] = ("temperature", "vector")
@@ -82,3 +82,10 @@ def test_the_temperature_keeps_to_its_limits() -> None:
     wrong = np.roll(label, 1, axis=0)  # nothing that p says is true
     found = fit_scaling(p, wrong, "temperature")
     assert TEMPERATURES[0] <= found.temperature[0] <= TEMPERATURES[1] + 1e-9
+
+
+def test_a_class_that_no_reference_has_keeps_finite_numbers() -> None:
+    p, label = drawn(same(3, 1.0), 2000)
+    share = np.stack([label[0] + label[2], label[1], np.zeros(p.shape[1])])
+    found = fit_scaling(p, share, "vector")
+    assert found.bias[2] >= BIASES[0] and found(p)[2].mean() < 0.01
