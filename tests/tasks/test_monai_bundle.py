@@ -106,7 +106,7 @@ def test_shipped_bundles_are_complete() -> None:
         for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
             assert (bundle.root / name).is_file(), name
         assert bundle.metadata["version"] in bundle.metadata["changelog"]
-        assert bundle.calibration() is not None  # of these weights, else it raises
+        bundle.calibration()  # where there is one it is of these weights, else it raises
         assert bundle.weights().stat().st_size < 25e6
 
 
