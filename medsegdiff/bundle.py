@@ -13,10 +13,13 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from medsegdiff.data.manifest import class_slug
 from medsegdiff.files import digest
+from medsegdiff.recalibration.record import Calibration, read_calibration
 from medsegdiff.types import InputError, UsageError
 
 WEIGHTS = "models/model.pt"
+CALIBRATION = "models/calibration.json"
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = (_PACKAGE / "bundles", _PACKAGE.parent / "bundles")  # installed; checkout
 
@@ -95,15 +98,40 @@ class Bundle:
             )
         return path
 
-    def fingerprint(self) -> str:
-        """SHA-256 over the inference configuration and the weights: what decides the masks."""
-        return digest([self.config("inference"), self.weights()])
+    def calibration(self) -> Calibration | None:
+        """What ``medsegdiff calibrate`` has fitted; None if there is nothing.
+
+        Raises:
+            InputError: it is unreadable, or was fitted to other weights or classes.
+        """
+        path = self.root / CALIBRATION
+        if not path.is_file():
+            return None
+        names = {value: class_slug(name) for value, name in self.labels.items()}
+        found = read_calibration(path, names)
+        if found.fitted_on.get("weights_hash") != self.weights_hash():
+            remedy = "Remove it, or run medsegdiff calibrate on masks of these weights"
+            raise InputError(path, "was fitted to other weights than the bundle has", remedy)
+        return found
+
+    def weights_hash(self) -> str:
+        """SHA-256 over the weights."""
+        return digest([self.weights()])
+
+    def fingerprint(self, calibrated: bool = False) -> str:
+        """SHA-256 over what decides the masks: inference configuration, weights, calibration.
+
+        Args:
+            calibrated: whether the calibration is applied, and counts.
+        """
+        further = [self.root / CALIBRATION] if calibrated else []
+        return digest([self.config("inference"), self.weights(), *further])
 
     def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
         """The configuration, ready to be resolved, with some values replaced.
 
         Args:
-            name: ``train``, ``inference`` or ``evaluate``.
+            name: ``train``, ``inference``, ``evaluate`` or ``calibrate``.
             overrides: MONAI ids (``train#trainer#max_epochs``) -> values.
 
         Raises:

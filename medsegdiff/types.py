@@ -31,6 +31,12 @@ Compilation = Literal["off", "default", "reduce-overhead"]
 Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
 """How the members of an ensemble become one mask."""
 
+ScalingMethod = Literal["vector", "temperature"]
+"""How an ensemble's probability is calibrated."""
+
+CalibrationUse = Literal["auto", "off"]
+"""Whether a bundle's calibration is applied: where there is one, or never."""
+
 OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
 """File formats a segmentation can be written in."""
 

@@ -15,6 +15,7 @@ PACKAGE = Path(medsegdiff.__file__).parent
 LEVELS = {
     **dict.fromkeys(("types", "files"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
+    "recalibration": 1,
     **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,

@@ -8,6 +8,7 @@ import typer
 
 from medsegdiff import __version__
 from medsegdiff.cli.bundles import bundles
+from medsegdiff.cli.calibrate import calibrate
 from medsegdiff.cli.check import check
 from medsegdiff.cli.common import Command, Commands
 from medsegdiff.cli.demo import demo
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, train, segment, evaluate, bundles, demo):
+for command in (check, train, segment, calibrate, evaluate, bundles, demo):
     app.command(cls=Command)(command)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
-from medsegdiff.types import Fusion, OutputFormat, UsageError
+from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, UsageError
 
 
 def segment(
@@ -43,6 +43,14 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do cases again that are done.")
     ] = False,
+    calibration: Annotated[
+        CalibrationUse | None,
+        typer.Option(help="Whether the bundle's calibration is applied. Else as the bundle says."),
+    ] = None,
+    guarantee: Annotated[
+        float | None,
+        typer.Option(help="Write masks and volumes that hold at this level, such as 0.95."),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -70,6 +78,8 @@ def segment(
         formats=chosen,
         save_members=save_members,
         overwrite=overwrite,
+        calibration=calibration,
+        guarantee=guarantee,
     )
     exit_with(failures, "" if quiet else f"written to {output}")
 

@@ -13,6 +13,7 @@ from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.evaluation import calibration, metrics, sample_sets, uncertainty
 from medsegdiff.evaluation.calibration import Reliability
 from medsegdiff.evaluation.files import Prediction, foreground, read_prediction, read_reference
+from medsegdiff.evaluation.guarantee import case_guarantee
 from medsegdiff.evaluation.uncertainty import PATCH
 from medsegdiff.types import Geometry
 
@@ -51,6 +52,7 @@ class CaseResult:
             their votes over the region.
         planes: where planes are judged by themselves, how many were ("judged"), and on how many of
             them S_NCC was defined ("s_ncc"); empty otherwise.
+        guarantee: figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
         run: what ``<case>_run.json`` says.
     """
 
@@ -64,6 +66,7 @@ class CaseResult:
     maps_auroc: dict[str, float] = field(default_factory=dict)
     reliability: dict[str, dict[str, Reliability]] = field(default_factory=dict)
     planes: dict[str, int] = field(default_factory=dict)
+    guarantee: dict[str, ByClass] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,6 +107,7 @@ def evaluate_case(
         by_class["mean"] = mean_defined(list(by_class.values()))
     _add_sample_sets(result, prediction, readings, classes, manifest)
     _add_comparisons(result, prediction, hard, classes)
+    result.guarantee = case_guarantee(prediction, hard, classes, geometry)
     return result
 
 

@@ -25,7 +25,7 @@ Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Gives the cases one by one and shows, if it likes, how many are done."""
 
 TOLERANCE_MM = 1.0
-SETTINGS = ("bundle", "members", "steps", "sampler", "seed", "fusion")
+SETTINGS = ("bundle", "members", "steps", "sampler", "seed", "fusion", "calibrated")
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def evaluate(
         rule = "holds the predictions, whose own report.html the report would replace"
         raise UsageError(output, rule, f"Choose another folder, such as {output / 'report'}")
     manifest = load_manifest(data)
-    cases, left_out = _matching(manifest, predictions)
+    cases, left_out = matching(manifest, predictions)
     results: list[CaseResult] = []
     failures: dict[str, str] = {}
     for case in progress(cases):
@@ -113,7 +113,7 @@ def build_report(
     }
 
 
-def _matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[str, Any]]:
+def matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[str, Any]]:
     """The cases that have both, and how many have only one."""
     if not predictions.is_dir():
         raise InputError(predictions, "no such folder", "Give the folder that segmenting wrote")
@@ -156,6 +156,8 @@ def _case_record(result: CaseResult) -> dict[str, Any]:
         record["anchor"] = {"dice": result.anchor_dice}
     if result.planes:
         record["planes"] = result.planes
+    if result.guarantee:
+        record["guarantee"] = result.guarantee
     return record
 
 

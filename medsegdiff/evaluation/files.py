@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from medsegdiff.types import Geometry, InputError
 _ROUNDING = 1e-3
 _DO_AGAIN = "Segment the case again with --overwrite"
 _MAPS = ("mean_", "variance_")
-_OWN = (*_MAPS, "entropy", "members", "anchor")
+_OWN = (*_MAPS, "entropy", "members", "anchor", "inner_", "outer_")
 
 DAMAGE = (OSError, MemoryError, RuntimeError, ValueError)
 """What a damaged case may raise besides ``InputError``."""
@@ -36,6 +36,7 @@ class Prediction:
         members: (N, *shape) label maps, or None.
         anchor: (*shape) label map of the deterministic pass, or None.
         run: what ``<case>_run.json`` says; empty where a mask is all there is.
+        guarantee: class -> (*shape) inner and outer mask; empty without a guarantee.
     """
 
     seg: NDArray[np.uint8]
@@ -45,6 +46,7 @@ class Prediction:
     members: NDArray[np.uint8] | None
     anchor: NDArray[np.uint8] | None
     run: dict[str, Any]
+    guarantee: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=dict)
 
 
 def foreground(manifest: Manifest) -> dict[int, str]:
@@ -103,7 +105,12 @@ def read_prediction(
         raise InputError(path("seg"), rule, f"{_DO_AGAIN} and --format nifti")
     record = folder / f"{case}_run.json"
     _check_complete(record, case, classes)
-    entropy = path("entropy")
+    entropy, run = path("entropy"), _read_run(record) if record.exists() else {}
+
+    def inside(name: str) -> NDArray[np.bool_]:
+        return _read_labels(path(name), geometry, {1: "inside"})[0] == 1
+
+    promised = classes.values() if run.get("guarantee") else ()
     return Prediction(
         seg=labels("seg")[0],
         mean=maps("mean", 1.0),
@@ -111,7 +118,8 @@ def read_prediction(
         entropy=_read_map(entropy, geometry, np.inf) if entropy.exists() else None,
         members=labels("members") if path("members").exists() else None,
         anchor=labels("anchor")[0] if path("anchor").exists() else None,
-        run=_read_run(record) if record.exists() else {},
+        run=run,
+        guarantee={slug: (inside(f"inner_{slug}"), inside(f"outer_{slug}")) for slug in promised},
     )
 
 

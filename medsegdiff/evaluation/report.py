@@ -12,6 +12,7 @@ from medsegdiff.evaluation.case import CALIBRATION, SAMPLE_SETS
 from medsegdiff.evaluation.charts import diversity_chart, doubt_chart, reliability_charts
 from medsegdiff.evaluation.files import DAMAGE, foreground
 from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
+from medsegdiff.evaluation.guarantee import guarantee_sentences
 from medsegdiff.evaluation.metrics import OVERLAP
 from medsegdiff.evaluation.shown import read_shown
 from medsegdiff.evaluation.summary import RESAMPLES
@@ -252,6 +253,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
     told += [
         _comparison_sentence(report["summary"].get("members"), "the mean of its members"),
         _comparison_sentence(report["summary"].get("anchor"), "the single deterministic pass"),
+        *guarantee_sentences(report["summary"]),
     ]
     return [sentence for sentence in told if sentence]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medsegdiff.evaluation.calibration import Reliability
 from medsegdiff.evaluation.case import SAMPLE_SETS, ByClass, CaseResult, mean_defined
+from medsegdiff.evaluation.guarantee import count_fitted, summarise_guarantee
 from medsegdiff.evaluation.metrics import OVERLAP
 from medsegdiff.evaluation.uncertainty import aurc, e_aurc
 
@@ -31,13 +32,14 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
         classes (of measures of sample sets: over the cases' own means). ``aurc`` and ``e_aurc``
         likewise. Besides:
 
-        - ``n_cases``, ``n_patients``.
+        - ``n_cases``, ``n_patients``, and ``n_fitted``: cases the calibration was fitted on.
         - ``confidence_95``: metric -> class -> [low, high], see :func:`bootstrap`.
         - ``non_empty``: the overlap metrics over the cases whose reference has the class.
         - ``members``, ``anchor``: their own ``dice``, ``n_cases`` where known, and
           ``ensemble_gain``, the ensemble's mean Dice less theirs over those cases; absent if none.
         - ``any_class_auroc``: of the variance summed over classes and of the entropy, for voxels
           with any wrong class.
+        - ``guarantee``: see :func:`summarise_guarantee`; absent if no case has one.
         - ``reliability``: class -> ``image``, ``roi`` and, of cases with member files, ``members``
           -> bins over all cases.
         - ``planes``: how many were judged by themselves, and S_NCC defined on; absent if none.
@@ -48,6 +50,7 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
         "e_aurc": _of_cases(e_aurc, results, classes),
         "n_cases": len(results),
         "n_patients": len({result.patient for result in results}),
+        "n_fitted": count_fitted([result.run for result in results]),
         "confidence_95": {name: bootstrap(results, classes, name) for name in results[0].values},
         "non_empty": _means(results, classes, OVERLAP, lambda r, slug: r.present[slug]),
         **_compare(results, classes, "members", lambda result: result.members_dice),
@@ -56,6 +59,7 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
             name: mean_defined([r.maps_auroc.get(name, np.nan) for r in results])
             for name in ("variance", "entropy")
         },
+        **summarise_guarantee([r.guarantee for r in results], [r.run for r in results]),
         "reliability": {slug: _reliability(results, slug) for slug in classes},
         **_planes(results),
     }

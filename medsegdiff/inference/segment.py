@@ -16,6 +16,7 @@ from medsegdiff.inference.fusion import fuse
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.recalibration.scaling import Scaling
 from medsegdiff.types import Fusion, Geometry
 
 VALUES_AT_ONCE = 2**24
@@ -33,7 +34,7 @@ class SegmentedCase:
         geometry: of the input.
         image: (C, *shape) intensities as the network saw them.
         mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
-        mean: (K, *shape) in [0, 1], summing to 1.
+        mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
         variance: (K, *shape) in [0, 0.25], over members.
         entropy: (*shape) of the mean, in nats.
         anchor: (*shape) label map of the deterministic pass.
@@ -57,6 +58,7 @@ def segment_case(
     network: DiffusionSegmenter,
     preprocessing: Compose,
     inferer: EnsembleInferer,
+    scaling: Scaling | None = None,
 ) -> SegmentedCase:
     """Load, sample and bring back one case.
 
@@ -65,6 +67,7 @@ def segment_case(
         network: in evaluation mode, on the device that shall do the work.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
         inferer: samples the ensemble.
+        scaling: calibrates the mean probability, before the mask is taken from it.
 
     Raises:
         InputError: the case's files cannot be used.
@@ -80,6 +83,7 @@ def segment_case(
         return np.concatenate(parts)
 
     mean = _as_probabilities(on_grid(ensemble.mean))
+    mean = mean if scaling is None else scaling(mean)
     by_steps = None if ensemble.by_steps is None else on_grid(ensemble.by_steps)
     anchor = _as_probabilities(on_grid(ensemble.anchor))
     parts = [

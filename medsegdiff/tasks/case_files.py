@@ -18,6 +18,7 @@ from medsegdiff.data.manifest import class_slug
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
 from medsegdiff.pictures import save_png, three_planes
+from medsegdiff.recalibration.record import ClassGuarantee
 from medsegdiff.types import Geometry, OutputFormat
 from medsegdiff.writers.dicom_seg import not_dicom, write_binary_seg, write_fractional_seg
 from medsegdiff.writers.nifti import write_nifti
@@ -32,6 +33,8 @@ ENDINGS = (
     "_entropy.nii.gz",
     "_members.nii.gz",
     "_anchor.nii.gz",
+    "_inner_*.nii.gz",
+    "_outer_*.nii.gz",
     "_seg.seg.nrrd",
     "_seg.dcm",
     "_mean.dcm",
@@ -65,8 +68,11 @@ def write_case(
     bundle: Bundle,
     formats: Sequence[OutputFormat],
     save_members: bool,
+    guarantee: Mapping[str, ClassGuarantee],
 ) -> None:
     """Write masks, maps and preview of one case to ``folder``, each complete or not at all.
+
+    ``guarantee`` gives each class, as in file names, its inner and outer mask; none if empty.
 
     Raises:
         InputError: a format that this input or installation does not allow.
@@ -85,6 +91,8 @@ def write_case(
         members = np.moveaxis(case.members, 0, -1)
         _write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, labels)
         _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, labels)
+    if guarantee:
+        _write_guarantee(case, name, folder, labels, guarantee)
     save_png(_preview(case, name, labels), folder / f"{name}_preview.png")
 
 
@@ -142,6 +150,23 @@ def _write_maps(case: SegmentedCase, name: str, folder: Path, labels: Mapping[in
         description="predictive entropy in nats",
         limits=(0.0, float(np.log(len(labels))) + 1e-3),
     )
+
+
+def _write_guarantee(
+    case: SegmentedCase,
+    name: str,
+    folder: Path,
+    labels: Mapping[int, str],
+    guarantee: Mapping[str, ClassGuarantee],
+) -> None:
+    for value, label in labels.items():
+        if value == 0:
+            continue
+        slug = class_slug(label)
+        masks = guarantee[slug].masks(case.mean[value])
+        for kind, mask in zip(("inner", "outer"), masks, strict=True):
+            path = folder / f"{name}_{kind}_{slug}.nii.gz"
+            _write_labels(path, mask.astype(np.uint8), case.geometry, {1: f"{kind} {label}"})
 
 
 def _write_labels(path: Path, array: Any, geometry: Geometry, labels: Mapping[int, str]) -> None:

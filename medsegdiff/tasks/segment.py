@@ -24,8 +24,15 @@ from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
+from medsegdiff.tasks.guarantee import (
+    calibration_record,
+    calibration_warnings,
+    chosen_calibration,
+    guarantee_record,
+)
 from medsegdiff.tasks.overview import write_overview
 from medsegdiff.types import (
+    CalibrationUse,
     Compilation,
     Fusion,
     InputError,
@@ -55,6 +62,13 @@ class CaseSegmenter:
         overwrite: do complete cases again.
         expected_mm: for each axis of the network's space, the least and the greatest extent in
             millimetres that the bundle was made for; a case outside gets a warning.
+        calibration: ``auto``: calibrate the mean probability if the bundle has a calibration;
+            ``off``: never.
+        guarantee: level in (0, 1) of the inner and outer masks and the volumes to write, or None.
+
+    Raises:
+        UsageError: too many steps, or a guarantee that cannot be given.
+        InputError: the bundle's calibration does not fit it.
     """
 
     def __init__(
@@ -68,14 +82,18 @@ class CaseSegmenter:
         save_members: bool = False,
         overwrite: bool = False,
         expected_mm: Sequence[Sequence[float]] = (),
+        calibration: CalibrationUse = "auto",
+        guarantee: float | None = None,
     ) -> None:
         self.bundle, self.network, self.preprocessing = bundle, network.eval(), preprocessing
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.save_members, self.overwrite, self.expected_mm = save_members, overwrite, expected_mm
+        self.calibration = chosen_calibration(bundle, calibration, guarantee)
+        self.guarantee = guarantee
         self.settings = {
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
-            "bundle_hash": bundle.fingerprint(),
+            "bundle_hash": bundle.fingerprint(self.calibration is not None),
             "seed": inferer.seed,
             "precision": resolve(network.precision, next(network.parameters()).device),
             "sampler": inferer.sampler_name,
@@ -86,6 +104,7 @@ class CaseSegmenter:
             "fusion": inferer.fusion,
             "anchor_share": inferer.anchor_share,
             "noise_scale": inferer.noise_scale,
+            "calibrated": self.calibration is not None,
         }
         try:
             network.process.grid(inferer.steps, inferer.warm_start)
@@ -144,26 +163,38 @@ class CaseSegmenter:
             "formats": list(self.formats),
             "save_members": self.save_members,
         }
+        level = self.guarantee
         if record.is_file() and not self.overwrite:
             before = _read_record(record, self._settings_of(case))
             wanted = {
                 "formats": sorted({*self.formats, *before["formats"]}),
                 "save_members": self.save_members or before["save_members"],
             }
-            if wanted == {name: before[name] for name in wanted}:
+            had = (before.get("guarantee") or {}).get("level")
+            level = had if level is None else level
+            if wanted == {name: before[name] for name in wanted} and level == had:
                 logger.info("%s is complete: left as it is", case.id)
                 return
         started = time.perf_counter()
-        segmented = segment_case(case, self.network, self.preprocessing, self.inferer)
+        scaling = self.calibration.scaling if self.calibration else None
+        segmented = segment_case(case, self.network, self.preprocessing, self.inferer, scaling)
         warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
+        if self.calibration:
+            warnings += calibration_warnings(self.calibration, self.settings, level)
         for warning in warnings:
             logger.warning("%s: %s", case.id, warning)
+        guarantee = self.calibration.guarantee(level) if self.calibration and level else {}
         sampled = time.perf_counter()
         remove_case(case.id, folder)
-        write_case(segmented, case.id, folder, self.bundle, **wanted)
+        write_case(segmented, case.id, folder, self.bundle, **wanted, guarantee=guarantee)
         written = time.perf_counter()
-        content = run_record(segmented, case, self.bundle.labels)
-        content |= self._settings_of(case) | wanted
+        labels = self.bundle.labels
+        content = run_record(segmented, case, labels)
+        content |= self._settings_of(case) | wanted | {"calibration": None, "guarantee": None}
+        if self.calibration:
+            content["calibration"] = calibration_record(self.calibration, content["input_hash"])
+        if level and guarantee:
+            content["guarantee"] = guarantee_record(segmented, labels, guarantee, level)
         content["warnings"] = warnings
         content["device"] = str(next(self.network.parameters()).device)
         content["seconds"] |= {"write": written - sampled, "total": written - started}
@@ -188,6 +219,8 @@ def segment(
     formats: Sequence[OutputFormat] = ("nifti",),
     save_members: bool = False,
     overwrite: bool = False,
+    calibration: CalibrationUse | None = None,
+    guarantee: float | None = None,
 ) -> dict[str, str]:
     """Segment images with a bundle's model and write the files of each case.
 
@@ -203,15 +236,18 @@ def segment(
         formats: files to write.
         save_members: write the members' and the anchor's masks too.
         overwrite: do complete cases again.
+        calibration: whether to apply the bundle's.
+        guarantee: level of the inner and outer masks and the volumes, in (0, 1).
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
         InputError: the bundle cannot be used.
-        UsageError: the device cannot, or the steps are too many.
+        UsageError: the device cannot, the steps are too many, or the guarantee cannot be given.
     """
-    chosen = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
+    chosen: dict[str, Any] = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
+    chosen |= {"calibration": calibration, "guarantee": guarantee}
     changes: dict[str, Any] = {
         "output_dir": str(output),
         "formats": list(formats),

@@ -61,7 +61,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
-    line += " --fusion staple"
+    line += " --fusion staple --guarantee 0.9"
     result = RUNNER.invoke(app, line.split())
     assert result.exit_code == 0
     assert segment.args == ([Path("a.nii"), Path("b")], BUNDLE, Path("o"))
@@ -74,6 +74,8 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
         "formats": ("nrrd", "nifti"),
         "save_members": True,
         "overwrite": False,
+        "calibration": None,
+        "guarantee": 0.9,
     }
 
 

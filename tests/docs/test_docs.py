@@ -36,6 +36,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"
 TUTORIAL = DOCS / "tutorials" / "first_study.md"
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 SHIPPED = "hippocampus_mr"
+MASKS = ("inner", "outer")
 
 
 def name_of(page: Path) -> str:
@@ -162,7 +163,8 @@ def test_the_index_leads_to_every_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", ["train.yaml", "inference.yaml", "evaluate.yaml", "metadata.json"]
+    "config",
+    ["train.yaml", "inference.yaml", "evaluate.yaml", "calibrate.yaml", "metadata.json"],
 )
 def test_documented_configuration_keys_exist(config: str) -> None:
     keys = table_keys(section(DOCS / "reference" / "configuration.md", f"## `{config}`"))
@@ -186,12 +188,16 @@ def two_raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
         maps |= {f"mean_{slug}": m.astype(np.float32) for slug, m in mean.items()}
         maps |= {f"variance_{slug}": (m * (1 - m)).astype(np.float32) for slug, m in mean.items()}
         maps["entropy"] = maps["mean_structure-1"]
+        maps |= {f"{k}_{s}": (m > 0.5).astype(np.uint8) for s, m in mean.items() for k in MASKS}
         folder = tmp_path / "out" / case.id
         folder.mkdir(parents=True)
         for name, values in maps.items():
             image = nib.Nifti1Image(values, readings[0].affine)
             nib.save(image, folder / f"{case.id}_{name}.nii.gz")
-        (folder / f"{case.id}_run.json").write_text("{}")
+        promised = {"volume_ml": [0.0, None]}
+        guarantee = {"level": 0.9, "classes": dict.fromkeys(mean, promised)}
+        record = {"shape": list(readings[0].shape), "guarantee": guarantee}
+        (folder / f"{case.id}_run.json").write_text(json.dumps(record))
     assert evaluate(tmp_path / "data", tmp_path / "out", tmp_path / "report") == {}
     report: dict[str, Any] = json.loads((tmp_path / "report" / "report.json").read_text())
     return report
@@ -275,7 +281,8 @@ def test_documented_files_and_keys_of_a_case_are_those_it_has(study: Path) -> No
     written = {path for pattern in patterns for path in case.glob(pattern)}
     assert written == set(case.iterdir())
     missing = {name for name, p in zip(names, patterns, strict=True) if not any(case.glob(p))}
-    assert missing == {"<case>_seg.dcm", "<case>_mean.dcm"}  # for DICOM input alone
+    promised = {f"<case>_{kind}_<class>.nii.gz" for kind in MASKS}  # with --guarantee alone
+    assert missing == {"<case>_seg.dcm", "<case>_mean.dcm"} | promised  # for DICOM input alone
 
 
 def test_documented_files_of_a_run_are_those_it_leaves(study: Path) -> None:

@@ -34,7 +34,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A copy of the shipped bundle with a tiny network and no weights."""
     root = tmp_path_factory.mktemp("bundles") / "tiny_mr"
     shipped = find_bundle("hippocampus_mr").root
-    shutil.copytree(shipped, root, ignore=shutil.ignore_patterns("*.pt", "runs", "eval"))
+    shutil.copytree(
+        shipped, root, ignore=shutil.ignore_patterns("*.pt", "calibration.json", "runs", "eval")
+    )
     for name in ("train.yaml", "inference.yaml"):
         path = root / "configs" / name
         text = path.read_text(encoding="utf-8")

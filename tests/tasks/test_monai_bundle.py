@@ -54,6 +54,20 @@ def test_evaluate(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
     assert "<html" in (tmp_path / "report" / "report.html").read_text()
 
 
+def test_calibrate(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
+    monai_run(
+        bundle,
+        "calibrate",
+        dataset_dir=cohort,
+        output_dir=tmp_path / "out",
+        calibration_file=tmp_path / "c.json",
+        splits=0,
+        inference="{'members': 2, 'steps': 1}",
+    )
+    content = json.loads((tmp_path / "c.json").read_text())
+    assert content["n"] == 1 and not (bundle.root / "models" / "calibration.json").exists()
+
+
 @pytest.mark.parametrize("config", ["train", "inference"])
 def test_the_network_is_what_the_metadata_says(config: str) -> None:
     root = find_bundle("hippocampus_mr").root
@@ -87,11 +101,12 @@ def test_training_and_inference_use_the_same_network_and_preprocessing() -> None
 def test_shipped_bundles_are_complete() -> None:
     assert "hippocampus_mr" in [bundle.name for bundle in list_bundles()]
     for bundle in list_bundles():
-        for name in ("train", "inference", "evaluate"):
+        for name in ("train", "inference", "evaluate", "calibrate"):
             assert bundle.config(name).is_file()
         for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
             assert (bundle.root / name).is_file(), name
         assert bundle.metadata["version"] in bundle.metadata["changelog"]
+        bundle.calibration()  # where there is one it is of these weights, else it raises
         assert bundle.weights().stat().st_size < 25e6
 
 

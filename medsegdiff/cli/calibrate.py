@@ -1,0 +1,59 @@
+"""``medsegdiff calibrate``: probabilities that come true, and what guarantees need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
+from medsegdiff.types import ScalingMethod
+
+
+def calibrate(
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of one we ship.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="A dataset.json, its folder, or a name in data_manifests/.")
+    ],
+    predictions: Annotated[
+        Path,
+        typer.Option(
+            help="What `medsegdiff segment --calibration off` wrote, of cases not trained on."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="Else models/calibration.json of the bundle.")
+    ] = None,
+    method: Annotated[
+        ScalingMethod, typer.Option(help="A temperature and a bias a class, or one temperature.")
+    ] = "vector",
+    splits: Annotated[
+        int, typer.Option(min=0, help="Random splits of the patients that it is checked with.")
+    ] = 200,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Fits a bundle's calibration to segmented cases with references, and checks it.
+
+    Example: medsegdiff calibrate hippocampus_mr --data data/hippocampus --predictions out
+    """
+    set_up(quiet, verbose)
+    from medsegdiff.bundle import find_bundle
+    from medsegdiff.tasks.calibrate import calibrate as run
+    from medsegdiff.tasks.calibrate import summary_lines
+
+    fitted = run(
+        find_bundle(bundle),
+        data,
+        predictions,
+        output,
+        method=method,
+        splits=splits,
+        progress=progress,
+    )
+    for line in () if quiet else summary_lines(fitted):
+        typer.echo(line)

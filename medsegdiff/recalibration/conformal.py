@@ -1,0 +1,121 @@
+"""Thresholds and intervals that keep a promise on average over cases like those of the fit.
+
+Conformal risk control (Angelopoulos, Bates, Fisch, Lei, Schuster, ICLR 2024) for masks, and split
+conformal prediction (Papadopoulos et al. 2002; Lei et al. 2018) for volumes. The unit is the case:
+what is promised holds in expectation over a new case that is exchangeable with the n that were
+used. Libraries such as MAPIE wrap an estimator of single values; the rules are these few lines.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+THRESHOLDS = np.arange(1, 200) / 200.0
+"""(L,) thresholds on the calibrated probability, 0.005 to 0.995. Fixed beforehand."""
+
+Floats = NDArray[np.float64]
+
+
+def risk_curves(probability: NDArray[Any], reference: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """What the masks {p >= threshold} of one case and class would miss, and hold wrongly.
+
+    Args:
+        probability: calibrated, of the class, any shape.
+        reference: whether the voxel is of the class, same shape.
+
+    Returns:
+        missed: (L,) share of the reference outside of the mask; 0 where the reference is empty.
+        wrong: (L,) share of the mask outside of the reference; 0 where the mask is empty. Made
+            monotone: the greatest at this or a higher threshold, as the theory asks for.
+    """
+    marked = _at_least(probability)
+    right = _at_least(probability[reference])
+    size = int(np.count_nonzero(reference))
+    missed = 1.0 - right / size if size else np.zeros(len(THRESHOLDS))
+    wrong = (marked - right) / np.maximum(marked, 1)
+    return missed, np.maximum.accumulate(wrong[::-1])[::-1]
+
+
+def _at_least(probability: NDArray[Any]) -> NDArray[np.int64]:
+    """(L,) number of voxels at or above each threshold."""
+    p = probability[probability >= THRESHOLDS[0]].astype(np.float64)
+    passed = np.searchsorted(THRESHOLDS, p, side="right")
+    return np.bincount(passed, minlength=len(THRESHOLDS) + 1)[:0:-1].cumsum()[::-1]
+
+
+def controlled(risk: NDArray[Any], n: int, alpha: float) -> NDArray[np.bool_]:
+    """(L,) thresholds with n / (n + 1) R + 1 / (n + 1) <= alpha (losses in [0, 1]; eq. 4).
+
+    Args:
+        risk: (L,) mean loss of n cases at each threshold.
+        n: cases.
+        alpha: bound on the expected loss of a new case.
+    """
+    bounded: NDArray[np.bool_] = (n * np.asarray(risk) + 1.0) / (n + 1) <= alpha
+    return bounded
+
+
+def outer_threshold(missed: NDArray[Any], n: int, alpha: float) -> float:
+    """The greatest threshold whose mask misses at most alpha on average; 0 (all) if none does.
+
+    >>> outer_threshold(np.arange(199) / 1000, 99, 0.1)
+    0.455
+    """
+    good = THRESHOLDS[controlled(missed, n, alpha)]
+    return float(good.max()) if good.size else 0.0
+
+
+def inner_threshold(wrong: NDArray[Any], n: int, alpha: float) -> float | None:
+    """The least threshold whose mask is wrong in at most alpha on average; None (empty) if none."""
+    good = THRESHOLDS[controlled(wrong, n, alpha)]
+    return float(good.min()) if good.size else None
+
+
+def expected_volume(probability: NDArray[Any]) -> tuple[float, float]:
+    """Expected number of voxels of a class, and the doubt about it.
+
+    Voxels below the lowest threshold do not count: in a large image they would add up.
+
+    Args:
+        probability: calibrated, of the class, any shape.
+
+    Returns:
+        volume: sum of p, in voxels.
+        doubt: sum of p (1 - p), and 1: the volume of the uncertain rim, in voxels. It depends on
+            the width of the rim and the size of its surface, not on how finely they are sampled.
+    """
+    p = probability[probability >= THRESHOLDS[0]].astype(np.float64)
+    return float(p.sum()), float((p * (1.0 - p)).sum()) + 1.0
+
+
+def volume_score(volume: float, expected: float, doubt: float) -> float:
+    """How far the true volume is from what was expected, in units of the doubt about it."""
+    return abs(volume - expected) / doubt
+
+
+def volume_interval(
+    scores: NDArray[Any], alpha: float, expected: float, doubt: float
+) -> tuple[float, float | None]:
+    """Interval that holds the true volume of a share 1 - alpha of new cases.
+
+    Args:
+        scores: (n,) of the cases that were used, ascending.
+        alpha: share of cases that may lie outside.
+        expected: of the case at hand, and its ``doubt``, in any unit of volume.
+        doubt: see ``expected_volume``.
+
+    Returns:
+        Low, at least 0, and high; None for no upper limit, where n is too small for alpha.
+
+    >>> volume_interval(np.arange(1.0, 20.0), 0.1, 50.0, 2.0)
+    (14.0, 86.0)
+    """
+    rank = ceil(round((len(scores) + 1) * (1.0 - alpha), 9))
+    if rank > len(scores):
+        return 0.0, None
+    margin = float(scores[rank - 1]) * doubt
+    return max(0.0, expected - margin), expected + margin
