@@ -139,11 +139,8 @@ def _true_sets(case: Case) -> list[NDArray[np.uint8]]:
 
 
 def _plane(file: Path) -> NDArray[np.float64]:
-    return np.asarray(
-        nib.load(file).dataobj, dtype=np.float64
-    ).reshape(  # type: ignore[attr-defined]
-        nib.load(file).shape[:2]  # type: ignore[attr-defined]
-    )
+    values = np.asarray(nib.load(file).dataobj, dtype=np.float64)
+    return values.reshape(values.shape[:2])
 
 
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
