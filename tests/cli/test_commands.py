@@ -150,4 +150,7 @@ def test_bundles_are_described() -> None:
     text = " ".join(result.stdout.split())
     for said in ("hippocampus_mr", "anterior", "posterior", "T1-weighted MR"):
         assert said in text
-    assert RUNNER.invoke(app, ["bundles", "-q"]).stdout.split() == ["hippocampus_mr"]
+    assert RUNNER.invoke(app, ["bundles", "-q"]).stdout.split() == [
+        "hippocampus_mr",
+        "lung_nodule_ct",
+    ]
