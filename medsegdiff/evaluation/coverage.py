@@ -127,7 +127,8 @@ def cross_fitted(
     Returns:
         ``before`` and ``after`` -> figure -> class: ``ece_roi``, mean of the cases' own;
         ``ece_roi_pooled``, of all voxels together; ``nll_roi``, the likelihood of the same voxels,
-        mean of the cases'; ``dice`` of the mask of highest probability.
+        mean of the cases', these against the share of raters; ``dice`` of the mask of highest
+        probability.
     """
     patients = sorted({case.patient for case in cases})
     folds = [set(patients[k::FOLDS]) for k in range(min(FOLDS, len(patients)))]
@@ -152,11 +153,12 @@ def _figures(
     for value, slug in enumerate(slugs, start=1):
         bins, likelihoods, dices = [], [], []
         for case, p in zip(cases, maps, strict=True):
-            reference, region = case.reference == value, case.class_region[value]
-            bins.append(reliability(p[value], reference, region))
+            share, region = np.zeros(p.shape[1]), case.class_region[value]
+            share[case.region] = case.share[value]
+            bins.append(reliability(p[value], share, region))
             if region.any():
-                likelihoods.append(nll(p[value][region], reference[region]))
-            dices.append(metrics.dice(p.argmax(axis=0) == value, reference))
+                likelihoods.append(nll(p[value][region], share[region]))
+            dices.append(metrics.dice(p.argmax(axis=0) == value, case.reference == value))
         found["ece_roi"][slug] = mean_defined([one.ece for one in bins])
         found["ece_roi_pooled"][slug] = reduce(add, bins).ece
         found["nll_roi"][slug] = mean_defined(likelihoods)
