@@ -131,9 +131,11 @@ def restore(
         meta=deepcopy(image.meta),
         applied_operations=operations,
     )
-    with allow_missing_keys_mode(chain), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "axcodes")  # MONAI counts three axes in any affine
-        inverted = chain.inverse({key: placed})[key]
+    inverted = placed
+    if operations:  # without any, MONAI's inverse does nothing but warn
+        with allow_missing_keys_mode(chain), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "axcodes")  # MONAI counts three axes in any affine
+            inverted = chain.inverse({key: placed})[key]
     shape = tuple(int(size) for size in image.meta["spatial_shape"])
     if math.prod(inverted.shape[1:]) != math.prod(shape):
         found = tuple(inverted.shape[1:])
