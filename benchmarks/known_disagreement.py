@@ -119,7 +119,13 @@ def _members(
     case: Case, network: torch.nn.Module, bundle: Bundle, members: int
 ) -> NDArray[np.uint8]:
     """(N, X, Y) masks on the case's own grid."""
-    changes = {"members": members, "preprocessing#transforms": chain(["image"])}
+    changes = {
+        "members": members,
+        "preprocessing#transforms": chain(["image"]),
+        "steps": 2,
+        "noise_scale": 1.0,  # that of the bundle is fitted to its own data, as are its mirrors
+        "inferer#mirror_axes": [],
+    }
     parser = bundle.parser("inference", changes)
     segmented = segment_case(
         CaseInput(case.id, case.images),
