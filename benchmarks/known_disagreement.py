@@ -16,7 +16,7 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,6 @@ from medsegdiff.files import write_json
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import segment_case
 
-logger = logging.getLogger("benchmarks")
-
 RATERS = Raters(shift_mm=1.5, field_mm=1.0, smoothness=4.0, omission=0.25)
 """Readers who draw larger or smaller, wander along the outline, or see nothing at all."""
 SIZE, SEED, MEMBERS = 48, 0, 16
@@ -47,8 +45,8 @@ SPACING_MM = 1.2
 MARGINAL_MEMBERS = 256
 """Enough that the sampling error of a marginal, at most 0.03 a pixel, is below what is asked."""
 
-
 KEYS = ["image", "label"]
+"""What the transforms of the training are of."""
 
 
 def chain(keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -67,8 +65,8 @@ def chain(keys: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def compare(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, float]]:
-    """Figures of each held-out case, from a network trained for so many minutes.
+def compare(arguments: argparse.Namespace, folder: Path) -> tuple[int, list[dict[str, float]]]:
+    """Steps of the training, and the figures of each held-out case.
 
     Args:
         arguments: of the command.
@@ -92,9 +90,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, f
     contender = ours.medsegdiff(study, bundle, {})
     plan = Plan(60.0 * arguments.minutes, 0.001, SEED, torch.device("cpu"))
     trained = train(contender, study, plan)
-    logger.info("%d steps in %.0f s", trained.steps, trained.seconds)
-    for case in load_manifest(description).split(0)[1][: arguments.judged]:
-        yield _figures(case, trained.networks[0], bundle, folder)
+    cases = load_manifest(description).split(0)[1][: arguments.judged]
+    return trained.steps, [_figures(case, trained.networks[0], bundle, folder) for case in cases]
 
 
 def _figures(
@@ -161,9 +158,10 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     add("--judged", type=int, default=60, help="of those that are held out, at most")
     arguments = parser.parse_args(sys.argv[1:] if words is None else words)
     with tempfile.TemporaryDirectory() as folder:
-        figures = list(compare(arguments, Path(folder)))
+        steps, figures = compare(arguments, Path(folder))
     result = {
         "command": f"{parser.prog} {shlex.join(sys.argv[1:] if words is None else words)}",
+        "training_steps": steps,
         "cases": len(figures),
         "members": MEMBERS,
         "marginal_members": MARGINAL_MEMBERS,

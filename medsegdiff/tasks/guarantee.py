@@ -11,7 +11,10 @@ from medsegdiff.inference.segment import SegmentedCase
 from medsegdiff.recalibration.record import Calibration, ClassGuarantee
 from medsegdiff.types import CalibrationUse, UsageError
 
-FITTED_WITH = ("members", "steps", "sampler", "sampler_options", "warm_start", "anchor_share")
+FITTED_WITH = (
+    *("members", "steps", "sampler", "sampler_options", "warm_start"),
+    *("anchor_share", "noise_scale"),
+)
 """Settings that a calibration is of."""
 
 
