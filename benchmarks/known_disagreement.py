@@ -85,7 +85,11 @@ def compare(arguments: argparse.Namespace, folder: Path) -> tuple[int, list[dict
     )
     bundle = find_bundle(arguments.bundle)
     select = {"_target_": "SelectItemsd", "keys": KEYS}
-    changes = {"deterministic_transforms": [*chain(KEYS), select], "batch_size": 16}
+    changes = {
+        "deterministic_transforms": [*chain(KEYS), select],
+        "random_transforms#2#scale_range": [0.0, 0.0],  # how far readers differ is a length
+        "batch_size": 16,
+    }
     study = load_study(str(description), bundle, 0, changes=changes)
     contender = ours.medsegdiff(study, bundle, {})
     plan = Plan(60.0 * arguments.minutes, 0.001, SEED, torch.device("cpu"))
@@ -119,7 +123,6 @@ def _members(
     changes = {
         "members": members,
         "preprocessing#transforms": chain(["image"]),
-        "steps": 2,
         "noise_scale": 1.0,  # that of the bundle is fitted to its own data, as are its mirrors
         "inferer#mirror_axes": [],
     }

@@ -32,13 +32,13 @@ class NoisedMaskPrepareBatch(PrepareBatch):
       all of them: the same in expectation, and steadier.
     - ``mean``: the readers' mean, a soft mask, which is noised as well.
 
-    The time steps of ``draws`` cover [0, T) evenly over the batch. Those of ``pure_noise`` are at
-    T - 1, where sampling starts; without any, the batch's last draw is.
+    The time steps of a batch's draws cover [0, T) evenly, but for those of pure noise, which are at
+    T - 1, where sampling starts; at least the last draw of a batch is.
 
     Args:
         network: whose process, target, classes and states the masks are prepared for.
-        draws: noisy masks an image.
-        pure_noise: draws of pure noise an image; with them R = ``draws`` + ``pure_noise``.
+        draws: R noisy masks an image.
+        pure_noise: share of a batch's draws that are pure noise, chosen at random.
         readers: see above.
         every: the denoiser learns in each ``every``-th step, the first included; the others are for
             the encoder alone, whose anchor the denoiser corrects, and cost less.
@@ -46,23 +46,24 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         label_key: key of the readers' label maps (B, M, *spatial).
 
     Raises:
-        ValueError: for ``every`` below 1, no draw at all, or unknown ``readers``.
+        ValueError: for ``every`` or ``draws`` below 1, a share that is none, or unknown
+            ``readers``.
     """
 
     def __init__(
         self,
         network: DiffusionSegmenter,
         draws: int = 2,
-        pure_noise: int = 0,
+        pure_noise: float = 0.0,
         readers: Readers = "one",
         every: int = 1,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1. Got {every}.")
-        if min(draws, pure_noise) < 0 or draws + pure_noise < 1:
-            raise ValueError(f"draws + pure_noise must be at least 1. Got {draws}, {pure_noise}.")
+        if min(every, draws) < 1:
+            raise ValueError(f"every and draws must be at least 1. Got {every}, {draws}.")
+        if not 0.0 <= pure_noise <= 1.0:
+            raise ValueError(f"pure_noise must be a share, from 0 to 1. Got {pure_noise}.")
         if readers not in get_args(Readers):
             raise ValueError(f"readers must be one of {list(get_args(Readers))}. Got {readers!r}.")
         self.network, self.draws, self.pure_noise = network, draws, pure_noise
@@ -89,10 +90,10 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         classes = self.network.num_classes
         readers = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
         noised = self._noised(readers)
-        compared = self._compared(readers, noised)
+        t = self._timesteps(len(image)).to(readers.device)
+        compared = self._compared(readers, noised, t)
         anchor_alone, self.steps = self.steps % self.every > 0, self.steps + 1
         x_0 = self.network.to_state(2.0 * noised.flatten(0, 1) - 1.0)
-        t = self._timesteps(len(image)).to(x_0.device)
         eps = torch.randn_like(x_0)
         answers = [
             self.network.to_state(2.0 * one - 1.0) for one in compared.flatten(0, 1).unbind(1)
@@ -108,29 +109,24 @@ class NoisedMaskPrepareBatch(PrepareBatch):
 
     def _timesteps(self, images: int) -> Tensor:
         """(B * R,) the time step of each draw."""
-        last = self.network.process.n_timesteps - 1
-        t = torch.full((images, self.draws + self.pure_noise), last)
-        if self.draws:
-            spread = low_discrepancy_timesteps(images * self.draws, last + 1)
-            t[:, : self.draws] = spread.view(images, self.draws)
-        if not self.pure_noise:
-            t[-1, -1] = last
-        return t.flatten()
+        n, last = images * self.draws, self.network.process.n_timesteps - 1
+        t = low_discrepancy_timesteps(n, last + 1)
+        t[torch.randperm(n)[: round(self.pure_noise * n)]] = last
+        t[-1] = last
+        return t
 
     def _noised(self, readers: Tensor) -> Tensor:
         """(B, M, K, *spatial) -> (B, R, K, *spatial), the mask that each draw noises."""
         b, m = readers.shape[:2]
-        r = self.draws + self.pure_noise
         if self.readers == "mean":
-            return readers.mean(dim=1, keepdim=True).expand(-1, r, *readers.shape[2:])
-        chosen = torch.randint(m, (b, r), device=readers.device)
+            return readers.mean(dim=1, keepdim=True).expand(-1, self.draws, *readers.shape[2:])
+        chosen = torch.randint(m, (b, self.draws), device=readers.device)
         return readers[torch.arange(b, device=readers.device)[:, None], chosen]
 
-    def _compared(self, readers: Tensor, noised: Tensor) -> Tensor:
+    def _compared(self, readers: Tensor, noised: Tensor, t: Tensor) -> Tensor:
         """(B, R, M or 1, K, *spatial), the masks that each draw is compared with."""
         own = noised.unsqueeze(2)
-        if self.readers != "all" or not self.pure_noise:
+        if self.readers != "all":
             return own
-        every = readers.unsqueeze(1).expand(-1, self.pure_noise, *readers.shape[1:])
-        own = own[:, : self.draws].expand(-1, -1, *readers.shape[1:])
-        return torch.cat([own, every], dim=1)
+        pure = (t == self.network.process.n_timesteps - 1).view(*own.shape[:2], 1, 1)
+        return torch.where(pure.view(*pure.shape, *[1] * (own.ndim - 4)), readers.unsqueeze(1), own)

@@ -62,17 +62,27 @@ def test_pure_noise_is_in_every_batch() -> None:
 def test_draws_of_pure_noise_are_compared_with_all_readers() -> None:
     batch = batch_of((6, 5), 4)
     prepare = NoisedMaskPrepareBatch(
-        tiny_segmenter(2, process=GaussianProcess(n_timesteps=50)), 2, pure_noise=1, readers="all"
+        tiny_segmenter(2, process=GaussianProcess(n_timesteps=50)), 8, pure_noise=0.5, readers="all"
     )
     _, targets, _, drawn = prepare(batch, "cpu")
-    masks = targets.mask.argmax(2).unflatten(0, (2, 3))
-    assert masks.shape == (2, 3, 4, 6, 5) and targets.prediction.shape[:2] == (6, 4)
-    assert drawn["t"].view(2, 3)[:, 2].tolist() == [49, 49]
-    assert torch.equal(masks[:, 2], batch["label"].long())
-    for mask in masks[:, :2].flatten(0, 1):
-        assert all(torch.equal(mask[0], other) for other in mask)
-    noised = prepare.network.to_state(2 * targets.mask[:, 0] - 1).unflatten(0, (2, 3))
-    torch.testing.assert_close(drawn["x_0"].unflatten(0, (2, 3))[:, :2], noised[:, :2])
+    assert targets.mask.shape[:2] == targets.prediction.shape[:2] == (16, 4)
+    pure = drawn["t"] == 49
+    assert 8 <= pure.sum() <= 10  # the half, and what the others have at the end
+    for draw, mask in enumerate(targets.mask.argmax(2)):
+        if pure[draw]:
+            assert torch.equal(mask, batch["label"][draw // 8].long())
+        else:
+            assert all(torch.equal(mask[0], other) for other in mask)
+    noised = prepare.network.to_state(2 * targets.mask[:, 0] - 1)
+    torch.testing.assert_close(drawn["x_0"][~pure], noised[~pure])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.25, 25), (0.75, 75), (1.0, 100)])
+def test_the_share_of_pure_noise_is_kept(share: float, expected: int) -> None:
+    process = GaussianProcess(n_timesteps=10_000)
+    prepare = NoisedMaskPrepareBatch(tiny_segmenter(2, process=process), 50, pure_noise=share)
+    t = prepare(batch_of((6, 5), 1), "cpu")[3]["t"]
+    assert expected <= (t == 9999).sum() <= expected + 1
 
 
 def test_a_soft_label_is_noised_and_compared_with() -> None:
@@ -85,8 +95,10 @@ def test_a_soft_label_is_noised_and_compared_with() -> None:
 
 
 def test_drawing_nothing_or_unknown_readers_is_refused() -> None:
-    with pytest.raises(ValueError, match="Got 0, 0"):
+    with pytest.raises(ValueError, match="every and draws must be at least 1"):
         NoisedMaskPrepareBatch(tiny_segmenter(2), draws=0)
+    with pytest.raises(ValueError, match="pure_noise must be a share, from 0 to 1"):
+        NoisedMaskPrepareBatch(tiny_segmenter(2), pure_noise=2)
     with pytest.raises(ValueError, match=r"\['one', 'all', 'mean'\]. Got 'two'"):
         NoisedMaskPrepareBatch(tiny_segmenter(2), readers="two")  # type: ignore[arg-type]
 
@@ -102,5 +114,5 @@ def test_the_denoiser_learns_in_each_nth_step() -> None:
         denoised.append(network.denoiser.head.weight.grad is not None)
         assert network.encoder.head.weight.grad is not None
     assert denoised == [True, False, False, True, False]
-    with pytest.raises(ValueError, match="every must be at least 1"):
+    with pytest.raises(ValueError, match="every and draws must be at least 1"):
         NoisedMaskPrepareBatch(network, every=0)
