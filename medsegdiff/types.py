@@ -37,6 +37,9 @@ ScalingMethod = Literal["vector", "temperature"]
 CalibrationUse = Literal["auto", "off"]
 """Whether a bundle's calibration is applied: where there is one, or never."""
 
+Uneven = Literal["refuse", "resample"]
+"""What becomes of a DICOM series whose slices are not evenly spaced."""
+
 OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
 """File formats a segmentation can be written in."""
 
@@ -93,6 +96,7 @@ class Geometry:
         sform: the NIfTI header's sform and code; None for other formats.
         qform: the NIfTI header's qform and code; None for other formats.
         sources: the files that the geometry was read from (all instances of a DICOM series).
+        notes: what is unusual about the image, or was done to it in reading, in words.
     """
 
     shape: tuple[int, ...]
@@ -100,6 +104,7 @@ class Geometry:
     sform: Form | None = None
     qform: Form | None = None
     sources: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> tuple[float, ...]:

@@ -30,9 +30,16 @@ ONE_FILE = {
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
-    "itk": {"data/dicom.py"},
     "jinja2": {"pages.py"},
-    "pydicom": {"data/dicom.py", "data/phantom.py", "writers/dicom_seg.py"},
+    "pydicom": {
+        "data/dicom/duplicates.py",
+        "data/dicom/find.py",
+        "data/dicom/headers.py",
+        "data/dicom/kinds.py",
+        "data/dicom/pixels.py",
+        "data/phantom.py",
+        "writers/dicom_seg.py",
+    },
 }
 """The files that may import a library of one purpose."""
 

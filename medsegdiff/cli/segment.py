@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
-from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, UsageError
+from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, Uneven, UsageError
 
 
 def segment(
@@ -51,6 +51,14 @@ def segment(
         float | None,
         typer.Option(help="Write masks and volumes that hold at this level, such as 0.95."),
     ] = None,
+    uneven: Annotated[
+        Uneven | None,
+        typer.Option(help="DICOM slices that are unevenly spaced: refuse, or resample them."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Words for the DICOM series of a study that are a case's channels."),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -80,6 +88,8 @@ def segment(
         overwrite=overwrite,
         calibration=calibration,
         guarantee=guarantee,
+        uneven=uneven,
+        channels=channels,
     )
     exit_with(failures, "" if quiet else f"written to {output}")
 

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -159,10 +160,15 @@ def read_channels(
             raise InputError(source, rule, "Resample the channels to one grid")
         check_grid(source, geometry, place, "the first channel", "Register the channels")
     image = np.concatenate([values for values, _ in loaded]) if len(loaded) > 1 else array
+    notes = tuple(dict.fromkeys(note for _, place in loaded for note in place.notes))
+    geometry = replace(geometry, notes=notes)
     if len(image) != channels:
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
-        where = "in the last axis of one file, or list one file per channel in a dataset.json"
+        where = (
+            "in the last axis of one file, as one file per channel in a dataset.json, or as series "
+            "of a DICOM study (segment --channels)"
+        )
         raise InputError(subject, rule, f"Give the model's channels, in its order, {where}")
     return image, geometry
 

@@ -9,14 +9,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medsegdiff.data import dicom
 from medsegdiff.data.images import NIFTI, Source
 from medsegdiff.data.manifest import case_id
 from medsegdiff.files import write_text
-from medsegdiff.types import InputError
+from medsegdiff.types import InputError, Uneven
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,24 @@ class CaseInput:
         )
 
 
+@dataclass(frozen=True)
+class DicomOptions:
+    """How DICOM series become cases.
+
+    Attributes:
+        uneven: what becomes of a series whose slices are not evenly spaced.
+        channels: words that each stand for one series of a study (see
+            :func:`medsegdiff.data.dicom.choose_channels`): a study is a case with these channels.
+            If there are none, each series is a case.
+    """
+
+    uneven: Uneven = "refuse"
+    channels: tuple[str, ...] = ()
+
+
 @contextmanager
 def found_cases(
-    inputs: Sequence[Path], output: Path
+    inputs: Sequence[Path], output: Path, options: DicomOptions | None = None
 ) -> Iterator[tuple[list[CaseInput], dict[str, str]]]:
     """The cases in ``inputs``, and the inputs that hold none, with the reason.
 
@@ -54,55 +69,84 @@ def found_cases(
     Args:
         inputs: NIfTI or DICOM files, folders or zips of such.
         output: its ``.salt`` makes the ids of DICOM cases; made when first needed.
+        options: of DICOM inputs.
     """
+    options = options or DicomOptions()
     cases: list[CaseInput] = []
     failures: dict[str, str] = {}
     with ExitStack() as stack:
         for given in inputs:
             try:
-                cases += _cases_in(given, output, stack)
+                cases += _cases_in(given, output, stack, options, failures)
             except (InputError, OSError) as error:
                 failures[str(given)] = str(error)
         yield _with_unique_ids(cases), failures
 
 
-def _cases_in(given: Path, output: Path, stack: ExitStack) -> list[CaseInput]:
+def _cases_in(
+    given: Path, output: Path, stack: ExitStack, options: DicomOptions, failures: dict[str, str]
+) -> list[CaseInput]:
+    """The cases of one input. ``failures`` gets the studies in it that make no case."""
     if not given.exists():
         raise InputError(given, "there is no such file or folder", "Check the path")
+    folder = given
     if given.suffix.lower() == ".zip":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _unpack(given, folder)
-        return _cases_in_folder(folder, given, output)
-    if given.is_dir():
-        return _cases_in_folder(given, given, output)
-    if given.name.lower().endswith(NIFTI):
-        return [CaseInput(case_id([given]), (given,))]
-    return _dicom_cases(given, given, output)
+    nifti = _nifti_files(folder, output)
+    if nifti:
+        return [CaseInput(case_id([path]), (path,)) for path in nifti]
+    return _dicom_cases(_dicom_series(folder, given), given, output, options, failures)
 
 
-def _cases_in_folder(folder: Path, given: Path, output: Path) -> list[CaseInput]:
-    """NIfTI files directly in the folder, else all below it, else its DICOM series."""
-    below = [p for p in sorted(folder.rglob("*")) if _is_nifti(p)]
-    nifti = [p for p in below if p.parent == folder] or below
-    if not nifti:
-        return _dicom_cases(folder, given, output)
+def _nifti_files(path: Path, output: Path) -> list[Path]:
+    """The file itself, or those directly in the folder, else all below it."""
+    if path.is_file():
+        return [path] if path.name.lower().endswith(NIFTI) else []
+    below = [p for p in sorted(path.rglob("*")) if _is_nifti(p)]
+    nifti = [p for p in below if p.parent == path] or below
     left_out = {p.parent for p in below} - {p.parent for p in nifti}
     for other in sorted(left_out - {output, *output.glob("*")}):
         logger.warning("%s: its NIfTI files are left out. Name the folder to include them", other)
-    return [CaseInput(case_id([path]), (path,)) for path in nifti]
+    return nifti
 
 
-def _dicom_cases(path: Path, given: Path, output: Path) -> list[CaseInput]:
+def _dicom_series(path: Path, given: Path) -> list[dicom.Series]:
     try:
-        series = dicom.find_series(path, given)
+        return dicom.find_series(path, given)
     except InputError as error:
+        why = error.rule.partition(": ")[2]
         raise InputError(
             given,
-            "holds neither a NIfTI file (.nii, .nii.gz) nor a DICOM image",
+            "holds neither a NIfTI file (.nii, .nii.gz) nor a DICOM image"
+            + (f" to segment ({why})" if why else ""),
             "Name a file, folder or zip that does",
         ) from error
+
+
+def _dicom_cases(
+    series: Sequence[dicom.Series],
+    given: object,
+    output: Path,
+    options: DicomOptions,
+    failures: dict[str, str],
+) -> list[CaseInput]:
+    """Each series, or with channels each study, as a case. ``given`` names the input in errors."""
     salt = _salt(output)
-    return [CaseInput(dicom.case_id(one, salt), (one,)) for one in series]
+    series = [replace(one, uneven=options.uneven) for one in series]
+    if not options.channels:
+        return [CaseInput(dicom.case_id(one, salt), (one,)) for one in series]
+    cases = []
+    studies = dicom.by_study(series)
+    for number, study in enumerate(studies, start=1):
+        name = f"{given}, study {number} of {len(studies)}" if len(studies) > 1 else str(given)
+        try:
+            chosen = dicom.choose_channels(study, options.channels, name)
+        except InputError as error:
+            failures[name] = str(error)
+            continue
+        cases.append(CaseInput(dicom.case_id(chosen, salt), chosen))
+    return cases
 
 
 def _is_nifti(path: Path) -> bool:

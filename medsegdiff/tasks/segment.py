@@ -18,7 +18,7 @@ from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import digest, read_json, write_json
-from medsegdiff.inference.inputs import CaseInput, found_cases
+from medsegdiff.inference.inputs import CaseInput, DicomOptions, found_cases
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
@@ -37,6 +37,7 @@ from medsegdiff.types import (
     Fusion,
     InputError,
     OutputFormat,
+    Uneven,
     UsageError,
     surfacing_input_errors,
 )
@@ -65,6 +66,9 @@ class CaseSegmenter:
         calibration: ``auto``: calibrate the mean probability if the bundle has a calibration;
             ``off``: never.
         guarantee: level in (0, 1) of the inner and outer masks and the volumes to write, or None.
+        uneven: what becomes of a DICOM series whose slices are not evenly spaced.
+        channel_series: words that each stand for one DICOM series of a study, which are then the
+            channels of one case; with commas. None: each series is a case.
 
     Raises:
         UsageError: too many steps, or a guarantee that cannot be given.
@@ -84,12 +88,16 @@ class CaseSegmenter:
         expected_mm: Sequence[Sequence[float]] = (),
         calibration: CalibrationUse = "auto",
         guarantee: float | None = None,
+        uneven: Uneven = "refuse",
+        channel_series: str | None = None,
     ) -> None:
         self.bundle, self.network, self.preprocessing = bundle, network.eval(), preprocessing
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.save_members, self.overwrite, self.expected_mm = save_members, overwrite, expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
         self.guarantee = guarantee
+        words = tuple(word.strip() for word in (channel_series or "").split(",") if word.strip())
+        self.dicom_options = DicomOptions(uneven, words)
         self.settings = {
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
@@ -118,7 +126,8 @@ class CaseSegmenter:
 
     def segment_inputs(self, inputs: Sequence[str | Path]) -> dict[str, str]:
         """Segment files, folders and zips; see ``run``."""
-        with found_cases([Path(i) for i in inputs], self.output) as (cases, failures):
+        paths = [Path(i) for i in inputs]
+        with found_cases(paths, self.output, self.dicom_options) as (cases, failures):
             return self.run(cases, failures)
 
     def run(
@@ -178,7 +187,8 @@ class CaseSegmenter:
         started = time.perf_counter()
         scaling = self.calibration.scaling if self.calibration else None
         segmented = segment_case(case, self.network, self.preprocessing, self.inferer, scaling)
-        warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
+        warnings = [*segmented.geometry.notes]
+        warnings += size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
         if self.calibration:
             warnings += calibration_warnings(self.calibration, self.settings, level)
         for warning in warnings:
@@ -221,6 +231,8 @@ def segment(
     overwrite: bool = False,
     calibration: CalibrationUse | None = None,
     guarantee: float | None = None,
+    uneven: Uneven | None = None,
+    channels: str | None = None,
 ) -> dict[str, str]:
     """Segment images with a bundle's model and write the files of each case.
 
@@ -238,6 +250,8 @@ def segment(
         overwrite: do complete cases again.
         calibration: whether to apply the bundle's.
         guarantee: level of the inner and outer masks and the volumes, in (0, 1).
+        uneven: what becomes of a DICOM series whose slices are not evenly spaced.
+        channels: words, with commas, for the series of a DICOM study that are a case's channels.
 
     Returns:
         Failed input or case -> reason.
@@ -248,6 +262,7 @@ def segment(
     """
     chosen: dict[str, Any] = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
     chosen |= {"calibration": calibration, "guarantee": guarantee}
+    chosen |= {"uneven": uneven, "channel_series": channels}
     changes: dict[str, Any] = {
         "output_dir": str(output),
         "formats": list(formats),
