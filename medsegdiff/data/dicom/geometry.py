@@ -63,7 +63,7 @@ def stack_of(frames: Sequence[Frame], series: Series) -> Stack:
     """
     directions, (between_rows, between_columns) = _uniform(frames, series)
     positions = vectors(frames, "ImagePositionPatient", 3)
-    normal = np.cross(*directions)
+    normal = np.cross(directions[0], directions[1])
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
     along = positions @ normal

@@ -29,6 +29,7 @@ TAGS = [
     "Columns",
     "NumberOfFrames",
     "SamplesPerPixel",
+    "PhotometricInterpretation",
     "RescaleSlope",
     "RescaleIntercept",
     "SharedFunctionalGroupsSequence",

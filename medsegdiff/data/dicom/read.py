@@ -43,6 +43,8 @@ def read_series(series: Series) -> tuple[NDArray[np.float32], Geometry]:
         stack = stack_of(frames, series)
         frames = [frames[number] for number in stack.order]
         even, notes = _made_even(stack, series)
+        if any(str(f.header.get("PhotometricInterpretation")) == "MONOCHROME1" for f in frames):
+            notes += ("its low values are meant to be shown bright (MONOCHROME1): kept as stored",)
         values = read_pixels(frames, series)
     except DAMAGED as error:
         reason = getattr(error, "strerror", None) or textwrap.shorten(str(error), 100)
