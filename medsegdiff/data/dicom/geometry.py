@@ -77,7 +77,7 @@ def stack_of(frames: Sequence[Frame], series: Series) -> Stack:
         _check_apart(along, series)
         line = (positions[-1] - positions[0]) / (along[-1] - along[0])
         _check_straight(positions, along, line, series)
-        tilt = float(np.degrees(np.arccos(min(1.0, 1.0 / np.linalg.norm(line)))))
+        tilt = float(np.degrees(np.arccos(min(1.0, 1.0 / float(np.linalg.norm(line))))))
         even = uneven_gap(along) is None
         line = line * ((along[-1] - along[0]) / (len(along) - 1) if even else 1.0)
     axes = np.stack([directions[0] * between_columns, directions[1] * between_rows, line], axis=1)
