@@ -6,7 +6,7 @@ What is in the file is what comes out: MONOCHROME1 is not inverted and padding i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
     for file, slices in of_file.items():
         dataset = pydicom.dcmread(file)
         _check_complete(dataset, file, series)
-        for number, plane in zip(slices, _decoded(dataset, slices, file, series), strict=True):
-            k = slices[number]
+        planes = _decoded(dataset, list(slices), file, series)
+        for k, plane in zip(slices.values(), planes, strict=True):
             values[:, :, k] = _rescaled(plane, frames[k]).T
     return values
 
@@ -59,13 +59,13 @@ def _check_complete(dataset: Any, file: Path, series: Series) -> None:
 
 
 def _decoded(
-    dataset: Any, numbers: Sequence[int] | dict[int, int], file: Path, series: Series
-) -> list[NDArray[Any]]:
-    """The stored values (rows, columns) of the frames with these numbers."""
+    dataset: Any, numbers: Sequence[int], file: Path, series: Series
+) -> Iterator[NDArray[Any]]:
+    """The stored values (rows, columns) of the frames with these numbers, one at a time."""
     shape = (int(dataset.Rows), int(dataset.Columns))
     try:
-        planes = iter_pixels(dataset, indices=list(numbers), raw=True)
-        return [_unpacked(plane.reshape(shape), dataset) for plane in planes]
+        for plane in iter_pixels(dataset, indices=numbers, raw=True):
+            yield _unpacked(plane.reshape(shape), dataset)
     except (RuntimeError, *DAMAGED) as error:
         syntax = dataset.file_meta.get("TransferSyntaxUID")
         rule = f"pixels of {place(file, series)} cannot be read ({getattr(syntax, 'name', '?')})"
