@@ -61,7 +61,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
-    line += " --fusion staple --guarantee 0.9"
+    line += " --fusion staple --guarantee 0.9 --uneven resample --channels T1,T2"
     result = RUNNER.invoke(app, line.split())
     assert result.exit_code == 0
     assert segment.args == ([Path("a.nii"), Path("b")], BUNDLE, Path("o"))
@@ -76,6 +76,8 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
         "overwrite": False,
         "calibration": None,
         "guarantee": 0.9,
+        "uneven": "resample",
+        "channels": "T1,T2",
     }
 
 
