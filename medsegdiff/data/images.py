@@ -19,7 +19,7 @@ from medsegdiff.data.dicom import Series, find_series, read_series
 from medsegdiff.types import Form, Geometry, InputError
 
 NIFTI = (".nii", ".nii.gz")
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg")
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp")
 _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
