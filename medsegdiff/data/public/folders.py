@@ -68,7 +68,7 @@ def require_files(name: str, root: Path, files: Iterable[Path]) -> None:
     if missing:
         packed = archives(root) or archives(missing[0].parent)
         rule = (
-            f"is {name}, but not complete: of {len(needed)} files {len(missing)} are missing: "
+            f"is {name}, but not complete: {len(missing)} of {len(needed)} files missing: "
             f"{_named(missing[0], root)}{_others(len(missing))}"
         )
         beside = f"Unpack {packed[0].name}{_others(len(packed))}, or download" if packed else "Get"

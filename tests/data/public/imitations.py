@@ -46,8 +46,8 @@ def save(file: Path, array: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0])), file)
 
 
-def photograph(file: Path, seed: int, mode: str = "RGB", size: tuple[int, int] = (16, 12)) -> None:
-    shape = (*size[::-1], 3) if mode == "RGB" else size[::-1]
+def photograph(file: Path, seed: int, mode: str = "RGB") -> None:
+    shape = (12, 16, 3) if mode == "RGB" else (12, 16)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(file)
@@ -123,7 +123,7 @@ def refuge(root: Path) -> Path:
     for i in (1, 2):
         for kind, stem in (("Glaucoma", f"g000{i}"), ("Non-Glaucoma", f"n000{i}")):
             one = train / "REFUGE1-train"
-            photograph(one / "Training400" / kind / f"{stem}.jpg", 5 * i + len(kind))
+            photograph(one / "Training400" / kind / f"{stem}.jpg", 70 * i + len(kind))
             mask(one / "Disc_Cup_Masks" / kind / f"{stem}.bmp", [0, 128, 255])
             photograph(one / "Disc_Cup_Fovea_Illustration" / kind / f"{stem}.jpg", 99)
         photograph(train / f"REFUGE1-val/REFUGE-Validation400/V000{i}.jpg", 20 + i)

@@ -90,7 +90,7 @@ class TestIncomplete:
         root = decathlon(tmp_path, "msd_brain_tumour")
         (root / "imagesTr" / "BRATS_002.nii.gz").unlink()
         text = refused(f"msd_brain_tumour={root}")
-        assert "of 6 files 1 are missing: imagesTr/BRATS_002.nii.gz. Get" in text
+        assert "1 of 6 files missing: imagesTr/BRATS_002.nii.gz. Get" in text
 
     def test_a_folder(self, tmp_path: Path) -> None:
         root = decathlon(tmp_path, "msd_brain_tumour")

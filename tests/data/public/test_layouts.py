@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def test_every_layout_is_described_imitated_and_documented() -> None:
     assert described == set(LAYOUTS) == set(READ_IN_PLACE) | set(CONVERTERS)
     for name in described:
         text = (DOCS / f"{LAYOUTS[name].page}.md").read_text("utf-8")
-        assert f"`{name}`" in text, name
+        assert re.search(rf"\b{name}\b", text), name
         assert read_named(name)["layout"] == name
 
 
