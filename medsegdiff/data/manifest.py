@@ -303,9 +303,8 @@ def _parse_raters(described: dict[str, Any], cases: tuple[Case, ...], file: Path
 
 def _parse_count(value: Any, file: Path) -> int:
     if type(value) is not int or value < 0:
-        raise InputError(
-            file, f"'published' must be a number of cases, not {value!r}", "Correct it"
-        )
+        rule = f"'published' must be a number of cases, not {value!r}"
+        raise InputError(file, rule, "Correct it")
     return value
 
 
@@ -313,7 +312,7 @@ def _parse_folds(
     value: Any, cases: tuple[Case, ...], test: tuple[str, ...], file: Path
 ) -> tuple[tuple[str, ...], ...]:
     if value is None:
-        return default_folds(case.patient for case in cases if case.patient not in set(test))
+        return default_folds({case.patient for case in cases} - set(test))
     if not isinstance(value, list) or not value:
         raise InputError(file, "'folds' must be a list of lists of patients", "Correct it")
     return tuple(_parse_patients(fold, "folds", file) for fold in value)

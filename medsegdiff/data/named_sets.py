@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.data.public.folders import archives
-from medsegdiff.data.public.layouts import list_cases
+from medsegdiff.data.public.layouts import LAYOUTS, list_cases
 from medsegdiff.types import InputError
 
 
@@ -53,6 +53,9 @@ def find_set(data: str | Path) -> Found:
         return Found(described, file.parent.absolute(), file)
     root = place.absolute() if place else _find_data(name, described)
     if "layout" in described:
+        if described["layout"] not in LAYOUTS:
+            rule = f"'layout' is not one of {', '.join(LAYOUTS)}"
+            raise InputError(file, rule, "Remove it, and list the cases")
         described = list_cases(name, described["layout"], root) | described
     elif "training" not in described and (root / "dataset.json").is_file():
         described = read_json(root / "dataset.json") | described

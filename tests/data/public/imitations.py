@@ -14,6 +14,9 @@ from medsegdiff.data.dicom import find_series
 from medsegdiff.data.phantom import write_dicom_series
 
 SHAPE = (8, 7, 6)
+LIDC_AFFINE = np.array(
+    [[-0.7, 0.0, 0.0, 30.0], [0.0, -0.7, 0.0, 40.0], [0.0, 0.0, 2.5, -100.0], [0.0, 0.0, 0.0, 1.0]]
+)
 TASKS = {
     "msd_brain_tumour": ("BRATS", 4, ["edema", "non-enhancing tumor", "enhancing tumour"]),
     "msd_heart": ("la", 1, ["left atrium"]),
@@ -216,11 +219,10 @@ def square_outline(x: int, y: int, size: int) -> list[tuple[int, int]]:
 def lidc(root: Path) -> Path:
     """Two patients. The first has a nodule that readers 1 to 3 drew, one of reader 4, and a dot."""
     rng = np.random.default_rng(5)
-    affine = np.array([[-0.7, 0, 0, 30], [0, -0.7, 0, 40], [0, 0, 2.5, -100], [0, 0, 0, 1]])
     for patient, marked in ((1, True), (2, False)):
         folder = root / f"LIDC-IDRI-{patient:04d}" / "01-01-2000-30178" / "3000566.000000-03192"
         scan = rng.integers(0, 2000, (96, 90, 5), dtype=np.uint16)
-        write_dicom_series(scan, affine, folder, patient=f"LIDC-IDRI-{patient:04d}", number=2)
+        write_dicom_series(scan, LIDC_AFFINE, folder, patient=f"LIDC-IDRI-{patient:04d}", number=2)
         (series,) = find_series(folder)
         nodules: list[list[tuple[int, list[tuple[int, int]], bool]]] = [[], [], [], []]
         if marked:

@@ -15,7 +15,7 @@ from medsegdiff.data.public.convert import convert
 from medsegdiff.data.public.lidc_idri import read_xml
 from medsegdiff.data.transforms import LoadCased, load
 from medsegdiff.types import InputError, UsageError
-from tests.data.public.imitations import ddti, lidc, square_outline
+from tests.data.public.imitations import LIDC_AFFINE, ddti, lidc, square_outline
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,8 @@ class TestLidc:
         image = nib.load(crops / "labelsTr" / "LIDC-IDRI-0001_01.nii.gz")
         label = np.asanyarray(image.dataobj)
         assert label.shape == (64, 64, 2, 4)
-        corner = np.round(np.linalg.inv([[-0.7, 0, 0, 30], [0, -0.7, 0, 40], [0, 0, 2.5, -100],
-                                         [0, 0, 0, 1]]) @ image.affine[:, 3])  # fmt: skip
-        x, y, z = (int(value) for value in corner[:3])
+        corner = np.linalg.inv(LIDC_AFFINE) @ image.affine[:, 3]
+        x, y, z = (int(value) for value in np.rint(corner[:3]))
         assert z == 1
         for reader in range(3):  # a square of 9 whose edge does not count: 7 remain
             expected = np.zeros((64, 64, 2), dtype=np.uint8)
