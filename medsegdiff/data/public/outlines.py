@@ -21,7 +21,7 @@ def fill(
     Returns:
         (columns, rows).
 
-    >>> fill([(1, 1), (3, 1), (3, 3), (1, 3)], (5, 5), with_outline=False).sum()
+    >>> int(fill([(1, 1), (3, 1), (3, 3), (1, 3)], (5, 5), with_outline=False).sum())
     1
     """
     from PIL import Image, ImageDraw  # seldom needed
