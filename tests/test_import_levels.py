@@ -35,6 +35,7 @@ ONE_FILE = {
     "pydicom": {
         "data/dicom.py",
         "data/phantom.py",
+        "data/references/files.py",
         "writers/dicom_derived.py",
         "writers/dicom_seg.py",
         "writers/parametric_map.py",

@@ -141,7 +141,8 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
         image, geometry = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
         voxels = {}
         if case.labels and not missing_labels:
-            labels = read_labels(case.labels, geometry, manifest.labels, manifest.raters)
+            known, raters = manifest.labels, manifest.raters
+            labels = read_labels(case.labels, geometry, known, raters, manifest.references)
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
     except InputError as error:
         report(f"{Path(error.subject).name}: {error.rule}", error.remedy)

@@ -2,7 +2,8 @@
 
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
 ``raters`` (how many readings a four-dimensional label holds in its last axis), ``patient`` for a
-case, and ``folds`` (lists of patients). It is given as a file, as the folder that holds one, or
+case, ``folds`` (lists of patients), and for labels that are DICOM SEG or RTSTRUCT files
+``reference_names`` and ``reference_overlap``. It is given as a file, as the folder that holds one, or
 as the name of a file in ``data_manifests/``. Such a named description has one key more, ``folder``:
 the data are looked for in that folder below ``$MEDSEGDIFF_DATA`` if that is set, otherwise below
 the working directory and then below ``../shared/data``. What it does not say (often the list of
@@ -18,10 +19,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from medsegdiff.data.references.structures import Name, Overlap, Structures
 from medsegdiff.types import InputError
 
 DEFAULT_FOLDS = 5
@@ -62,6 +64,7 @@ class Manifest:
         description: one line for people.
         cases: all cases, with or without labels.
         folds: the patients of each fold; a patient in no fold is never used by :meth:`split`.
+        references: which structures of a DICOM SEG or RTSTRUCT are which class.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Manifest:
     description: str
     cases: tuple[Case, ...]
     folds: tuple[tuple[str, ...], ...]
+    references: Structures = field(default_factory=lambda: Structures({}))
 
     def split(self, fold: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Labelled cases of the other folds, and labelled cases of this one.
@@ -250,10 +254,11 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
     if repeated:
         rule = f"cases must have different names, but several are {shorten(repeated)}"
         raise InputError(file, rule, "Rename the files or remove the repeated entries")
+    labels = _parse_labels(described.get("labels"), file)
     return Manifest(
         name=str(described.get("name", root.name)),
         root=root,
-        labels=_parse_labels(described.get("labels"), file),
+        labels=labels,
         channels=_parse_channels(described, cases, file),
         spatial_dims=_parse_dims(described, file),
         raters=_parse_raters(described, cases, file),
@@ -262,6 +267,7 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         description=str(described.get("description", "")),
         cases=cases,
         folds=_parse_folds(described.get("folds"), cases, file),
+        references=_parse_references(described, labels, file),
     )
 
 
@@ -339,6 +345,29 @@ def _parse_raters(described: dict[str, Any], cases: tuple[Case, ...], file: Path
         rule = f"'raters' must be a whole number of {listed} or more, not {raters!r}"
         raise InputError(file, rule, "Correct it")
     return raters
+
+
+def _parse_references(described: dict[str, Any], labels: dict[int, str], file: Path) -> Structures:
+    """Names by class: that of the label, and what ``reference_names`` adds to it."""
+    further = described.get("reference_names", {})
+    known = set(labels.values()) - {labels[0]}
+    if not isinstance(further, dict) or not set(further) <= known:
+        rule = f"'reference_names' must be lists of names for some of {sorted(known)}"
+        raise InputError(file, rule, 'Write {"liver": ["Leber", 3, null]}')
+    names: dict[int, tuple[Name, ...]] = {}
+    for value, label in labels.items():
+        listed = further.get(label, [])
+        listed = listed if isinstance(listed, list) else [listed]
+        if not all(one is None or type(one) in (str, int) for one in listed):
+            rule = f"'reference_names' of {label} must be names, numbers or null, not {listed}"
+            raise InputError(file, rule, 'Write {"liver": ["Leber", 3, null]}')
+        if value != 0:
+            names[value] = (label, *listed)
+    overlap = described.get("reference_overlap", "refuse")
+    if overlap not in get_args(Overlap):
+        rule = f"'reference_overlap' must be one of {get_args(Overlap)}, not {overlap!r}"
+        raise InputError(file, rule, "Correct it")
+    return Structures(names, overlap)
 
 
 def _parse_folds(value: Any, cases: tuple[Case, ...], file: Path) -> tuple[tuple[str, ...], ...]:

@@ -47,7 +47,7 @@ def test_the_header_extension_names_each_value(tmp_path: Path, members: tuple[in
     np.testing.assert_array_equal(np.asarray(image.dataobj), label_map)
     (extension,) = image.header.extensions
     assert extension.get_code() == 30
-    root = ElementTree.fromstring(extension.get_content().rstrip(b"\0"))
+    root = ElementTree.fromstring(extension.content.rstrip(b"\0"))
     tables = root.findall("VolumeInformation/LabelTable")
     assert len(tables) == np.prod(members, dtype=int)
     for table in tables:
