@@ -1,13 +1,22 @@
-"""DICOM images of a known place, written by pydicom alone: a series, and one multi-frame file."""
+"""DICOM of a known place, by pydicom alone: a series, a multi-frame image, a structure set."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pydicom
+from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import (
+    UID,
+    EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    RTStructureSetStorage,
+    generate_uid,
+)
 
 from medsegdiff.types import Geometry
 
@@ -17,6 +26,16 @@ ALONG_ROW = np.array([np.cos(ANGLE), np.sin(ANGLE), 0.0])
 ALONG_COLUMN = np.array([0.0, 0.0, -1.0])
 NORMAL = np.cross(ALONG_ROW, ALONG_COLUMN)
 ORIGIN, SPACING, GAP = np.array([-31.5, 12.0, 44.0]), (0.9, 0.7), 3.0
+
+
+Layout = tuple[tuple[int, int], ...]
+# Array axes as (DICOM axis, direction): as read, permuted, flipped, both.
+LAYOUTS: dict[str, Layout] = {
+    "as read": ((0, 1), (1, 1), (2, 1)),
+    "permuted": ((2, 1), (0, 1), (1, 1)),
+    "flipped": ((0, -1), (1, 1), (2, -1)),
+    "both": ((1, -1), (2, -1), (0, 1)),
+}
 
 
 def affine() -> np.ndarray:
@@ -76,14 +95,81 @@ def write_enhanced(
     return Geometry(SHAPE, affine(), sources=(file,))
 
 
-def _image(kind: str, identity: tuple[str, ...]) -> Dataset:
+def laid_out(geometry: Geometry, layout: Layout) -> Geometry:
+    """The same space with other array axes."""
+    new = np.zeros((4, 4))
+    new[3, 3] = 1.0
+    for i, (axis, sign) in enumerate(layout):
+        new[axis, i] = sign
+        new[axis, 3] += geometry.shape[axis] - 1 if sign < 0 else 0
+    shape = tuple(geometry.shape[axis] for axis, _ in layout)
+    return Geometry(shape, geometry.affine @ new, sources=geometry.sources)
+
+
+def as_read(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    """Undoes :func:`laid_out` on an array: back to columns, rows, slices."""
+    flipped = array[tuple(slice(None, None, sign) for _, sign in layout)]
+    return flipped.transpose(np.argsort([axis for axis, _ in layout]))
+
+
+def write_rtstruct(
+    file: Path,
+    regions: dict[str, list[NDArray[Any]]],
+    frame_of_reference: str,
+    kind: str = "CLOSED_PLANAR",
+) -> Path:
+    """A structure set.
+
+    Args:
+        file: to write.
+        regions: name -> contours (n, 3) in LPS mm; they are numbered 11, 12, ...
+        frame_of_reference: of all regions.
+        kind: of all contours.
+    """
+    ds = _header(RTStructureSetStorage, (generate_uid(), generate_uid(), frame_of_reference))
+    ds.Modality, ds.StructureSetLabel = "RTSTRUCT", "test"
+    ds.StructureSetROISequence, ds.ROIContourSequence = [], []
+    for number, (name, contours) in enumerate(regions.items(), start=11):
+        region, item = Dataset(), Dataset()
+        region.ROINumber, region.ROIName = number, name
+        region.ReferencedFrameOfReferenceUID = frame_of_reference
+        item.ReferencedROINumber, item.ContourSequence = number, []
+        for points in contours:
+            contour = Dataset()
+            contour.ContourGeometricType, contour.NumberOfContourPoints = kind, len(points)
+            contour.ContourData = _decimals(points.ravel())
+            item.ContourSequence.append(contour)
+        ds.StructureSetROISequence.append(region)
+        if contours:
+            ds.ROIContourSequence.append(item)
+    ds.save_as(file, enforce_file_format=True)
+    return file
+
+
+def frame_of_reference_of(geometry: Geometry) -> str:
+    return str(dcmread(geometry.sources[0], stop_before_pixels=True).FrameOfReferenceUID)
+
+
+def to_lps(geometry: Geometry, voxels: NDArray[Any]) -> NDArray[np.float64]:
+    """Voxel coordinates (n, 3) as points in LPS mm."""
+    ras = voxels @ geometry.affine[:3, :3].T + geometry.affine[:3, 3]
+    return np.asarray(ras * (-1.0, -1.0, 1.0))
+
+
+def _header(kind: str, identity: tuple[str, ...]) -> Dataset:
     ds = Dataset()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = kind
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(kind)
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = identity
-    ds.Modality, ds.PatientID, ds.SeriesNumber = "MR", "P1", 3
+    ds.PatientID, ds.SeriesNumber = "P1", 3
+    return ds
+
+
+def _image(kind: str, identity: tuple[str, ...]) -> Dataset:
+    ds = _header(kind, identity)
+    ds.Modality = "MR"
     ds.Columns, ds.Rows = SHAPE[:2]
     ds.BitsAllocated = ds.BitsStored = 16
     ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 0, 1

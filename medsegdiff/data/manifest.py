@@ -2,9 +2,9 @@
 
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
 ``raters`` (how many readings a four-dimensional label holds in its last axis), ``patient`` for a
-case, ``folds`` (lists of patients), and for labels that are DICOM SEG or RTSTRUCT files
-``reference_names`` and ``reference_overlap``. It is given as a file, as the folder that holds one, or
-as the name of a file in ``data_manifests/``. Such a named description has one key more, ``folder``:
+case, ``folds`` (lists of patients), and ``reference_names`` and ``reference_overlap`` for labels
+that are DICOM SEG or RTSTRUCT files. It is given as a file, as the folder that holds one, or as
+the name of a file in ``data_manifests/``. Such a named description has one key more, ``folder``:
 the data are looked for in that folder below ``$MEDSEGDIFF_DATA`` if that is set, otherwise below
 the working directory and then below ``../shared/data``. What it does not say (often the list of
 cases) is taken from the ``dataset.json`` of that folder.

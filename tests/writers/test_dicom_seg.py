@@ -18,7 +18,15 @@ from medsegdiff.data.dicom import find_series, read_series
 from medsegdiff.types import Geometry, InputError
 from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
 from medsegdiff.writers.segments import Algorithm, segments_of
-from tests.dicom_sources import SHAPE, write_enhanced, write_series
+from tests.dicom_sources import (
+    LAYOUTS,
+    SHAPE,
+    Layout,
+    as_read,
+    laid_out,
+    write_enhanced,
+    write_series,
+)
 
 LABELS = {0: "background", 1: "Anterior", 2: "Posterior"}
 HIPPOCAMPUS = {
@@ -27,31 +35,6 @@ HIPPOCAMPUS = {
 }
 SEGMENTS = segments_of(LABELS, {1: HIPPOCAMPUS})
 MODIFIERS = "SegmentedPropertyTypeModifierCodeSequence"
-
-# Array axes as (DICOM axis, direction): as read, permuted, flipped, both.
-LAYOUTS = {
-    "as read": ((0, 1), (1, 1), (2, 1)),
-    "permuted": ((2, 1), (0, 1), (1, 1)),
-    "flipped": ((0, -1), (1, 1), (2, -1)),
-    "both": ((1, -1), (2, -1), (0, 1)),
-}
-
-
-def laid_out(geometry: Geometry, layout: tuple[tuple[int, int], ...]) -> Geometry:
-    """The same space with other array axes."""
-    new = np.zeros((4, 4))
-    new[3, 3] = 1.0
-    for i, (axis, sign) in enumerate(layout):
-        new[axis, i] = sign
-        new[axis, 3] += geometry.shape[axis] - 1 if sign < 0 else 0
-    shape = tuple(geometry.shape[axis] for axis, _ in layout)
-    return Geometry(shape, geometry.affine @ new, sources=geometry.sources)
-
-
-def as_read(array: NDArray[Any], layout: tuple[tuple[int, int], ...]) -> NDArray[Any]:
-    """Undoes :func:`laid_out` on an array: back to columns, rows, slices."""
-    flipped = array[tuple(slice(None, None, sign) for _, sign in layout)]
-    return flipped.transpose(np.argsort([axis for axis, _ in layout]))
 
 
 def read_back(path: Path, geometry: Geometry) -> NDArray[Any]:
@@ -65,7 +48,7 @@ def read_back(path: Path, geometry: Geometry) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_mask_lies_at_its_slices(tmp_path: Path, layout: tuple[tuple[int, int], ...]) -> None:
+def test_mask_lies_at_its_slices(tmp_path: Path, layout: Layout) -> None:
     geometry = write_series(tmp_path / "series")
     ours = laid_out(geometry, layout)
     label_map = np.random.default_rng(3).integers(0, 3, ours.shape)
@@ -77,9 +60,7 @@ def test_mask_lies_at_its_slices(tmp_path: Path, layout: tuple[tuple[int, int], 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_probabilities_lie_at_their_slices(
-    tmp_path: Path, layout: tuple[tuple[int, int], ...]
-) -> None:
+def test_probabilities_lie_at_their_slices(tmp_path: Path, layout: Layout) -> None:
     geometry = write_series(tmp_path / "series")
     ours = laid_out(geometry, layout)
     means = np.random.default_rng(4).random((2, *ours.shape))

@@ -53,8 +53,8 @@ def assert_is_the_nifti(found: Any, nifti: Path) -> None:
 
 @pytest.mark.parametrize("source", ["series", "enhanced"])
 def test_values_are_those_of_the_nifti(tmp_path: Path, source: str) -> None:
-    make = {"series": write_series, "enhanced": write_enhanced}[source]
-    geometry = make(tmp_path / source)
+    folder = tmp_path / source
+    geometry = write_series(folder) if source == "series" else write_enhanced(folder)
     values = variance(SHAPE)
     write_nifti(tmp_path / "variance.nii.gz", values, geometry, dtype="float32")
     found = written(tmp_path, values, geometry)
