@@ -212,6 +212,7 @@ def _strays(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str,
     """Name without ending -> path of the files in these folders that are not listed."""
     known = {path for case in manifest.cases for path in case.images + case.labels}
     folders = {path.parent for path in listed} | {manifest.root / usual}
+    folders -= known  # a DICOM series, which may hold the case's label as well
     return {
         case_id([path]): path
         for folder in folders
