@@ -26,13 +26,20 @@ NEIGHBOURS = {("losses", "model")}
 """The one step within a level: a loss reads the model's output."""
 
 ONE_FILE = {
-    "highdicom": {"writers/dicom_seg.py"},
+    "highdicom": {"writers/dicom_derived.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
     "itk": {"data/dicom.py"},
     "jinja2": {"pages.py"},
-    "pydicom": {"data/dicom.py", "data/phantom.py", "writers/dicom_seg.py"},
+    "pydicom": {
+        "data/dicom.py",
+        "data/phantom.py",
+        "data/references/files.py",
+        "writers/dicom_derived.py",
+        "writers/dicom_seg.py",
+        "writers/parametric_map.py",
+    },
 }
 """The files that may import a library of one purpose."""
 

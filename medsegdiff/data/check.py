@@ -142,7 +142,12 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
         voxels = {}
         if case.labels and not missing_labels:
             labels = read_labels(
-                case.labels, geometry, manifest.labels, manifest.raters, case.label_values
+                case.labels,
+                geometry,
+                manifest.labels,
+                manifest.raters,
+                case.label_values,
+                manifest.references,
             )
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
     except InputError as error:
@@ -225,6 +230,7 @@ def _strays(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str,
     """Name without ending -> path of the files in these folders that are not listed."""
     known = {path for case in manifest.cases for path in case.images + case.labels}
     folders = {path.parent for path in listed} | {manifest.root / usual}
+    folders -= known  # a DICOM series, which may hold the case's label as well
     return {
         case_id([path]): path
         for folder in folders

@@ -3,8 +3,9 @@
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
 ``raters`` (how many readings a four-dimensional label holds in its last axis), ``label_values``
 (what the values of the label files mean), ``patient`` and ``case`` (its name) for a case, ``folds``
-(lists of patients), ``test_patients`` (kept for a last test) and ``published`` (how many cases the
-set has). How it is found: :mod:`medsegdiff.data.named_sets`.
+(lists of patients), ``test_patients`` (kept for a last test), ``published`` (how many cases the set
+has), and ``reference_names`` and ``reference_overlap`` for labels that are DICOM SEG or RTSTRUCT
+files. How it is found: :mod:`medsegdiff.data.named_sets`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from medsegdiff.data.label_values import LabelValues, parse_label_values
 from medsegdiff.data.named_sets import find_set
+from medsegdiff.data.references.structures import Name, Overlap, Structures
 from medsegdiff.types import InputError
 
 DEFAULT_FOLDS = 5
@@ -67,6 +69,7 @@ class Manifest:
         test: patients in no fold on purpose, who are kept for a last test.
         layout: name of the public layout by which the files were found; empty if they were listed.
         published: number of cases that the whole set has; 0 if that is not known.
+        references: which structures of a DICOM SEG or RTSTRUCT are which class.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Manifest:
     test: tuple[str, ...] = ()
     layout: str = ""
     published: int = 0
+    references: Structures = field(default_factory=lambda: Structures({}))
 
     def split(self, fold: int | Literal["test"]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Labelled cases of the other folds, and labelled cases of this one.
@@ -205,6 +209,7 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
     if repeated:
         rule = f"cases must have different names, but several are {shorten(repeated)}"
         raise InputError(file, rule, "Rename the files or remove the repeated entries")
+    labels = _parse_labels(described.get("labels"), file)
     return Manifest(
         name=str(described.get("name", root.name)),
         root=root,
@@ -220,6 +225,7 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         test=test,
         layout=str(described.get("layout", "")),
         published=_parse_count(described.get("published", 0), file),
+        references=_parse_references(described, labels, file),
     )
 
 
@@ -306,6 +312,29 @@ def _parse_count(value: Any, file: Path) -> int:
         rule = f"'published' must be a number of cases, not {value!r}"
         raise InputError(file, rule, "Correct it")
     return value
+
+
+def _parse_references(described: dict[str, Any], labels: dict[int, str], file: Path) -> Structures:
+    """Names by class: that of the label, and what ``reference_names`` adds to it."""
+    further = described.get("reference_names", {})
+    known = set(labels.values()) - {labels[0]}
+    if not isinstance(further, dict) or not set(further) <= known:
+        rule = f"'reference_names' must be lists of names for some of {sorted(known)}"
+        raise InputError(file, rule, 'Write {"liver": ["Leber", 3, null]}')
+    names: dict[int, tuple[Name, ...]] = {}
+    for value, label in labels.items():
+        listed = further.get(label, [])
+        listed = listed if isinstance(listed, list) else [listed]
+        if not all(one is None or type(one) in (str, int) for one in listed):
+            rule = f"'reference_names' of {label} must be names, numbers or null, not {listed}"
+            raise InputError(file, rule, 'Write {"liver": ["Leber", 3, null]}')
+        if value != 0:
+            names[value] = (label, *listed)
+    overlap = described.get("reference_overlap", "refuse")
+    if overlap not in get_args(Overlap):
+        rule = f"'reference_overlap' must be one of {get_args(Overlap)}, not {overlap!r}"
+        raise InputError(file, rule, "Correct it")
+    return Structures(names, overlap)
 
 
 def _parse_folds(

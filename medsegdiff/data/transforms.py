@@ -27,6 +27,7 @@ from torch import Tensor
 
 from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_affine, read_image
 from medsegdiff.data.label_values import LabelValues, renumber
+from medsegdiff.data.references import Structures, is_reference, read_structures
 from medsegdiff.types import Geometry, InputError, surfacing_input_errors
 
 GRID_TOLERANCE = 0.1
@@ -53,6 +54,8 @@ class LoadCased(Transform):
         channels: number of input channels: files of the case, or last axis of a single file.
         labels: allowed label values (a mapping value -> name will do); None allows 0 to 255.
         raters: number of raters that a label file may hold in an additional last axis.
+        references: which structures of a DICOM SEG or RTSTRUCT are which class; None takes the
+            names of ``labels``, if it has some.
         image_key: where the paths of the image are, and where it is put.
         label_key: the same for the label.
     """
@@ -63,10 +66,14 @@ class LoadCased(Transform):
         channels: int = 1,
         labels: Collection[int | str] | None = None,
         raters: int = 1,
+        references: Structures | None = None,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
         self.spatial_dims, self.channels, self.raters = spatial_dims, channels, raters
+        if references is None and isinstance(labels, Mapping):
+            references = Structures.of_labels(labels)
+        self.references = references
         self.labels = None if labels is None else frozenset(int(value) for value in labels)
         self.image_key, self.label_key = image_key, label_key
 
@@ -84,7 +91,7 @@ class LoadCased(Transform):
         item["geometry"] = geometry
         if item.get(self.label_key):
             files, values = _listed(item[self.label_key]), item.pop("label_values", ())
-            label = read_labels(files, geometry, self.labels, self.raters, values)
+            label = read_labels(files, geometry, self.labels, self.raters, values, self.references)
             item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
         return item
 
@@ -179,13 +186,19 @@ def read_labels(
     allowed: Collection[int] | None,
     raters: int = 1,
     label_values: LabelValues = (),
+    references: Structures | None = None,
 ) -> NDArray[np.uint8]:
     """Class numbers (M, *shape) of all raters, on the image's grid.
 
     Raises:
         InputError: see :class:`LoadCased`.
     """
-    readings = [_read_label(source, image, allowed, raters, label_values) for source in sources]
+    readings = [
+        _read_reference(source, image, references)
+        if is_reference(source)
+        else _read_label(source, image, allowed, raters, label_values)
+        for source in sources
+    ]
     return np.concatenate(readings) if len(readings) > 1 else readings[0]
 
 
@@ -233,6 +246,16 @@ def _read_channel(
         rule = f"{bad} of {image.size} values are NaN, infinite or beyond {LARGEST_VALUE:g}"
         raise InputError(source, rule, "Replace them, for instance by the background's value")
     return image, geometry
+
+
+def _read_reference(
+    source: Source, image: Geometry, references: Structures | None
+) -> NDArray[np.uint8]:
+    """(1, *shape) of a DICOM SEG or RTSTRUCT, whose classes are known by name."""
+    if references is None:
+        rule = "is a DICOM SEG or RTSTRUCT, and nothing says which of its structures is which class"
+        raise InputError(source, rule, 'Give LoadCased references: "$@manifest.references"')
+    return read_structures(str(source), image, references)[None]
 
 
 def _read_label(

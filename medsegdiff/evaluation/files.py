@@ -64,7 +64,12 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
     """
     geometry = read_geometry(case.images[0])
     readings = read_labels(
-        case.labels, geometry, manifest.labels, manifest.raters, case.label_values
+        case.labels,
+        geometry,
+        manifest.labels,
+        manifest.raters,
+        case.label_values,
+        manifest.references,
     )
     if geometry.shape[2:] == (1,):
         geometry = Geometry(

@@ -103,6 +103,17 @@ def test_label_values_go_with_the_items(tmp_path: Path) -> None:
     assert datalist(manifest.cases)[0]["label_values"] == ((0, 0, 0), (255, 255, 1))
 
 
+def test_names_in_dicom_references(tmp_path: Path) -> None:
+    labels = {"0": "background", "1": "liver", "2": "tumour"}
+    plain = load_manifest(describe(tmp_path, labels=labels)).references
+    assert (plain.names, plain.overlap) == ({1: ("liver",), 2: ("tumour",)}, "refuse")
+    further = {"liver": "Leber", "tumour": ["GTV", 3, None]}
+    more = {"reference_names": further, "reference_overlap": "greatest"}
+    named = load_manifest(describe(tmp_path, labels=labels, **more)).references
+    assert named.names == {1: ("liver", "Leber"), 2: ("tumour", "GTV", 3, None)}
+    assert named.overlap == "greatest"
+
+
 def test_patient_that_is_null_is_not_given(tmp_path: Path) -> None:
     entries = [{"image": f"{name}.nii", "patient": None} for name in "ab"]
     manifest = load_manifest(describe(tmp_path, training=entries))
@@ -150,6 +161,10 @@ def test_unlabelled_case_is_listed_but_not_split(tmp_path: Path) -> None:
         ({"published": "many"}, "published"),
         ({"label_values": {"255": 7}}, "label_values"),
         ({"training": [{"image": "a.nii", "case": "../a"}]}, "case"),
+        ({"reference_names": ["a"]}, "reference_names"),
+        ({"reference_names": {"other": ["a"]}}, "lists of names for some of"),
+        ({"reference_names": {"a": [1.5]}, "labels": {"1": "a"}}, "names, numbers or null"),
+        ({"reference_overlap": "last"}, "('refuse', 'greatest'), not 'last'"),
     ],
 )
 def test_each_broken_description_is_one_clear_line(

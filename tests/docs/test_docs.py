@@ -292,7 +292,8 @@ def test_documented_files_and_keys_of_a_case_are_those_it_has(study: Path) -> No
     assert written == set(case.iterdir())
     missing = {name for name, p in zip(names, patterns, strict=True) if not any(case.glob(p))}
     promised = {f"<case>_{kind}_<class>.nii.gz" for kind in MASKS}  # with --guarantee alone
-    assert missing == {"<case>_seg.dcm", "<case>_mean.dcm"} | promised  # for DICOM input alone
+    dicom = {"<case>_seg.dcm", "<case>_mean.dcm", "<case>_variance_<class>.dcm"}
+    assert missing == dicom | promised  # the former for DICOM input alone
 
 
 def test_documented_files_of_a_run_are_those_it_leaves(study: Path) -> None:
