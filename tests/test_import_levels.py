@@ -26,7 +26,7 @@ NEIGHBOURS = {("losses", "model")}
 """The one step within a level: a loss reads the model's output."""
 
 ONE_FILE = {
-    "highdicom": {"writers/dicom_seg.py"},
+    "highdicom": {"writers/dicom_derived.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
@@ -38,7 +38,10 @@ ONE_FILE = {
         "data/dicom/kinds.py",
         "data/dicom/pixels.py",
         "data/phantom.py",
+        "data/references/files.py",
+        "writers/dicom_derived.py",
         "writers/dicom_seg.py",
+        "writers/parametric_map.py",
     },
 }
 """The files that may import a library of one purpose."""

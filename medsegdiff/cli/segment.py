@@ -15,7 +15,8 @@ def segment(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="INPUT", help="NIfTI or DICOM files, folders of such, or zips of such."
+            metavar="INPUT",
+            help="NIfTI or DICOM files, folders of such, zips of such, or a dataset.json.",
         ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],

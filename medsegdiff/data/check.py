@@ -108,7 +108,7 @@ def check(
     """
     manifest = data if isinstance(data, Manifest) else load_manifest(data)
     cases: list[CaseFacts] = []
-    problems = [*_check_folds(manifest), *_check_unlisted(manifest)]
+    problems = [*_check_folds(manifest), *_check_unlisted(manifest), *_check_number(manifest)]
     for case in progress(manifest.cases):
         facts, found = _examine(case, manifest)
         problems += found
@@ -141,7 +141,14 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
         image, geometry = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
         voxels = {}
         if case.labels and not missing_labels:
-            labels = read_labels(case.labels, geometry, manifest.labels, manifest.raters)
+            labels = read_labels(
+                case.labels,
+                geometry,
+                manifest.labels,
+                manifest.raters,
+                case.label_values,
+                manifest.references,
+            )
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
     except InputError as error:
         report(f"{Path(error.subject).name}: {error.rule}", error.remedy)
@@ -171,7 +178,7 @@ def _facts(
 
 
 def _check_folds(manifest: Manifest) -> list[Problem]:
-    listed = [patient for fold in manifest.folds for patient in fold]
+    listed = [patient for fold in (*manifest.folds, manifest.test) for patient in fold]
     patients = {case.patient for case in manifest.cases}
     problems = [
         Problem("", "error", f"patient {patient} is in several folds", "Put it into one fold")
@@ -188,8 +195,20 @@ def _check_folds(manifest: Manifest) -> list[Problem]:
     return problems
 
 
+def _check_number(manifest: Manifest) -> list[Problem]:
+    if len(manifest.cases) >= manifest.published:
+        return []
+    rule = f"{len(manifest.cases)} of the {manifest.published} published cases are here"
+    return [Problem("", "warning", rule, "Download the others, unless you want this part alone")]
+
+
 def _check_unlisted(manifest: Manifest) -> list[Problem]:
-    """Image and label files beside the listed ones that no case refers to."""
+    """Image and label files beside the listed ones that no case refers to.
+
+    Where a layout says what belongs to the set, other files are left out on purpose.
+    """
+    if manifest.layout:
+        return []
     images = _strays(manifest, "imagesTr", [p for c in manifest.cases for p in c.images])
     labels = _strays(manifest, "labelsTr", [p for c in manifest.cases for p in c.labels])
     listed = {case.id for case in manifest.cases}
@@ -211,6 +230,7 @@ def _strays(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str,
     """Name without ending -> path of the files in these folders that are not listed."""
     known = {path for case in manifest.cases for path in case.images + case.labels}
     folders = {path.parent for path in listed} | {manifest.root / usual}
+    folders -= known  # a DICOM series, which may hold the case's label as well
     return {
         case_id([path]): path
         for folder in folders
@@ -296,6 +316,8 @@ def _summarise(cases: Sequence[CaseFacts], manifest: Manifest) -> dict[str, Any]
         "spatial_dims": manifest.spatial_dims,
         "folds": [len(fold) for fold in manifest.folds],
     }
+    if manifest.test:
+        facts["kept_for_the_test"] = len(manifest.test)
     for name, rows in (
         ("shape", [case.shape[: manifest.spatial_dims] for case in cases]),
         ("spacing_mm", [case.spacing[: manifest.spatial_dims] for case in cases]),

@@ -19,7 +19,7 @@ from medsegdiff.data.dicom import Series, find_series, read_series
 from medsegdiff.types import Form, Geometry, InputError
 
 NIFTI = (".nii", ".nii.gz")
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg")
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp")
 _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
@@ -53,12 +53,12 @@ def read_image(source: Source) -> tuple[NDArray[Any], Geometry]:
         return read_series(source)
     path = _existing(source)
     if path.is_dir():
-        return read_series(_only_series(path))
+        return read_series(only_series(path))
     if path.name.lower().endswith(NIFTI):
         return _read_nifti(path)
     if path.name.lower().endswith(PHOTOGRAPHS):
         return _read_photograph(path)
-    return read_series(_only_series(path))
+    return read_series(only_series(path))
 
 
 def read_geometry(source: Source) -> Geometry:
@@ -112,7 +112,12 @@ def _existing(source: str | Path) -> Path:
     return path
 
 
-def _only_series(path: Path) -> Series:
+def only_series(path: Path) -> Series:
+    """The series of a folder or file that holds one.
+
+    Raises:
+        InputError: none, or several.
+    """
     series = find_series(path)
     if len(series) > 1:
         names = ", ".join(f"{one.number or '?'} ({one.description})" for one in series)

@@ -26,7 +26,9 @@ from monai.transforms.utils import convert_applied_interp_mode
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
+from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_affine, read_image
+from medsegdiff.data.label_values import LabelValues, renumber
+from medsegdiff.data.references import Structures, is_reference, read_structures
 from medsegdiff.types import Geometry, InputError, surfacing_input_errors
 
 GRID_TOLERANCE = 0.1
@@ -41,7 +43,8 @@ class LoadCased(Transform):
     Sets ``image``: float32 MetaTensor (C, *spatial) with its affine, voxel index -> RAS+ mm;
     ``geometry``: the input's :class:`~medsegdiff.types.Geometry` (not collatable: leave it out of
     batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of class
-    numbers, one channel per rater, on the image's grid. Other keys stay as they are.
+    numbers, one channel per rater, on the image's grid. ``label_values`` of the item says what the
+    values of its label mean, and is taken out. Other keys stay as they are.
 
     Spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1) becomes
     (C, X, Y), and a volume stays a volume, to be cut into slices later; the affine of a plane is
@@ -52,6 +55,8 @@ class LoadCased(Transform):
         channels: number of input channels: files of the case, or last axis of a single file.
         labels: allowed label values (a mapping value -> name will do); None allows 0 to 255.
         raters: number of raters that a label file may hold in an additional last axis.
+        references: which structures of a DICOM SEG or RTSTRUCT are which class; None takes the
+            names of ``labels``, if it has some.
         image_key: where the paths of the image are, and where it is put.
         label_key: the same for the label.
     """
@@ -62,10 +67,14 @@ class LoadCased(Transform):
         channels: int = 1,
         labels: Collection[int | str] | None = None,
         raters: int = 1,
+        references: Structures | None = None,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
         self.spatial_dims, self.channels, self.raters = spatial_dims, channels, raters
+        if references is None and isinstance(labels, Mapping):
+            references = Structures.of_labels(labels)
+        self.references = references
         self.labels = None if labels is None else frozenset(int(value) for value in labels)
         self.image_key, self.label_key = image_key, label_key
 
@@ -82,8 +91,8 @@ class LoadCased(Transform):
         item[self.image_key] = _tensor(image, geometry, self.spatial_dims, sources[0])
         item["geometry"] = geometry
         if item.get(self.label_key):
-            files = _listed(item[self.label_key])
-            label = read_labels(files, geometry, self.labels, self.raters)
+            files, values = _listed(item[self.label_key]), item.pop("label_values", ())
+            label = read_labels(files, geometry, self.labels, self.raters, values, self.references)
             item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
         return item
 
@@ -149,6 +158,8 @@ def read_channels(
 ) -> tuple[NDArray[np.float32], Geometry]:
     """Read an image (C, *shape) with one file per channel, or all channels in one file.
 
+    A grey photograph fills all three channels of colours.
+
     Raises:
         InputError: see :class:`LoadCased`.
     """
@@ -162,6 +173,8 @@ def read_channels(
     image = np.concatenate([values for values, _ in loaded]) if len(loaded) > 1 else array
     notes = tuple(dict.fromkeys(note for _, place in loaded for note in place.notes))
     geometry = replace(geometry, notes=notes)
+    if len(image) == 1 and channels == 3 and str(sources[0]).lower().endswith(PHOTOGRAPHS):
+        image = np.repeat(image, 3, axis=0)  # grey, among colour photographs of the same kind
     if len(image) != channels:
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
@@ -174,14 +187,24 @@ def read_channels(
 
 
 def read_labels(
-    sources: Sequence[Source], image: Geometry, allowed: Collection[int] | None, raters: int = 1
+    sources: Sequence[Source],
+    image: Geometry,
+    allowed: Collection[int] | None,
+    raters: int = 1,
+    label_values: LabelValues = (),
+    references: Structures | None = None,
 ) -> NDArray[np.uint8]:
     """Class numbers (M, *shape) of all raters, on the image's grid.
 
     Raises:
         InputError: see :class:`LoadCased`.
     """
-    readings = [_read_label(source, image, allowed, raters) for source in sources]
+    readings = [
+        _read_reference(source, image, references)
+        if is_reference(source)
+        else _read_label(source, image, allowed, raters, label_values)
+        for source in sources
+    ]
     return np.concatenate(readings) if len(readings) > 1 else readings[0]
 
 
@@ -231,10 +254,25 @@ def _read_channel(
     return image, geometry
 
 
+def _read_reference(
+    source: Source, image: Geometry, references: Structures | None
+) -> NDArray[np.uint8]:
+    """(1, *shape) of a DICOM SEG or RTSTRUCT, whose classes are known by name."""
+    if references is None:
+        rule = "is a DICOM SEG or RTSTRUCT, and nothing says which of its structures is which class"
+        raise InputError(source, rule, 'Give LoadCased references: "$@manifest.references"')
+    return read_structures(str(source), image, references)[None]
+
+
 def _read_label(
-    source: Source, image: Geometry, allowed: Collection[int] | None, raters: int
+    source: Source,
+    image: Geometry,
+    allowed: Collection[int] | None,
+    raters: int,
+    label_values: LabelValues,
 ) -> NDArray[np.uint8]:
     values, geometry = read_image(source)
+    values = _without_colour(renumber(values, label_values, source), image, raters)
     grid = _three_axes(image.shape)
     if _three_axes(values.shape) == grid:
         values = values.reshape(1, *image.shape)
@@ -247,6 +285,14 @@ def _read_label(
     check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
     _check_values(values, allowed, source)
     return values.astype(np.uint8)
+
+
+def _without_colour(values: NDArray[Any], image: Geometry, raters: int) -> NDArray[Any]:
+    """One of the three equal colours of a mask that was saved as a colour photograph."""
+    coloured = raters != 3 and values.shape == (*image.shape, 3) and len(image.shape) == 2
+    if coloured and (values == values[..., :1]).all():
+        return values[..., 0]
+    return values
 
 
 def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source: Source) -> None:

@@ -7,14 +7,14 @@ import logging
 import secrets
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medsegdiff.data import dicom
-from medsegdiff.data.images import NIFTI, Source
-from medsegdiff.data.manifest import case_id
+from medsegdiff.data.images import NIFTI, Source, only_series
+from medsegdiff.data.manifest import Case, case_id, load_manifest
 from medsegdiff.files import write_text
 from medsegdiff.types import InputError, Uneven
 
@@ -67,7 +67,7 @@ def found_cases(
     Zips are unpacked for as long as the block runs.
 
     Args:
-        inputs: NIfTI or DICOM files, folders or zips of such.
+        inputs: NIfTI or DICOM files, folders or zips of such, or a data set's ``dataset.json``.
         output: its ``.salt`` makes the ids of DICOM cases; made when first needed.
         options: of DICOM inputs.
     """
@@ -77,10 +77,36 @@ def found_cases(
     with ExitStack() as stack:
         for given in inputs:
             try:
+                if given.suffix.lower() == ".json":
+                    listed, failed = described_cases(load_manifest(given).cases, options)
+                    cases, failures = cases + listed, failures | failed
+                    continue
                 cases += _cases_in(given, output, stack, options, failures)
             except (InputError, OSError) as error:
                 failures[str(given)] = str(error)
         yield _with_unique_ids(cases), failures
+
+
+def described_cases(
+    cases: Iterable[Case], options: DicomOptions | None = None
+) -> tuple[list[CaseInput], dict[str, str]]:
+    """The cases of a data set's description, by their names there, and those that failed.
+
+    Folders are the one DICOM series in them; of ``options``, ``uneven`` counts.
+    """
+    uneven = (options or DicomOptions()).uneven
+    found: list[CaseInput] = []
+    failures: dict[str, str] = {}
+    for case in cases:
+        try:
+            image: tuple[Source, ...] = tuple(
+                replace(only_series(path), uneven=uneven) if path.is_dir() else path
+                for path in case.images
+            )
+            found.append(CaseInput(case.id, image))
+        except InputError as error:
+            failures[case.id] = str(error)
+    return found, failures
 
 
 def _cases_in(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ from medsegdiff.inference.segment import SegmentedCase
 from medsegdiff.pictures import save_png, three_planes
 from medsegdiff.recalibration.record import ClassGuarantee
 from medsegdiff.types import Geometry, OutputFormat
-from medsegdiff.writers.dicom_seg import not_dicom, write_binary_seg, write_fractional_seg
+from medsegdiff.writers.dicom_derived import not_dicom
+from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
+from medsegdiff.writers.label_table import write_colour_table
 from medsegdiff.writers.nifti import write_nifti
 from medsegdiff.writers.nrrd import write_seg_nrrd
-from medsegdiff.writers.segments import segments_of
+from medsegdiff.writers.parametric_map import write_variance_map
+from medsegdiff.writers.segments import Algorithm, Segment, segments_of
 
 ENDINGS = (
     "_run.json",
     "_seg.nii.gz",
+    "_seg.ctbl",
     "_mean_*.nii.gz",
     "_variance_*.nii.gz",
     "_entropy.nii.gz",
@@ -38,6 +43,7 @@ ENDINGS = (
     "_seg.seg.nrrd",
     "_seg.dcm",
     "_mean.dcm",
+    "_variance_*.dcm",
     "_preview.png",
 )
 """Patterns of all files of a case, behind its name."""
@@ -77,23 +83,21 @@ def write_case(
     Raises:
         InputError: a format that this input or installation does not allow.
     """
-    labels = bundle.labels
-    segments = segments_of(labels, bundle.codes)
+    segments = segments_of(bundle.labels, bundle.codes)
     if "dicom-seg" in formats:
-        write_binary_seg(folder / f"{name}_seg.dcm", case.mask, case.geometry, segments)
-        means = case.mean[[segment.value for segment in segments]]
-        write_fractional_seg(folder / f"{name}_mean.dcm", means, case.geometry, segments)
+        algorithm = Algorithm(bundle.name, str(bundle.metadata.get("version", "unknown")))
+        _write_dicom(case, name, folder, segments, algorithm)
     if "nrrd" in formats:
         write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
     if "nifti" in formats:
-        _write_maps(case, name, folder, labels)
+        _write_maps(case, name, folder, segments)
     if save_members:
         members = np.moveaxis(case.members, 0, -1)
-        _write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, labels)
-        _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, labels)
+        _write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, segments)
+        _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, segments)
     if guarantee:
-        _write_guarantee(case, name, folder, labels, guarantee)
-    save_png(_preview(case, name, labels), folder / f"{name}_preview.png")
+        _write_guarantee(case, name, folder, segments, guarantee)
+    save_png(_preview(case, name, bundle.labels), folder / f"{name}_preview.png")
 
 
 def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
@@ -128,18 +132,34 @@ def _volumes(case: SegmentedCase, value: int) -> dict[str, Any]:
     }
 
 
-def _write_maps(case: SegmentedCase, name: str, folder: Path, labels: Mapping[int, str]) -> None:
-    _write_labels(folder / f"{name}_seg.nii.gz", case.mask, case.geometry, labels)
-    for value, label in labels.items():
-        if value == 0:
-            continue
+def _write_dicom(
+    case: SegmentedCase,
+    name: str,
+    folder: Path,
+    segments: Sequence[Segment],
+    algorithm: Algorithm,
+) -> None:
+    """Mask and mean as SEG, the variance of each class as a parametric map."""
+    geometry = case.geometry
+    write_binary_seg(folder / f"{name}_seg.dcm", case.mask, geometry, segments, algorithm)
+    means = case.mean[[segment.value for segment in segments]]
+    write_fractional_seg(folder / f"{name}_mean.dcm", means, geometry, segments, algorithm)
+    for segment in segments:
+        path = folder / f"{name}_variance_{class_slug(segment.name)}.dcm"
+        write_variance_map(path, case.variance[segment.value], geometry, segment)
+
+
+def _write_maps(case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment]) -> None:
+    _write_labels(folder / f"{name}_seg.nii.gz", case.mask, case.geometry, segments)
+    write_colour_table(folder / f"{name}_seg.ctbl", segments)
+    for segment in segments:
         for kind, maps, highest in (("mean", case.mean, 1.0), ("variance", case.variance, 0.25)):
             write_nifti(
-                folder / f"{name}_{kind}_{class_slug(label)}.nii.gz",
-                maps[value],
+                folder / f"{name}_{kind}_{class_slug(segment.name)}.nii.gz",
+                maps[segment.value],
                 case.geometry,
                 dtype="float32",
-                description=f"{kind} of the members' probability: {label}",
+                description=f"{kind} of the members' probability: {segment.name}",
                 limits=(0.0, highest),
             )
     write_nifti(
@@ -148,7 +168,7 @@ def _write_maps(case: SegmentedCase, name: str, folder: Path, labels: Mapping[in
         case.geometry,
         dtype="float32",
         description="predictive entropy in nats",
-        limits=(0.0, float(np.log(len(labels))) + 1e-3),
+        limits=(0.0, float(np.log(len(case.mean))) + 1e-3),
     )
 
 
@@ -156,22 +176,21 @@ def _write_guarantee(
     case: SegmentedCase,
     name: str,
     folder: Path,
-    labels: Mapping[int, str],
+    segments: Sequence[Segment],
     guarantee: Mapping[str, ClassGuarantee],
 ) -> None:
-    for value, label in labels.items():
-        if value == 0:
-            continue
-        slug = class_slug(label)
-        masks = guarantee[slug].masks(case.mean[value])
+    for segment in segments:
+        slug = class_slug(segment.name)
+        masks = guarantee[slug].masks(case.mean[segment.value])
         for kind, mask in zip(("inner", "outer"), masks, strict=True):
             path = folder / f"{name}_{kind}_{slug}.nii.gz"
-            _write_labels(path, mask.astype(np.uint8), case.geometry, {1: f"{kind} {label}"})
+            inside = replace(segment, value=1, name=f"{kind} {segment.name}")
+            _write_labels(path, mask.astype(np.uint8), case.geometry, [inside])
 
 
-def _write_labels(path: Path, array: Any, geometry: Geometry, labels: Mapping[int, str]) -> None:
-    text = ", ".join(f"{value} {label}" for value, label in labels.items())
-    write_nifti(path, array, geometry, dtype="uint8", description=text)
+def _write_labels(path: Path, array: Any, geometry: Geometry, segments: Sequence[Segment]) -> None:
+    text = ", ".join(["0 background", *(f"{one.value} {one.name}" for one in segments)])
+    write_nifti(path, array, geometry, dtype="uint8", description=text, segments=segments)
 
 
 def _preview(case: SegmentedCase, name: str, labels: Mapping[int, str]) -> Any:

@@ -18,7 +18,12 @@ from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import digest, read_json, write_json
-from medsegdiff.inference.inputs import CaseInput, DicomOptions, found_cases
+from medsegdiff.inference.inputs import (
+    CaseInput,
+    DicomOptions,
+    described_cases,
+    found_cases,
+)
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
@@ -122,7 +127,7 @@ class CaseSegmenter:
 
     def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
         """Segment the cases of a data set description; see ``run``."""
-        return self.run([CaseInput(case.id, case.images) for case in cases])
+        return self.run(*described_cases(cases, self.dicom_options))
 
     def segment_inputs(self, inputs: Sequence[str | Path]) -> dict[str, str]:
         """Segment files, folders and zips; see ``run``."""

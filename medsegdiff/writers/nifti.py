@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from medsegdiff.files import written_aside
 from medsegdiff.types import Geometry
+from medsegdiff.writers.label_table import CARET, caret_extension
+from medsegdiff.writers.segments import Segment
 
 SCANNER = 1
 """NIfTI's code of a form that leads to the scanner's own coordinates."""
@@ -27,6 +30,7 @@ def write_nifti(
     dtype: Literal["uint8", "float32"],
     description: str = "",
     limits: tuple[float, float] | None = None,
+    segments: Sequence[Segment] = (),
 ) -> None:
     """Writes an array with the source's shape and forms, whole or not at all.
 
@@ -41,6 +45,8 @@ def write_nifti(
             rounded to them; ``float32`` for probability, variance and entropy.
         description: up to 79 ASCII characters for the header.
         limits: the least and the greatest value allowed; what lies outside by rounding is clipped.
+        segments: the classes of a label map; their names and colours go into a header extension
+            (:func:`~medsegdiff.writers.label_table.caret_extension`).
 
     Raises:
         ValueError: if shape or values are not as said.
@@ -53,6 +59,10 @@ def write_nifti(
     _set_forms(header, geometry)
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode("ascii", "replace")[:79]
+    if segments:
+        volumes = int(np.prod(values.shape[3:]))
+        table = nib.nifti1.Nifti1Extension(CARET, caret_extension(segments, volumes))
+        header.extensions.append(table)
     # Without an affine of its own the image leaves the header's forms and codes as they are.
     image = nib.Nifti1Image(values, None, header)
     with written_aside(path) as aside:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from medsegdiff import __version__
 from medsegdiff.pictures import COLOURS
 
 
@@ -17,6 +18,14 @@ class Code(NamedTuple):
     meaning: str
 
 
+class Algorithm(NamedTuple):
+    """What drew the segments: a bundle's name and version."""
+
+    name: str
+    version: str
+
+
+MEDSEGDIFF = Algorithm("medsegdiff", __version__)
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 PRIVATE_SCHEME = "99MEDSEGDIFF"
 """DICOM keeps scheme names that begin with 99 for private codes."""
@@ -32,6 +41,8 @@ class Segment:
         colour: red, green and blue in [0, 1], that of the preview.
         category: what sort of thing it is.
         type: what it is.
+        modifier: of the type, such as "Anterior" of a hippocampus.
+        region: where in the body it lies, for what is no anatomical structure itself.
     """
 
     value: int
@@ -39,6 +50,14 @@ class Segment:
     colour: tuple[float, float, float]
     category: Code
     type: Code
+    modifier: Code | None = None
+    region: Code | None = None
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """The colour in [0, 255]."""
+        red, green, blue = (round(255 * part) for part in self.colour)
+        return red, green, blue
 
 
 def segments_of(
@@ -49,8 +68,9 @@ def segments_of(
 
     Args:
         labels: value -> name; 0 is the background and left out.
-        codes: value -> ``category`` and ``type``, each as code value, scheme and meaning; what is
-            not given is an anatomical structure with a private code.
+        codes: value -> ``category``, ``type``, and optionally ``modifier`` and ``region``, each as
+            code value, scheme and meaning; without the first two it is an anatomical structure
+            with a private code.
 
     Returns:
         One segment a class, by rising value.
@@ -75,4 +95,5 @@ def _segment(value: int, name: str, code: Mapping[str, Sequence[str]]) -> Segmen
         (red, green, blue),
         Code(*code.get("category", ANATOMICAL_STRUCTURE)),
         Code(*code.get("type", private)),
+        *(Code(*code[key]) if key in code else None for key in ("modifier", "region")),
     )

@@ -57,6 +57,15 @@ def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     assert train.kwargs == {"fold": 2, "resume": True, "device": "cpu", "overrides": overrides}
 
 
+@pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"3.xml": "is cut off"}, 1)])
+def test_convert(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int) -> None:
+    convert = Recorder(failures)
+    stand_in(monkeypatch, "medsegdiff.data.public.convert", convert=convert)
+    result = RUNNER.invoke(app, "convert ddti=raw --output new -q".split())
+    assert (result.exit_code, convert.args[:2]) == (code, ("ddti=raw", Path("new")))
+    assert all(f"{name}: {reason}" in result.stderr for name, reason in failures.items())
+
+
 def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)

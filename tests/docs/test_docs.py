@@ -171,7 +171,10 @@ def test_the_index_leads_to_every_page() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    ["train.yaml", "inference.yaml", "evaluate.yaml", "calibrate.yaml", "metadata.json"],
+    [
+        *("train.yaml", "inference.yaml", "evaluate.yaml", "calibrate.yaml", "sharpness.yaml"),
+        "metadata.json",
+    ],
 )
 def test_documented_configuration_keys_exist(config: str) -> None:
     keys = table_keys(section(DOCS / "reference" / "configuration.md", f"## `{config}`"))
@@ -289,7 +292,8 @@ def test_documented_files_and_keys_of_a_case_are_those_it_has(study: Path) -> No
     assert written == set(case.iterdir())
     missing = {name for name, p in zip(names, patterns, strict=True) if not any(case.glob(p))}
     promised = {f"<case>_{kind}_<class>.nii.gz" for kind in MASKS}  # with --guarantee alone
-    assert missing == {"<case>_seg.dcm", "<case>_mean.dcm"} | promised  # for DICOM input alone
+    dicom = {"<case>_seg.dcm", "<case>_mean.dcm", "<case>_variance_<class>.dcm"}
+    assert missing == dicom | promised  # the former for DICOM input alone
 
 
 def test_documented_files_of_a_run_are_those_it_leaves(study: Path) -> None:

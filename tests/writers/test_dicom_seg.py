@@ -11,11 +11,22 @@ import numpy as np
 import pydicom
 import pytest
 from numpy.typing import NDArray
+from pydicom.sr.codedict import codes
 
+from medsegdiff.bundle import find_bundle, list_bundles
 from medsegdiff.data.dicom import find_series, read_series
 from medsegdiff.types import Geometry, InputError
 from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
-from medsegdiff.writers.segments import segments_of
+from medsegdiff.writers.segments import Algorithm, segments_of
+from tests.dicom_sources import (
+    LAYOUTS,
+    SHAPE,
+    Layout,
+    as_read,
+    laid_out,
+    write_enhanced,
+    write_series,
+)
 
 LABELS = {0: "background", 1: "Anterior", 2: "Posterior"}
 HIPPOCAMPUS = {
@@ -23,67 +34,7 @@ HIPPOCAMPUS = {
     "type": ("5366008", "SCT", "Hippocampus"),
 }
 SEGMENTS = segments_of(LABELS, {1: HIPPOCAMPUS})
-SHAPE = (7, 6, 4)  # columns, rows, slices
-
-# Array axes as (DICOM axis, direction): as read, permuted, flipped, both.
-LAYOUTS = {
-    "as read": ((0, 1), (1, 1), (2, 1)),
-    "permuted": ((2, 1), (0, 1), (1, 1)),
-    "flipped": ((0, -1), (1, 1), (2, -1)),
-    "both": ((1, -1), (2, -1), (0, 1)),
-}
-
-
-def write_series(folder: Path) -> Geometry:
-    """An oblique, anisotropic series of one study, in files whose names do not tell the order."""
-    angle = np.radians(25)
-    along_row = np.array([np.cos(angle), np.sin(angle), 0.0])
-    along_column = np.array([0.0, 0.0, -1.0])
-    normal = np.cross(along_row, along_column)
-    origin, spacing, gap = np.array([-31.5, 12.0, 44.0]), (0.9, 0.7), 3.0
-    study, series, frame = (pydicom.uid.generate_uid() for _ in range(3))
-    folder.mkdir()
-    files = []
-    for k in range(SHAPE[2]):
-        ds = pydicom.Dataset()
-        ds.file_meta = pydicom.dataset.FileMetaDataset()
-        ds.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
-        uid = pydicom.uid.generate_uid()
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
-        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
-        ds.Modality, ds.PatientID, ds.SeriesNumber, ds.InstanceNumber = "MR", "P1", 3, k + 1
-        ds.ImagePositionPatient = [f"{v:.8g}" for v in origin + k * gap * normal]
-        ds.ImageOrientationPatient = [f"{v:.8g}" for v in (*along_row, *along_column)]
-        ds.PixelSpacing, ds.SliceThickness = list(spacing), gap
-        ds.Columns, ds.Rows = SHAPE[:2]
-        ds.BitsAllocated = ds.BitsStored = 16
-        ds.HighBit, ds.PixelRepresentation, ds.SamplesPerPixel = 15, 0, 1
-        ds.PhotometricInterpretation = "MONOCHROME2"
-        ds.PixelData = np.full((SHAPE[1], SHAPE[0]), k, dtype=np.uint16).tobytes()
-        files.append(folder / f"{(3 * k + 1) % SHAPE[2]}.dcm")
-        ds.save_as(files[-1], enforce_file_format=True)
-    lps = np.eye(4)
-    lps[:3, 0], lps[:3, 1] = along_row * spacing[1], along_column * spacing[0]
-    lps[:3, 2], lps[:3, 3] = normal * gap, origin
-    return Geometry(SHAPE, np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, sources=tuple(files))
-
-
-def laid_out(geometry: Geometry, layout: tuple[tuple[int, int], ...]) -> Geometry:
-    """The same space with other array axes."""
-    new = np.zeros((4, 4))
-    new[3, 3] = 1.0
-    for i, (axis, sign) in enumerate(layout):
-        new[axis, i] = sign
-        new[axis, 3] += geometry.shape[axis] - 1 if sign < 0 else 0
-    shape = tuple(geometry.shape[axis] for axis, _ in layout)
-    return Geometry(shape, geometry.affine @ new, sources=geometry.sources)
-
-
-def as_read(array: NDArray[Any], layout: tuple[tuple[int, int], ...]) -> NDArray[Any]:
-    """Undoes :func:`laid_out` on an array: back to columns, rows, slices."""
-    flipped = array[tuple(slice(None, None, sign) for _, sign in layout)]
-    return flipped.transpose(np.argsort([axis for axis, _ in layout]))
+MODIFIERS = "SegmentedPropertyTypeModifierCodeSequence"
 
 
 def read_back(path: Path, geometry: Geometry) -> NDArray[Any]:
@@ -97,7 +48,7 @@ def read_back(path: Path, geometry: Geometry) -> NDArray[Any]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_mask_lies_at_its_slices(tmp_path: Path, layout: tuple[tuple[int, int], ...]) -> None:
+def test_mask_lies_at_its_slices(tmp_path: Path, layout: Layout) -> None:
     geometry = write_series(tmp_path / "series")
     ours = laid_out(geometry, layout)
     label_map = np.random.default_rng(3).integers(0, 3, ours.shape)
@@ -109,9 +60,7 @@ def test_mask_lies_at_its_slices(tmp_path: Path, layout: tuple[tuple[int, int], 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_probabilities_lie_at_their_slices(
-    tmp_path: Path, layout: tuple[tuple[int, int], ...]
-) -> None:
+def test_probabilities_lie_at_their_slices(tmp_path: Path, layout: Layout) -> None:
     geometry = write_series(tmp_path / "series")
     ours = laid_out(geometry, layout)
     means = np.random.default_rng(4).random((2, *ours.shape))
@@ -139,6 +88,67 @@ def test_what_a_viewer_is_told(tmp_path: Path) -> None:
     family = algorithm.AlgorithmFamilyCodeSequence[0]
     assert (family.CodeValue, family.CodeMeaning) == ("123110", "Artificial Intelligence")
     assert len(seg.PerFrameFunctionalGroupsSequence) == SHAPE[2]  # the empty segment has no frames
+
+
+def test_codes_and_algorithm_are_the_bundles(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    for name in ("hippocampus_mr", "lung_nodule_ct"):
+        bundle = find_bundle(name)
+        segments = segments_of(bundle.labels, bundle.codes)
+        algorithm = Algorithm(bundle.name, bundle.metadata["version"])
+        write_binary_seg(tmp_path / "a.dcm", np.ones(SHAPE, int), geometry, segments, algorithm)
+        seg = hd.seg.segread(tmp_path / "a.dcm")
+        for segment, description in zip(segments, seg.SegmentSequence, strict=True):
+            assert description.segmented_property_category.value == segment.category.value
+            (kind,) = description.SegmentedPropertyTypeCodeSequence
+            modifiers = [m.CodeMeaning for m in kind.get(MODIFIERS, [])]
+            assert modifiers == [segment.modifier.meaning] if segment.modifier else not modifiers
+            regions = [code.meaning for code in description.anatomic_regions]
+            assert regions == ([segment.region.meaning] if segment.region else [])
+            (drawn,) = description.SegmentationAlgorithmIdentificationSequence
+            assert (drawn.AlgorithmName, drawn.AlgorithmVersion) == algorithm
+            assert drawn.AlgorithmSource.startswith("medsegdiff ")
+
+
+def test_codes_of_the_bundles_are_in_pydicoms_dictionary() -> None:
+    """Code value and meaning as DICOM (PS3.16) prints them, as far as pydicom holds it."""
+    for bundle in list_bundles():
+        assert set(bundle.codes) == set(bundle.labels) - {0}
+        for entry in bundle.codes.values():
+            for value, scheme, meaning in entry.values():
+                known = getattr(getattr(codes, scheme), meaning.replace(" ", ""))
+                assert (known.value, known.meaning) == (value, meaning)
+
+
+@pytest.mark.parametrize("shared_plane", [True, False])
+def test_an_enhanced_source_is_referred_to_frame_by_frame(
+    tmp_path: Path, shared_plane: bool
+) -> None:
+    order = (2, 0, 3, 1)
+    geometry = write_enhanced(tmp_path / "mr.dcm", order, shared_plane)
+    label_map = np.random.default_rng(5).integers(0, 3, SHAPE)
+    means = np.random.default_rng(6).random((2, *SHAPE))
+    write_binary_seg(tmp_path / "seg.dcm", label_map, geometry, SEGMENTS)
+    write_fractional_seg(tmp_path / "mean.dcm", means, geometry, SEGMENTS)
+    source = pydicom.dcmread(tmp_path / "mr.dcm")
+    for name, expected, step in (
+        ("seg", np.stack([label_map == 1, label_map == 2]), 0.0),
+        ("mean", means, 0.5 / 255 + 1e-6),
+    ):
+        read = hd.seg.segread(tmp_path / f"{name}.dcm").get_pixels_by_source_frame(
+            source.SOPInstanceUID, range(1, len(order) + 1), assert_missing_frames_are_empty=True
+        )
+        assert read.shape == (len(order), SHAPE[1], SHAPE[0], 2)
+        for frame, k in enumerate(order):
+            for segment in (0, 1):
+                found = read[frame, :, :, segment].T
+                np.testing.assert_allclose(found, expected[segment, :, :, k], atol=step)
+
+
+def test_an_enhanced_source_of_two_volumes_is_refused(tmp_path: Path) -> None:
+    geometry = write_enhanced(tmp_path / "mr.dcm", (0, 1, 2, 3, 0, 1, 2, 3))
+    with pytest.raises(InputError, match="several images of one slice"):
+        write_binary_seg(tmp_path / "seg.dcm", np.zeros(SHAPE, int), geometry, SEGMENTS)
 
 
 def test_an_empty_mask_is_written(tmp_path: Path) -> None:

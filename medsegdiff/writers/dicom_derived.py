@@ -1,0 +1,205 @@
+"""What DICOM objects made from images share: the source, and an array's values at its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+
+from medsegdiff import __version__
+from medsegdiff.files import written_aside
+from medsegdiff.types import Geometry, InputError
+
+EQUIPMENT = {
+    "manufacturer": "medsegdiff",
+    "manufacturer_model_name": "medsegdiff",
+    "software_versions": __version__,
+    "device_serial_number": "0",
+}
+"""Who made the object, in highdicom's words."""
+
+_TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
+_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
+           "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
+
+Array = NDArray[Any]
+Plane = tuple[Array, Array, Array]
+"""Position (3,), row and column direction (2, 3), spacing (2,) between rows and columns."""
+
+
+def write_derived(
+    path: str | Path,
+    array: Array,
+    geometry: Geometry,
+    make: Callable[[Sequence[Any], Array], Any],
+) -> None:
+    """Writes an object that refers, frame by frame, to the images that an array was made from.
+
+    Args:
+        path: ends in ``.dcm``; missing folders are created.
+        array: (``*geometry.shape``, ...), further axes are kept.
+        geometry: of a DICOM series, its files in ``sources``: one a slice, or one multi-frame file.
+        make: (source images, values (frames, rows, columns, ...)) -> the object, in whose order
+            of frames the values are: instance by instance, or frame by frame of the one.
+
+    Raises:
+        InputError: the source is not DICOM, lacks what the object has to refer to, or does not lie
+            where the geometry says.
+        ValueError: if the shape is not that of the geometry.
+    """
+    n = len(geometry.shape)
+    if array.shape[:n] != geometry.shape:
+        raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
+    instances = [_read_instance(file) for file in geometry.sources]
+    if not instances:
+        raise not_dicom("the image")
+    try:
+        frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
+        derived = make(instances, frames)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            geometry.sources[0].parent,
+            f"a DICOM object cannot refer to this series ({error})",
+            "Choose --format nifti or nrrd",
+        ) from error
+    with written_aside(path) as aside:
+        derived.save_as(aside)
+
+
+def highdicom() -> Any:
+    """The library, imported when it is needed.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import highdicom
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "--format dicom-seg",
+            "needs the package highdicom, which is not installed",
+            "Install it: pip install 'medsegdiff[dicom-seg]'",
+        ) from error
+    return highdicom
+
+
+def not_dicom(subject: object) -> InputError:
+    """The error of a DICOM object that is wanted of something other than DICOM images."""
+    return InputError(
+        subject,
+        "a DICOM SEG refers to the DICOM images it was made from, and this is none",
+        "Choose --format nifti or nrrd, or give the DICOM series",
+    )
+
+
+def _read_instance(file: Path) -> Any:
+    """The header of a source image, with the attributes that are copied, empty where missing."""
+    try:
+        instance = pydicom.dcmread(file, stop_before_pixels=True)
+    except InvalidDicomError:
+        raise not_dicom(file) from None
+    for keyword in _TYPE_2:
+        if keyword not in instance:
+            setattr(instance, keyword, None)
+    if not instance.get("SpecificCharacterSet"):
+        instance.pop("SpecificCharacterSet", None)  # highdicom reads an empty one as a wrong one
+    if "PerFrameFunctionalGroupsSequence" in instance:
+        _share_plane(instance)
+    return instance
+
+
+def _share_plane(instance: Any) -> None:
+    """Where each frame says orientation and spacing by itself, says them for all.
+
+    highdicom looks for them there alone. That they are the same is seen when the pixels are
+    placed, by each frame's own.
+    """
+    shared = instance.SharedFunctionalGroupsSequence[0]
+    first = instance.PerFrameFunctionalGroupsSequence[0]
+    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+        if name not in shared and name in first:
+            setattr(shared, name, first[name].value)
+
+
+def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array:
+    """The array's values at the pixels of every frame: (frames, rows, columns, ...).
+
+    Whatever way the array's axes run, each pixel is found by its place in the world.
+    """
+    to_voxel = np.linalg.inv(geometry.affine)[:3]
+    frames, covered = [], np.zeros(array.shape[:3], dtype=bool)
+    for instance, file in zip(instances, geometry.sources, strict=True):
+        for plane in _planes(instance):
+            voxels = _voxels(plane, (int(instance.Rows), int(instance.Columns)), to_voxel)
+            index = np.rint(voxels).astype(np.intp)
+            far = np.abs(voxels - index).max() > _TOLERANCE
+            if far or index.min() < 0 or (index.max(axis=(1, 2)) >= covered.shape).any():
+                raise _elsewhere(file)
+            if covered[tuple(index)].any():
+                raise _twice(file)
+            frames.append(array[tuple(index)])
+            covered[tuple(index)] = True
+    if not covered.all():
+        raise _elsewhere(geometry.sources[0].parent)
+    return np.stack(frames)
+
+
+def _planes(instance: Any) -> list[Plane]:
+    """Where each frame lies; a single-frame image has one (DICOM PS3.3, C.7.6.2 and C.7.6.16.2)."""
+    if "PerFrameFunctionalGroupsSequence" not in instance:
+        return [_plane(instance, instance, instance)]
+    shared = instance.SharedFunctionalGroupsSequence[0]
+
+    def group(frame: Any, name: str) -> Any:
+        return (frame if name in frame else shared)[name].value[0]
+
+    return [
+        _plane(
+            group(frame, "PlanePositionSequence"),
+            group(frame, "PlaneOrientationSequence"),
+            group(frame, "PixelMeasuresSequence"),
+        )
+        for frame in instance.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _plane(position: Any, orientation: Any, measures: Any) -> Plane:
+    return (
+        np.array(position.ImagePositionPatient, float),
+        np.array(orientation.ImageOrientationPatient, float).reshape(2, 3),
+        np.array(measures.PixelSpacing, float),
+    )
+
+
+def _voxels(plane: Plane, size: tuple[int, int], to_voxel: Array) -> Array:
+    """Voxel coordinates (3, rows, columns) of a plane's pixels (DICOM PS3.3, C.7.6.2.1.1)."""
+    position, (along_row, along_column), (between_rows, between_columns) = plane
+    row, column = np.indices(size)
+    lps = (
+        position[:, None, None]
+        + (along_column * between_rows)[:, None, None] * row
+        + (along_row * between_columns)[:, None, None] * column
+    )
+    ras = np.stack([-lps[0], -lps[1], lps[2], np.ones_like(lps[0])])
+    return np.einsum("vw,wrc->vrc", to_voxel, ras)
+
+
+def _elsewhere(subject: object) -> InputError:
+    return InputError(
+        subject,
+        "the DICOM images do not lie on the segmentation's grid, slice by slice",
+        "Segment the series as it is, or choose --format nifti or nrrd",
+    )
+
+
+def _twice(subject: object) -> InputError:
+    return InputError(
+        subject,
+        "holds several images of one slice, of which a DICOM object could not name the right one",
+        "Choose --format nifti or nrrd",
+    )
