@@ -6,7 +6,8 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
+from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.guarantee import (
     calibration_record,
@@ -104,6 +106,7 @@ class CaseSegmenter:
             "fusion": inferer.fusion,
             "anchor_share": inferer.anchor_share,
             "noise_scale": inferer.noise_scale,
+            "empty_up_to": inferer.empty_up_to,
             "calibrated": self.calibration is not None,
         }
         try:
@@ -136,8 +139,7 @@ class CaseSegmenter:
         """
         failed = dict(failures or {})
         self.output.mkdir(parents=True, exist_ok=True)
-        hidden = not logger.isEnabledFor(logging.INFO) or None  # None: hidden where no terminal is
-        for case in tqdm(cases, desc="segment", unit="case", disable=hidden):
+        for case in tqdm(cases, desc="segment", unit="case", disable=_hidden()):
             try:
                 with surfacing_input_errors():
                     self._segment(case)
@@ -177,7 +179,17 @@ class CaseSegmenter:
                 return
         started = time.perf_counter()
         scaling = self.calibration.scaling if self.calibration else None
-        segmented = segment_case(case, self.network, self.preprocessing, self.inferer, scaling)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _window_bar(case.id) as progress:
+            segmented = segment_case(
+                case,
+                self.network,
+                self.preprocessing,
+                self.inferer,
+                scaling,
+                Storage(folder),
+                progress,
+            )
         warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
         if self.calibration:
             warnings += calibration_warnings(self.calibration, self.settings, level)
@@ -259,6 +271,23 @@ def segment(
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
     return segmenter.segment_inputs(inputs)
+
+
+@contextmanager
+def _window_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Within, shows how far a case of several windows is."""
+    with tqdm(desc=name, unit="window", leave=False, disable=_hidden(), delay=1.0) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _hidden() -> bool | None:
+    """Whether bars are hidden; None: where no terminal is."""
+    return not logger.isEnabledFor(logging.INFO) or None
 
 
 def raise_for_failures(failures: Mapping[str, str]) -> None:
