@@ -179,7 +179,6 @@ class CaseSegmenter:
                 return
         started = time.perf_counter()
         scaling = self.calibration.scaling if self.calibration else None
-        folder.mkdir(parents=True, exist_ok=True)
         with _window_bar(case.id) as progress:
             segmented = segment_case(
                 case,
@@ -187,7 +186,7 @@ class CaseSegmenter:
                 self.preprocessing,
                 self.inferer,
                 scaling,
-                Storage(folder),
+                Storage(self.output),
                 progress,
             )
         warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
