@@ -67,8 +67,8 @@ def write_bundle(root: Path, window: int, spacing: float | None) -> None:
     shutil.copytree(find_bundle("hippocampus_mr").root / "configs", root / "configs")
     path = root / "configs" / "inference.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config["network_def"]["encoder"]["channels"] = [8, 16, 32, 32]
-    config["network_def"]["denoiser"]["channels"] = [8, 16, 32]
+    config["network_def"]["encoder"]["channels"] = [4, 8, 8, 8]
+    config["network_def"]["denoiser"]["channels"] = [4, 8, 8]
     load, orient, space, _ = config["preprocessing"]["transforms"]
     clip = {"a_min": -900.0, "a_max": 300.0, "b_min": 0.0, "b_max": 1.0, "clip": True}
     chain = [load, orient, {"_target_": "ScaleIntensityRanged", "keys": "image", **clip}]
@@ -106,9 +106,9 @@ def page(rows: Sequence[dict[str, Any]], command: str, members: int) -> str:
     """The table, with what it is of."""
     lines = [
         "# Large volumes\n",
-        f"`medsegdiff segment` on a synthetic CT (body in noisy air), {members} members, one step, a "
-        "tiny untrained network, one thread, with other work on the machine. The peak is that of the "
-        f"whole process; it may be {LIMIT_MB} MiB.\n",
+        f"`medsegdiff segment` on a synthetic CT (body in noisy air), {members} members, one step, "
+        "a tiny untrained network, one thread, with other work on the machine. The peak is that "
+        f"of the whole process; it may be {LIMIT_MB} MiB.\n",
         "| voxels | windows run | skipped | s / window run: network | s / window: all else | "
         "s in all | peak MiB |",
         "| --- |" + " ---: |" * 6,

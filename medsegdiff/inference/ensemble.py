@@ -126,4 +126,4 @@ def stack_slices(slices: Iterable[Ensemble], depth: int, storage: Storage) -> En
                 stacked[name] = torch.from_numpy(volume)
             stacked[name][..., z] = plane
         storage.release()
-    return Ensemble(**stacked)
+    return Ensemble(seconds={}, windows={}, **stacked)

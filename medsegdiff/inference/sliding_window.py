@@ -27,6 +27,7 @@ from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.storage import Storage
 from medsegdiff.types import Fusion
 
+LOWEST: str = "lowest"
 ROUNDING = 1e-6
 """Share of an image's range by which its background may vary."""
 
@@ -93,7 +94,7 @@ class EnsembleInferer(Inferer):
             raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
         if noise_scale < 0.0:
             raise ValueError(f"noise_scale must be 0 or more. Got {noise_scale}.")
-        if isinstance(empty_up_to, str) and empty_up_to != "lowest":
+        if isinstance(empty_up_to, str | bool) and empty_up_to != LOWEST:
             rule = f"empty_up_to must be a number, 'lowest' or None. Got {empty_up_to!r}."
             raise ValueError(rule)
         self.anchor_share, self.noise_scale = anchor_share, noise_scale
@@ -164,7 +165,7 @@ class EnsembleInferer(Inferer):
         """For each channel, the value up to which it is background; None: all may be body."""
         if self.empty_up_to is None:
             return None
-        if self.empty_up_to == "lowest":
+        if isinstance(self.empty_up_to, str):
             low, high = torch.stack([torch.stack(one.aminmax()) for one in image], dim=1)
             return low + ROUNDING * (high - low)
         return torch.full((len(image),), float(self.empty_up_to))
@@ -196,12 +197,13 @@ class EnsembleInferer(Inferer):
 
         if len(places) == 1:  # nothing to blend
             maps, labels = maps_of(places[0])
-            return Ensemble(labels=labels, **{name: x.cpu() for name, x in maps.items()})
+            maps = {name: x.cpu() for name, x in maps.items()}
+            return Ensemble(labels=labels, seconds={}, windows={}, **maps)
         blend = Blend(size, roi, self.members, storage)
         for place in places:
             blend.add(place, *maps_of(place))
         maps, labels = blend.result()
-        return Ensemble(labels=labels, **maps)
+        return Ensemble(labels=labels, seconds={}, windows={}, **maps)
 
     def _empty(self, num_classes: int, roi: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
         """Maps and labels of a window that is background for sure."""

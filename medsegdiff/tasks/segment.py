@@ -18,6 +18,7 @@ from tqdm import tqdm
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
+from medsegdiff.data.resampling import resample_by_slabs
 from medsegdiff.files import digest, read_json, write_json
 from medsegdiff.inference.inputs import CaseInput, found_cases
 from medsegdiff.inference.segment import segment_case
@@ -87,7 +88,8 @@ class CaseSegmenter:
         calibration: CalibrationUse = "auto",
         guarantee: float | None = None,
     ) -> None:
-        self.bundle, self.network, self.preprocessing = bundle, network.eval(), preprocessing
+        self.bundle, self.network = bundle, network.eval()
+        self.preprocessing = resample_by_slabs(preprocessing)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.save_members, self.overwrite, self.expected_mm = save_members, overwrite, expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
