@@ -19,7 +19,7 @@ from medsegdiff.types import InputError
 IN_MEMORY = 2**28
 """Bytes up to which an array stays in memory."""
 
-SLAB = 2**22
+SLAB = 2**20
 """Voxels that are worked on at once where an array is taken slab by slab."""
 
 
