@@ -139,7 +139,9 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
     add("--output", type=Path, default=Path("benchmarks/results"), help="folder of the table")
     words = sys.argv[1:] if words is None else words
     arguments = parser.parse_args(words)
-    rows = []
+    command = f"{parser.prog} {shlex.join(words)}".strip()
+    name = NAME if arguments.spacing is None else f"{NAME}_resampled"
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(dir=arguments.output) as folder:
         root = Path(folder)
         write_bundle(root / "tiny_ct", arguments.window, arguments.spacing)
@@ -149,10 +151,8 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
             options = ["--members", str(arguments.members), "--device", "cpu", "--save-members"]
             rows.append(measure(image, root / "tiny_ct", root / "out", options))
             image.unlink()
-    command = f"{parser.prog} {shlex.join(words)}".strip()
-    name = NAME if arguments.spacing is None else f"{NAME}_resampled"
-    write_json(arguments.output / f"{name}.json", {"rows": rows, "command": command})
-    write_text(arguments.output / f"{name}.md", page(rows, command, arguments.members))
+            write_json(arguments.output / f"{name}.json", {"rows": rows, "command": command})
+            write_text(arguments.output / f"{name}.md", page(rows, command, arguments.members))
     return rows
 
 

@@ -23,7 +23,7 @@ from medsegdiff.recalibration.scaling import Scaling
 from medsegdiff.storage import Storage, slabs, slowest_axis
 from medsegdiff.types import Fusion, Geometry
 
-VALUES_AT_ONCE = 2**24
+VALUES_AT_ONCE = 2**22
 """How many voxels are brought back to the input's grid together."""
 
 Floats = NDArray[np.float32]
