@@ -50,9 +50,8 @@ class SlabResample(SpatialResample):
         info = todo[TraceKeys.EXTRA_INFO]
         if not _is_large(img, size, info, affine):
             return super().__call__(img, *args, lazy=lazy, **kwargs)
-        done = [*plan.applied_operations, todo]
         values = _resampled(img, plan.affine, affine, size, info)
-        return MetaTensor(values, affine=affine, meta=plan.meta, applied_operations=done)
+        return _placed(values, affine, plan, [*plan.applied_operations, todo])
 
     def inverse(self, data: Tensor) -> Tensor:
         """As MONAI's."""
@@ -64,12 +63,14 @@ class SlabResample(SpatialResample):
             return super().inverse(data)
         self.pop_transform(data)
         values = _resampled(data, data.affine, info["src_affine"], size, info)
-        return MetaTensor(
-            values,
-            affine=info["src_affine"],
-            meta=data.meta,
-            applied_operations=data.applied_operations,
-        )
+        return _placed(values, info["src_affine"], data, data.applied_operations)
+
+
+def _placed(values: Tensor, affine: Tensor, like: MetaTensor, done: list[Any]) -> MetaTensor:
+    """An image on another grid than the one it was made from, with its other meta data."""
+    placed = MetaTensor(values, meta=dict(like.meta), applied_operations=done)
+    placed.affine = affine
+    return placed
 
 
 def _is_large(img: MetaTensor, size: Sequence[int], info: dict[str, Any], affine: Tensor) -> bool:
