@@ -279,11 +279,15 @@ def test_empty_windows_are_background_and_the_others_as_they_were(dims: int) -> 
 
 def test_a_window_with_anything_in_it_is_run() -> None:
     network, image = tiny_segmenter(2), torch.zeros(2, 16, 8)
-    network.encode = lambda image: Conditioned  # type: ignore[method-assign, assignment]
+
+    def encode(window: torch.Tensor) -> Any:
+        raise RuntimeError("this window is run")
+
+    network.encode = encode  # type: ignore[method-assign]
     inferer = EnsembleInferer([8, 8], members=2, overlap=0.0)
     assert inferer.ensemble(image, network, "").windows == {"run": 0, "skipped": 2}
     image[1, 12, 3] = 1e-3  # in one channel alone
-    with pytest.raises(AttributeError):
+    with pytest.raises(RuntimeError, match="this window is run"):
         inferer.ensemble(image, network, "")
 
 
