@@ -16,6 +16,7 @@ LEVELS = {
     **dict.fromkeys(("types", "files"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
     "recalibration": 1,
+    "storage": 1,
     **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,

@@ -6,7 +6,8 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
+from medsegdiff.data.resampling import resample_by_slabs
 from medsegdiff.files import digest, read_json, write_json
 from medsegdiff.inference.inputs import (
     CaseInput,
@@ -28,6 +30,7 @@ from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
+from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.guarantee import (
     calibration_record,
@@ -96,7 +99,8 @@ class CaseSegmenter:
         uneven: Uneven = "refuse",
         channel_series: str | None = None,
     ) -> None:
-        self.bundle, self.network, self.preprocessing = bundle, network.eval(), preprocessing
+        self.bundle, self.network = bundle, network.eval()
+        self.preprocessing = resample_by_slabs(preprocessing)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.save_members, self.overwrite, self.expected_mm = save_members, overwrite, expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
@@ -117,6 +121,7 @@ class CaseSegmenter:
             "fusion": inferer.fusion,
             "anchor_share": inferer.anchor_share,
             "noise_scale": inferer.noise_scale,
+            "empty_up_to": inferer.empty_up_to,
             "calibrated": self.calibration is not None,
         }
         try:
@@ -150,8 +155,7 @@ class CaseSegmenter:
         """
         failed = dict(failures or {})
         self.output.mkdir(parents=True, exist_ok=True)
-        hidden = not logger.isEnabledFor(logging.INFO) or None  # None: hidden where no terminal is
-        for case in tqdm(cases, desc="segment", unit="case", disable=hidden):
+        for case in tqdm(cases, desc="segment", unit="case", disable=_hidden()):
             try:
                 with surfacing_input_errors():
                     self._segment(case)
@@ -191,7 +195,16 @@ class CaseSegmenter:
                 return
         started = time.perf_counter()
         scaling = self.calibration.scaling if self.calibration else None
-        segmented = segment_case(case, self.network, self.preprocessing, self.inferer, scaling)
+        with _window_bar(case.id) as progress:
+            segmented = segment_case(
+                case,
+                self.network,
+                self.preprocessing,
+                self.inferer,
+                scaling,
+                Storage(self.output),
+                progress,
+            )
         warnings = [*segmented.geometry.notes]
         warnings += size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
         if self.calibration:
@@ -279,6 +292,23 @@ def segment(
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
     return segmenter.segment_inputs(inputs)
+
+
+@contextmanager
+def _window_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Within, shows how far a case of several windows is."""
+    with tqdm(desc=name, unit="window", leave=False, disable=_hidden(), delay=1.0) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _hidden() -> bool | None:
+    """Whether bars are hidden; None: where no terminal is."""
+    return not logger.isEnabledFor(logging.INFO) or None
 
 
 def raise_for_failures(failures: Mapping[str, str]) -> None:
