@@ -15,7 +15,7 @@ PACKAGE = Path(medsegdiff.__file__).parent
 LEVELS = {
     **dict.fromkeys(("types", "files"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
-    "recalibration": 1,
+    **dict.fromkeys(("recalibration", "dicomweb"), 1),
     **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
@@ -27,12 +27,19 @@ NEIGHBOURS = {("losses", "model")}
 
 ONE_FILE = {
     "highdicom": {"writers/dicom_seg.py"},
+    "dicomweb_client": {"dicomweb/client.py"},
+    "requests": {"dicomweb/client.py", "dicomweb/store.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
     "itk": {"data/dicom.py"},
     "jinja2": {"pages.py"},
-    "pydicom": {"data/dicom.py", "data/phantom.py", "writers/dicom_seg.py"},
+    "pydicom": {
+        "data/dicom.py",
+        "data/phantom.py",
+        "dicomweb/store.py",
+        "writers/dicom_seg.py",
+    },
 }
 """The files that may import a library of one purpose."""
 

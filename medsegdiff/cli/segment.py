@@ -13,9 +13,10 @@ from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, UsageError
 
 def segment(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            metavar="INPUT", help="NIfTI or DICOM files, folders of such, or zips of such."
+            metavar="INPUT",
+            help="NIfTI or DICOM files, folders or zips of such, or https://.../studies/...",
         ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
@@ -51,6 +52,16 @@ def segment(
         float | None,
         typer.Option(help="Write masks and volumes that hold at this level, such as 0.95."),
     ] = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Store DICOM SEG on the server that the images came from."),
+    ] = False,
+    store_to: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store DICOM SEG on this DICOMweb server.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Write which image each case is to this file (CSV).")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -80,6 +91,8 @@ def segment(
         overwrite=overwrite,
         calibration=calibration,
         guarantee=guarantee,
+        store=store_to or ("origin" if store else None),
+        key=key,
     )
     exit_with(failures, "" if quiet else f"written to {output}")
 

@@ -173,18 +173,19 @@ def _facts(
 def _check_folds(manifest: Manifest) -> list[Problem]:
     listed = [patient for fold in manifest.folds for patient in fold]
     patients = {case.patient for case in manifest.cases}
-    problems = [
-        Problem("", "error", f"patient {patient} is in several folds", "Put it into one fold")
-        for patient in repeats(listed)
-    ]
+    problems = []
+    repeated = repeats(listed)
+    if repeated:
+        rule = f"patients are in several folds: {shorten(manifest.places(repeated))}"
+        problems.append(Problem("", "error", rule, "Put each into one fold"))
     strangers = sorted(set(listed) - patients)
     if strangers:
-        rule = f"patients of the folds have no case: {shorten(strangers)}"
+        rule = f"patients of the folds have no case: {shorten(manifest.places(strangers))}"
         problems.append(Problem("", "warning", rule, "Add their cases or remove them"))
-    left_out = sorted(patients - set(listed))
+    left_out = [case.id for case in manifest.cases if case.patient not in set(listed)]
     if left_out:
-        rule = f"patients are in no fold and never used for training: {shorten(left_out)}"
-        problems.append(Problem("", "warning", rule, "Put each into a fold"))
+        rule = f"cases of patients in no fold, never used for training: {shorten(left_out)}"
+        problems.append(Problem("", "warning", rule, "Put each patient into a fold"))
     return problems
 
 

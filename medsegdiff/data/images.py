@@ -115,8 +115,8 @@ def _existing(source: str | Path) -> Path:
 def _only_series(path: Path) -> Series:
     series = find_series(path)
     if len(series) > 1:
-        names = ", ".join(f"{one.number or '?'} ({one.description})" for one in series)
-        rule = f"one DICOM series is needed, but there are {len(series)}: {names}"
+        numbers = ", ".join("?" if s.number is None else str(s.number) for s in series)
+        rule = f"one DICOM series is needed, but there are {len(series)}, with numbers {numbers}"
         raise InputError(path, rule, "Give the folder of one series")
     return series[0]
 

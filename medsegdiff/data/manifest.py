@@ -1,9 +1,10 @@
 """Read and validate the description of a data set: its labels, cases and folds.
 
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
-``raters`` (how many readings a four-dimensional label holds in its last axis), ``patient`` for a
-case, and ``folds`` (lists of patients). It is given as a file, as the folder that holds one, or
-as the name of a file in ``data_manifests/``. Such a named description has one key more, ``folder``:
+``raters`` (how many readings a four-dimensional label holds in its last axis), ``case`` (a name)
+and ``patient`` for a case, and ``folds`` (lists of patients). It is given as a file, as the folder
+that holds one, or as the name of a file in ``data_manifests/``. Such a named description has one
+key more, ``folder``:
 the data are looked for in that folder below ``$MEDSEGDIFF_DATA`` if that is set, otherwise below
 the working directory and then below ``../shared/data``. What it does not say (often the list of
 cases) is taken from the ``dataset.json`` of that folder.
@@ -17,7 +18,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class Case:
     """One image to segment, with the readings of it.
 
     Attributes:
-        id: the file's name without its ending, unique in a data set.
+        id: the name that the description gives, else that of the file without its ending; unique
+            in a data set.
         images: one file, or DICOM series folder, per channel; one file may hold all channels.
         labels: empty, one file, or one per rater (one file may hold all raters, last axis).
         patient: cases of one patient never stand on both sides of a split.
@@ -76,6 +78,15 @@ class Manifest:
     cases: tuple[Case, ...]
     folds: tuple[tuple[str, ...], ...]
 
+    def places(self, patients: Collection[str]) -> list[str]:
+        """Where in the description's ``folds`` these patients stand, which does not name them."""
+        return [
+            f"folds[{i}][{j}]"
+            for i, fold in enumerate(self.folds)
+            for j, patient in enumerate(fold)
+            if patient in patients
+        ]
+
     def split(self, fold: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Labelled cases of the other folds, and labelled cases of this one.
 
@@ -87,7 +98,7 @@ class Manifest:
             raise InputError(self.name, rule, "Choose one of these")
         repeated = repeats(patient for patients in self.folds for patient in patients)
         if repeated:
-            rule = f"patients stand in several folds: {shorten(repeated)}"
+            rule = f"patients stand in several folds: {shorten(self.places(repeated))}"
             raise InputError(self.name, rule, "Put each patient into one fold")
         held_out = set(self.folds[fold])
         others = {patient for patients in self.folds for patient in patients} - held_out
@@ -274,9 +285,17 @@ def _parse_case(entry: Any, index: int, root: Path, file: Path) -> Case:
         raise InputError(subject, "'image' is empty", "Give the path of the image")
     label = entry.get("label")
     labels = _parse_paths(label, root, f"{subject}, label") if label else ()
-    name = case_id(images)
+    name = _parse_name(entry["case"], subject) if "case" in entry else case_id(images)
     patient = entry.get("patient")
     return Case(name, images, labels, name if patient is None else str(patient))
+
+
+def _parse_name(value: Any, subject: str) -> str:
+    """A case's name, which becomes that of a folder."""
+    if not isinstance(value, str) or not re.fullmatch(r"\w[\w.-]*", value):
+        rule = f"'case' must be letters, digits, '_', '-' and '.', not {value!r}"
+        raise InputError(subject, rule, "Correct it")
+    return value
 
 
 def _parse_paths(value: Any, root: Path, subject: str) -> tuple[Path, ...]:

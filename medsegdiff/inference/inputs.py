@@ -9,12 +9,14 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medsegdiff.data import dicom
 from medsegdiff.data.images import NIFTI, Source
 from medsegdiff.data.manifest import case_id
+from medsegdiff.dicomweb.address import Address, is_address, parse_address
+from medsegdiff.dicomweb.fetch import fetch
 from medsegdiff.files import write_text
 from medsegdiff.types import InputError
 
@@ -28,10 +30,12 @@ class CaseInput:
     Attributes:
         id: names its folder and files; holds nothing of a DICOM patient.
         image: one file or DICOM series per channel.
+        service: the DICOMweb server that the image came from; None for local files.
     """
 
     id: str
     image: tuple[Source, ...]
+    service: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -43,30 +47,48 @@ class CaseInput:
         )
 
 
+def parse_inputs(inputs: Sequence[str | Path]) -> list[Path | Address]:
+    """Paths and DICOMweb addresses from what a user wrote.
+
+    Raises:
+        UsageError: an address that cannot be understood, or holds credentials.
+        InputError: the package that addresses need is not installed.
+    """
+    numbered = enumerate(inputs, start=1)
+    return [parse_address(str(i), n) if is_address(i) else Path(i) for n, i in numbered]
+
+
 @contextmanager
 def found_cases(
-    inputs: Sequence[Path], output: Path
-) -> Iterator[tuple[list[CaseInput], dict[str, str]]]:
+    inputs: Sequence[Path | Address], output: Path
+) -> Iterator[tuple[list[CaseInput], dict[str, InputError]]]:
     """The cases in ``inputs``, and the inputs that hold none, with the reason.
 
-    Zips are unpacked for as long as the block runs.
+    Zips are unpacked, and series of a DICOMweb server fetched, for as long as the block runs.
 
     Args:
-        inputs: NIfTI or DICOM files, folders or zips of such.
+        inputs: NIfTI or DICOM files, folders or zips of such, addresses.
         output: its ``.salt`` makes the ids of DICOM cases; made when first needed.
     """
     cases: list[CaseInput] = []
-    failures: dict[str, str] = {}
+    failures: dict[str, InputError] = {}
     with ExitStack() as stack:
         for given in inputs:
             try:
                 cases += _cases_in(given, output, stack)
-            except (InputError, OSError) as error:
-                failures[str(given)] = str(error)
+            except InputError as error:
+                failures[str(given)] = error
+            except OSError as error:  # whose own words name files below what was given
+                rule = f"cannot be read ({error.strerror})"
+                failures[str(given)] = InputError(given, rule, "Check it")
         yield _with_unique_ids(cases), failures
 
 
-def _cases_in(given: Path, output: Path, stack: ExitStack) -> list[CaseInput]:
+def _cases_in(given: Path | Address, output: Path, stack: ExitStack) -> list[CaseInput]:
+    if isinstance(given, Address):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        fetch(given, folder)
+        return [replace(c, service=given.service) for c in _dicom_cases(folder, given, output)]
     if not given.exists():
         raise InputError(given, "there is no such file or folder", "Check the path")
     if given.suffix.lower() == ".zip":
@@ -87,19 +109,21 @@ def _cases_in_folder(folder: Path, given: Path, output: Path) -> list[CaseInput]
     if not nifti:
         return _dicom_cases(folder, given, output)
     left_out = {p.parent for p in below} - {p.parent for p in nifti}
-    for other in sorted(left_out - {output, *output.glob("*")}):
-        logger.warning("%s: its NIfTI files are left out. Name the folder to include them", other)
+    others = left_out - {output, *output.glob("*")}
+    if others:  # whose names may be patients'
+        told = "%s: NIfTI files of %d folders below it are left out. Name these to include them"
+        logger.warning(told, given, len(others))
     return [CaseInput(case_id([path]), (path,)) for path in nifti]
 
 
-def _dicom_cases(path: Path, given: Path, output: Path) -> list[CaseInput]:
+def _dicom_cases(path: Path, given: Path | Address, output: Path) -> list[CaseInput]:
     try:
-        series = dicom.find_series(path, given)
+        series = dicom.find_series(path, str(given))
     except InputError as error:
         raise InputError(
             given,
             "holds neither a NIfTI file (.nii, .nii.gz) nor a DICOM image",
-            "Name a file, folder or zip that does",
+            "Name one that does",
         ) from error
     salt = _salt(output)
     return [CaseInput(dicom.case_id(one, salt), (one,)) for one in series]
@@ -114,7 +138,8 @@ def _unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as content:
             content.extractall(folder)  # refuses to leave the folder
     except Exception as error:  # a damaged archive raises whatever its decompressor does
-        raise InputError(archive, f"cannot be unpacked ({error})", "Check the zip") from error
+        kind = type(error).__name__  # its words name files
+        raise InputError(archive, f"cannot be unpacked ({kind})", "Check the zip") from error
 
 
 def _salt(output: Path) -> str:
@@ -133,5 +158,5 @@ def _with_unique_ids(cases: Sequence[CaseInput]) -> list[CaseInput]:
         others = (f"{case.id}-{n}" for n in itertools.count(2))
         free = (name for name in others if name not in unique and name not in given)
         name = next(free) if case.id in unique else case.id
-        unique[name] = CaseInput(name, case.image)
+        unique[name] = replace(case, id=name)
     return list(unique.values())

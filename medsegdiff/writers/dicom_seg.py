@@ -18,6 +18,7 @@ from medsegdiff.types import Geometry, InputError
 from medsegdiff.writers.segments import Segment
 
 SERIES_NUMBERS = {"BINARY": 9001, "FRACTIONAL": 9002}
+_SUBJECT = "the image"  # of errors: its files and folders may be called after the patient
 _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
 _ROUNDING = 1e-3  # how far a probability may lie outside of [0, 1]
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
@@ -83,13 +84,13 @@ def _write(
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
     instances = [_read_instance(file) for file in geometry.sources]
     if not instances:
-        raise not_dicom("the image")
+        raise not_dicom(_SUBJECT)
     frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
     try:
         seg = _segmentation(instances, frames, segments, kind)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            geometry.sources[0].parent,
+            _SUBJECT,
             f"a SEG cannot refer to this series ({error})",
             "Choose --format nifti or nrrd",
         ) from error
@@ -152,7 +153,7 @@ def _read_instance(file: Path) -> Any:
     try:
         instance = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
-        raise not_dicom(file) from None
+        raise not_dicom(_SUBJECT) from None
     for keyword in _TYPE_2:
         if keyword not in instance:
             setattr(instance, keyword, None)
@@ -185,16 +186,16 @@ def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array
     """
     to_voxel = np.linalg.inv(geometry.affine)[:3]
     frames, covered = [], np.zeros(array.shape[:3], dtype=bool)
-    for instance, file in zip(instances, geometry.sources, strict=True):
+    for instance in instances:
         voxels = _voxels(instance, to_voxel)
         index = np.rint(voxels).astype(np.intp)
         far = np.abs(voxels - index).max() > _TOLERANCE
         if far or index.min() < 0 or (index.max(axis=(1, 2)) >= covered.shape).any():
-            raise _elsewhere(file)
+            raise _elsewhere()
         frames.append(array[tuple(index)])
         covered[tuple(index)] = True
     if not covered.all():
-        raise _elsewhere(geometry.sources[0].parent)
+        raise _elsewhere()
     return np.stack(frames)
 
 
@@ -212,9 +213,9 @@ def _voxels(instance: Any, to_voxel: Array) -> Array:
     return np.einsum("vw,wrc->vrc", to_voxel, ras)
 
 
-def _elsewhere(subject: object) -> InputError:
+def _elsewhere() -> InputError:
     return InputError(
-        subject,
+        _SUBJECT,
         "the DICOM images do not lie on the segmentation's grid, slice by slice",
         "Segment the series as it is, or choose --format nifti or nrrd",
     )
