@@ -192,7 +192,7 @@ class CaseSegmenter:
         record = folder / f"{case.id}_run.json"
         check_formats(case, self.formats)
         wanted: dict[str, Any] = {
-            "formats": list(self.formats),
+            "formats": sorted(self.formats),
             "save_members": self.save_members,
         }
         level = self.guarantee
@@ -204,6 +204,7 @@ class CaseSegmenter:
             }
             had = (before.get("guarantee") or {}).get("level")
             level = had if level is None else level
+            before["formats"] = sorted(before["formats"])
             if wanted == {name: before[name] for name in wanted} and level == had:
                 logger.info("%s is complete: left as it is", case.id)
                 return
