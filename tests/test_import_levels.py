@@ -13,7 +13,7 @@ import medsegdiff
 PACKAGE = Path(medsegdiff.__file__).parent
 
 LEVELS = {
-    **dict.fromkeys(("types", "files"), 0),
+    **dict.fromkeys(("types", "files", "quiet"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
     **dict.fromkeys(("recalibration", "dicomweb"), 1),
     **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),

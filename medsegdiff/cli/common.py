@@ -84,8 +84,6 @@ def set_up(quiet: bool, verbose: bool) -> None:
     logger.propagate = False
     if not verbose:
         warnings.simplefilter("ignore")
-    for library in ("pydicom", "highdicom"):  # their warnings show what headers say of the patient
-        warnings.filterwarnings("ignore", module=library)
 
 
 def stderr() -> Console:

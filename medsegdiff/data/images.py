@@ -16,6 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medsegdiff.data.dicom import Series, find_series, read_series
+from medsegdiff.quiet import silenced
 from medsegdiff.types import Form, Geometry, InputError
 
 NIFTI = (".nii", ".nii.gz")
@@ -37,6 +38,7 @@ Source = str | Path | Series
 """A file, a folder with one DICOM series, or such a series."""
 
 
+@silenced()
 def read_image(source: Source) -> tuple[NDArray[Any], Geometry]:
     """Read values and geometry.
 

@@ -285,17 +285,11 @@ def _parse_case(entry: Any, index: int, root: Path, file: Path) -> Case:
         raise InputError(subject, "'image' is empty", "Give the path of the image")
     label = entry.get("label")
     labels = _parse_paths(label, root, f"{subject}, label") if label else ()
-    name = _parse_name(entry["case"], subject) if "case" in entry else case_id(images)
+    name = str(entry.get("case") or case_id(images))
+    if Path(name).name != name:
+        raise InputError(subject, f"'case' cannot name a folder: {name!r}", "Give another name")
     patient = entry.get("patient")
     return Case(name, images, labels, name if patient is None else str(patient))
-
-
-def _parse_name(value: Any, subject: str) -> str:
-    """A case's name, which becomes that of a folder."""
-    if not isinstance(value, str) or not re.fullmatch(r"\w[\w.-]*", value):
-        rule = f"'case' must be letters, digits, '_', '-' and '.', not {value!r}"
-        raise InputError(subject, rule, "Correct it")
-    return value
 
 
 def _parse_paths(value: Any, root: Path, subject: str) -> tuple[Path, ...]:

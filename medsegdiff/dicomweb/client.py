@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from medsegdiff.quiet import silenced
 from medsegdiff.types import InputError
 
 TOKEN = "MEDSEGDIFF_DICOMWEB_TOKEN"
@@ -68,7 +69,7 @@ def connected(service: str, subject: str) -> Iterator[Any]:
     from requests import RequestException
     from retrying import RetryError
 
-    with _session(service) as session, _silent("dicomweb_client", "retrying", "urllib3"):
+    with _session(service) as session, silenced():
         client = client_class(service, session=session, timeout=TIMEOUT)
         client.set_http_retry_params(
             max_attempts=ATTEMPTS, wait_exponential_multiplier=FIRST_WAIT_MS
@@ -118,20 +119,6 @@ def _bearer(token: str) -> Any:
         return request
 
     return authorise
-
-
-@contextmanager
-def _silent(*names: str) -> Iterator[None]:
-    """Within, libraries log nothing: what they say names studies, and headers of requests."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.setLevel(level)
 
 
 def _refused(error: Any, subject: str) -> InputError:

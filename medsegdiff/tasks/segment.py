@@ -25,6 +25,7 @@ from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
+from medsegdiff.quiet import silenced
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.guarantee import (
     calibration_record,
@@ -120,6 +121,7 @@ class CaseSegmenter:
         """Segment the cases of a data set description; see ``run``."""
         return self.run([CaseInput(case.id, case.images) for case in cases])
 
+    @silenced()
     def segment_inputs(
         self,
         inputs: Sequence[str | Path],
@@ -144,6 +146,7 @@ class CaseSegmenter:
                 write_key(key, cases)
             return self.run(cases, failures, target)
 
+    @silenced()
     def run(
         self,
         cases: Sequence[CaseInput],

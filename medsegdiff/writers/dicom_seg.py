@@ -89,9 +89,11 @@ def _write(
     try:
         seg = _segmentation(instances, frames, segments, kind)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # an error of a value shows the value, which may be the patient's
+        named = isinstance(error, AttributeError | KeyError)
         raise InputError(
             _SUBJECT,
-            f"a SEG cannot refer to this series ({error})",
+            f"a SEG cannot refer to this series ({error if named else 'a header is not valid'})",
             "Choose --format nifti or nrrd",
         ) from error
     with written_aside(path) as aside:

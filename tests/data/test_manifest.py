@@ -94,6 +94,17 @@ def test_channels_raters_and_patients(tmp_path: Path) -> None:
     assert len(manifest.cases[0].labels) == 2
 
 
+def test_a_case_is_called_as_the_description_says(tmp_path: Path) -> None:
+    entries = [{"image": "doe_jane/t1", "case": "c-01.a"}, {"image": "b.nii"}]
+    manifest = load_manifest(describe(tmp_path, training=entries))
+    assert [(case.id, case.patient) for case in manifest.cases] == [("c-01.a",) * 2, ("b", "b")]
+
+
+def test_a_case_is_called_after_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"training\[0\]: 'case' cannot name a folder"):
+        load_manifest(describe(tmp_path, training=[{"image": "b.nii", "case": "../a"}]))
+
+
 def test_patient_that_is_null_is_not_given(tmp_path: Path) -> None:
     entries = [{"image": f"{name}.nii", "patient": None} for name in "ab"]
     manifest = load_manifest(describe(tmp_path, training=entries))

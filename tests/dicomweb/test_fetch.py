@@ -58,6 +58,7 @@ def test_the_order_of_the_answer_does_not_matter(
     assert listings[0] == listings[1]
 
 
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_names_of_files_are_ours(server: FakeServer, series: list[Path], tmp_path: Path) -> None:
     evil = pydicom.dcmread(series[0])
     evil.SOPInstanceUID = evil.file_meta.MediaStorageSOPInstanceUID = "../../1.2.3"

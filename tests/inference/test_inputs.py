@@ -49,11 +49,13 @@ def test_inputs_that_cannot_be_opened_do_not_stop_the_others(tmp_path: Path) -> 
     good = volume(tmp_path / "good.nii.gz")
     damaged = tmp_path / "damaged.zip"
     with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.nii", bytes(range(256)) * 64)
+        archive.writestr("doe_jane.nii", bytes(range(256)) * 64)
     content = bytearray(damaged.read_bytes())
-    content[40:80] = bytes(40)  # within the compressed data
+    content[50:90] = bytes(40)  # within the compressed data
     damaged.write_bytes(content)
     endless = tmp_path / ("n" * 300 + ".nii.gz")
     with found_cases([damaged, endless, good], tmp_path / "out") as (cases, failures):
         assert [case.id for case in cases] == ["good"]
         assert set(failures) == {str(damaged), str(endless)}
+        assert "cannot be unpacked" in str(failures[str(damaged)])
+        assert "doe" not in str(failures[str(damaged)])
