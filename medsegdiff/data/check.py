@@ -108,7 +108,7 @@ def check(
     """
     manifest = data if isinstance(data, Manifest) else load_manifest(data)
     cases: list[CaseFacts] = []
-    problems = [*_check_folds(manifest), *_check_unlisted(manifest)]
+    problems = [*_check_folds(manifest), *_check_names(manifest), *_check_unlisted(manifest)]
     for case in progress(manifest.cases):
         facts, found = _examine(case, manifest)
         problems += found
@@ -187,6 +187,17 @@ def _check_folds(manifest: Manifest) -> list[Problem]:
         rule = f"cases of patients in no fold, never used for training: {shorten(left_out)}"
         problems.append(Problem("", "warning", rule, "Put each patient into a fold"))
     return problems
+
+
+def _check_names(manifest: Manifest) -> list[Problem]:
+    """A folder of DICOM is often called after the patient, and a case's name is shown to others."""
+    named = [
+        c.id for c in manifest.cases if os.path.isdir(c.images[0]) and c.id == case_id(c.images)
+    ]
+    if not named:
+        return []
+    rule = f"{len(named)} cases are called after their DICOM folders, which may name patients"
+    return [Problem("", "warning", rule, "Give each a 'case' of its own")]
 
 
 def _check_unlisted(manifest: Manifest) -> list[Problem]:

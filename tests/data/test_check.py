@@ -252,6 +252,15 @@ class TestFolds:
         assert problem.severity == "error"
         assert "patients are in several folds: folds[0][2], folds[1][0]" in problem.rule
 
+    def test_cases_called_after_dicom_folders(self, cohort: Path) -> None:
+        (cohort / "doe_jane").mkdir()
+        entry = {"image": "doe_jane", "patient": FIRST}
+        describe(cohort, lambda d: d["training"].append(entry))
+        (warning,) = [p for p in check(cohort).problems if "DICOM folders" in p.rule]
+        assert warning.severity == "warning" and "doe" not in warning.rule
+        describe(cohort, lambda d: d["training"][-1].update(case="c1"))
+        assert not [p for p in check(cohort).problems if "DICOM folders" in p.rule]
+
     def test_patients_without_case_or_fold(self, cohort: Path) -> None:
         describe(cohort, lambda d: d.update(folds=[[FIRST, "stranger"], ["phantom_001"]]))
         stranger, left_out = check(cohort).problems
