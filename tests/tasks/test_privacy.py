@@ -20,6 +20,7 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner
 
 from medsegdiff.bundle import Bundle
@@ -140,9 +141,7 @@ def test_the_search_finds_what_is_hidden(tmp_path: Path) -> None:
         assert b"qzmarkname" in in_file(path).lower(), path
 
 
-def _text_chunk(text: str):  # type: ignore[no-untyped-def]
-    from PIL.PngImagePlugin import PngInfo
-
+def _text_chunk(text: str) -> PngInfo:
     info = PngInfo()
     info.add_text("comment", text, zip=True)
     return info
