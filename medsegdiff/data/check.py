@@ -191,9 +191,8 @@ def _check_folds(manifest: Manifest) -> list[Problem]:
 
 def _check_names(manifest: Manifest) -> list[Problem]:
     """A folder of DICOM is often called after the patient, and a case's name is shown to others."""
-    named = [
-        c.id for c in manifest.cases if os.path.isdir(c.images[0]) and c.id == case_id(c.images)
-    ]
+    folders = (case for case in manifest.cases if os.path.isdir(case.images[0]))
+    named = [case.id for case in folders if case.id == case_id(case.images)]
     if not named:
         return []
     rule = f"{len(named)} cases are called after their DICOM folders, which may name patients"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pytest
+from pydicom.uid import UID
 
 from medsegdiff.dicomweb import client
 from medsegdiff.dicomweb.address import Address
@@ -51,7 +53,8 @@ def test_the_order_of_the_answer_does_not_matter(
 ) -> None:
     listings = []
     for name, files in (("a", series), ("b", [*reversed(series), series[0]])):
-        server.answer = lambda request, files=files: multipart([f.read_bytes() for f in files])
+        answer = multipart([file.read_bytes() for file in files])
+        server.answer = partial(lambda answer, request: answer, answer)
         (tmp_path / name).mkdir()
         assert fetch(study(server), tmp_path / name) == len(series)
         listings.append({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()})
@@ -61,7 +64,7 @@ def test_the_order_of_the_answer_does_not_matter(
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_names_of_files_are_ours(server: FakeServer, series: list[Path], tmp_path: Path) -> None:
     evil = pydicom.dcmread(series[0])
-    evil.SOPInstanceUID = evil.file_meta.MediaStorageSOPInstanceUID = "../../1.2.3"
+    evil.SOPInstanceUID = evil.file_meta.MediaStorageSOPInstanceUID = UID("../../1.2.3")
     evil.save_as(series[0], enforce_file_format=True)
     server.answer = lambda request: multipart([series[0].read_bytes()])
     (tmp_path / "deep" / "got").mkdir(parents=True)
@@ -103,7 +106,7 @@ def test_a_busy_server_is_asked_again(
     server: FakeServer, series: list[Path], tmp_path: Path
 ) -> None:
     answers = [(503, {}, b""), (429, {}, b""), multipart([series[0].read_bytes()])]
-    server.answer = lambda request: answers[len(server.requests) - 1]  # type: ignore[return-value]
+    server.answer = lambda request: answers[len(server.requests) - 1]
     assert fetch(study(server), tmp_path) == 1
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,9 @@ from medsegdiff.cli.main import app
 from medsegdiff.data.phantom import write_cohort, write_dicom_series
 from medsegdiff.dicomweb.client import PASSWORD, TOKEN, USER
 from tests.pacs.conftest import Orthanc
+
+Segment = Callable[..., Result]
+"""User, address, further options -> what the command did."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def upload(orthanc: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Upload
 
 
 @pytest.fixture
-def segment(orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):  # type: ignore[no-untyped-def]
+def segment(orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Segment:
     """Runs the command with two members, as one of the server's users."""
     monkeypatch.delenv(TOKEN, raising=False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -82,7 +85,9 @@ def segment(orthanc: Orthanc, monkeypatch: pytest.MonkeyPatch, tmp_path: Path): 
 STORE = ("--format", "nifti,dicom-seg", "--store")
 
 
-def test_a_segmentation_goes_back_into_its_study(segment, upload: Upload, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_segmentation_goes_back_into_its_study(
+    segment: Segment, upload: Upload, tmp_path: Path
+) -> None:
     key = tmp_path / "key.csv"
     result = segment("writer", f"{upload.url}/series/{upload.series}", *STORE, "--key", str(key))
     assert result.exit_code == 0, result.output
@@ -112,8 +117,8 @@ def test_a_segmentation_goes_back_into_its_study(segment, upload: Upload, tmp_pa
     assert record.stat().st_mtime_ns == before and len(upload.segmentations()) == 2
 
 
-def test_a_refusal_fails_the_case_and_a_later_call_stores_it(  # type: ignore[no-untyped-def]
-    segment, upload: Upload, tmp_path: Path
+def test_a_refusal_fails_the_case_and_a_later_call_stores_it(
+    segment: Segment, upload: Upload, tmp_path: Path
 ) -> None:
     before = len(upload.segmentations())
     refused = segment("reader", upload.url, *STORE)
@@ -130,7 +135,9 @@ def test_a_refusal_fails_the_case_and_a_later_call_stores_it(  # type: ignore[no
     assert len(upload.segmentations()) == before + 2
 
 
-def test_strangers_and_unknown_studies_are_told(segment, upload: Upload, orthanc: Orthanc) -> None:  # type: ignore[no-untyped-def]
+def test_strangers_and_unknown_studies_are_told(
+    segment: Segment, upload: Upload, orthanc: Orthanc
+) -> None:
     stranger = segment("nobody", upload.url)
     assert stranger.exit_code == 1 and "HTTP 401" in stranger.stderr
     unknown = segment("writer", f"{orthanc.url}/studies/1.2.3")
@@ -152,8 +159,3 @@ def assert_same_mask(seg: pydicom.Dataset, nifti: nib.Nifti1Image) -> None:
     assert np.abs(place - index).max() < 0.01
     np.testing.assert_array_equal(volume.array[tuple(index.T)], mask[tuple(marked.T)])
     assert np.count_nonzero(volume.array) == len(marked)
-
-
-@pytest.fixture(autouse=True)
-def _quiet_logs() -> None:
-    logging.getLogger("medsegdiff").setLevel(logging.INFO)

@@ -10,10 +10,10 @@ from medsegdiff.dicomweb.address import parse_address
 from medsegdiff.inference.inputs import CaseInput, parse_inputs
 from medsegdiff.tasks import storing
 from medsegdiff.tasks.storing import ORIGIN, check_store, store_case
-from medsegdiff.types import UsageError
+from medsegdiff.types import OutputFormat, UsageError
 
 STUDY = "https://pacs.example.org/dicom-web/studies/1.2"
-FORMATS = ("nifti", "dicom-seg")
+FORMATS: tuple[OutputFormat, ...] = ("nifti", "dicom-seg")
 
 
 def test_paths_and_addresses_are_told_apart() -> None:
