@@ -68,6 +68,20 @@ class UsageError(InputError):
     """The command itself is wrong (an unknown option, name or key): exit code 2."""
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line without the file's name, which may be a patient's.
+
+    >>> reason_of(InputError("doe.nii", "is empty", "Get it again"))
+    'is empty. Get it again'
+    >>> reason_of(FileNotFoundError(2, "No such file", "doe.nii"))
+    'FileNotFoundError: No such file'
+    """
+    if isinstance(error, InputError):
+        return f"{error.rule}. {error.remedy}"
+    words = getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {words}".strip().split("\n")[0]
+
+
 @contextmanager
 def surfacing_input_errors() -> Iterator[None]:
     """Within, an ``InputError`` that a library wrapped in its own exceptions comes out as it is.

@@ -13,10 +13,9 @@ import medsegdiff
 PACKAGE = Path(medsegdiff.__file__).parent
 
 LEVELS = {
-    **dict.fromkeys(("types", "files"), 0),
+    **dict.fromkeys(("types", "files", "quiet"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
-    "recalibration": 1,
-    "storage": 1,
+    **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
     **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
@@ -28,6 +27,8 @@ NEIGHBOURS = {("losses", "model")}
 
 ONE_FILE = {
     "highdicom": {"writers/dicom_derived.py"},
+    "dicomweb_client": {"dicomweb/client.py"},
+    "requests": {"dicomweb/client.py", "dicomweb/store.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
@@ -40,6 +41,7 @@ ONE_FILE = {
         "data/dicom/pixels.py",
         "data/phantom.py",
         "data/references/files.py",
+        "dicomweb/store.py",
         "writers/dicom_derived.py",
         "writers/dicom_seg.py",
         "writers/parametric_map.py",

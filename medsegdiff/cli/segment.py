@@ -13,10 +13,10 @@ from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, Uneven, Usage
 
 def segment(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT",
-            help="NIfTI or DICOM files, folders of such, zips of such, or a dataset.json.",
+            help="NIfTI or DICOM files, folders or zips of such, a dataset.json, or https://.../studies/...",
         ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
@@ -60,6 +60,16 @@ def segment(
         str | None,
         typer.Option(help="Words for the DICOM series of a study that are a case's channels."),
     ] = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Store DICOM SEG on the server that the images came from."),
+    ] = False,
+    store_to: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store DICOM SEG on this DICOMweb server.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Write which image each case is to this file (CSV).")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -91,6 +101,8 @@ def segment(
         guarantee=guarantee,
         uneven=uneven,
         channels=channels,
+        store=store_to or ("origin" if store else None),
+        key=key,
     )
     exit_with(failures, "" if quiet else f"written to {output}")
 

@@ -108,7 +108,8 @@ def check(
     """
     manifest = data if isinstance(data, Manifest) else load_manifest(data)
     cases: list[CaseFacts] = []
-    problems = [*_check_folds(manifest), *_check_unlisted(manifest), *_check_number(manifest)]
+    problems = [*_check_folds(manifest), *_check_names(manifest), *_check_unlisted(manifest)]
+    problems += _check_number(manifest)
     for case in progress(manifest.cases):
         facts, found = _examine(case, manifest)
         problems += found
@@ -180,18 +181,19 @@ def _facts(
 def _check_folds(manifest: Manifest) -> list[Problem]:
     listed = [patient for fold in (*manifest.folds, manifest.test) for patient in fold]
     patients = {case.patient for case in manifest.cases}
-    problems = [
-        Problem("", "error", f"patient {patient} is in several folds", "Put it into one fold")
-        for patient in repeats(listed)
-    ]
+    problems = []
+    repeated = repeats(listed)
+    if repeated:
+        rule = f"patients are in several folds: {shorten(manifest.places(repeated))}"
+        problems.append(Problem("", "error", rule, "Put each into one fold"))
     strangers = sorted(set(listed) - patients)
     if strangers:
-        rule = f"patients of the folds have no case: {shorten(strangers)}"
+        rule = f"patients of the folds have no case: {shorten(manifest.places(strangers))}"
         problems.append(Problem("", "warning", rule, "Add their cases or remove them"))
-    left_out = sorted(patients - set(listed))
+    left_out = [case.id for case in manifest.cases if case.patient not in set(listed)]
     if left_out:
-        rule = f"patients are in no fold and never used for training: {shorten(left_out)}"
-        problems.append(Problem("", "warning", rule, "Put each into a fold"))
+        rule = f"cases of patients in no fold, never used for training: {shorten(left_out)}"
+        problems.append(Problem("", "warning", rule, "Put each patient into a fold"))
     return problems
 
 
@@ -200,6 +202,16 @@ def _check_number(manifest: Manifest) -> list[Problem]:
         return []
     rule = f"{len(manifest.cases)} of the {manifest.published} published cases are here"
     return [Problem("", "warning", rule, "Download the others, unless you want this part alone")]
+
+
+def _check_names(manifest: Manifest) -> list[Problem]:
+    """A folder of DICOM is often called after the patient, and a case's name is shown to others."""
+    folders = (case for case in manifest.cases if os.path.isdir(case.images[0]))
+    named = [case.id for case in folders if case.id == case_id(case.images)]
+    if not named:
+        return []
+    rule = f"{len(named)} cases are called after their DICOM folders, which may name patients"
+    return [Problem("", "warning", rule, "Give each a 'case' of its own")]
 
 
 def _check_unlisted(manifest: Manifest) -> list[Problem]:

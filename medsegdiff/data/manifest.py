@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -36,7 +36,8 @@ class Case:
     """One image to segment, with the readings of it.
 
     Attributes:
-        id: the file's name without its ending, or as the description says; unique in a data set.
+        id: the name that the description gives, else that of the file without its ending; unique
+            in a data set.
         images: one file, or DICOM series folder, per channel; one file may hold all channels.
         labels: empty, one file, or one per rater (one file may hold all raters, last axis).
         patient: cases of one patient never stand on both sides of a split.
@@ -88,6 +89,15 @@ class Manifest:
     published: int = 0
     references: Structures = field(default_factory=lambda: Structures({}))
 
+    def places(self, patients: Collection[str]) -> list[str]:
+        """Where in the description's ``folds`` these patients stand, which does not name them."""
+        return [
+            f"folds[{i}][{j}]"
+            for i, fold in enumerate(self.folds)
+            for j, patient in enumerate(fold)
+            if patient in patients
+        ]
+
     def split(self, fold: int | Literal["test"]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Labelled cases of the other folds, and labelled cases of this one.
 
@@ -102,7 +112,7 @@ class Manifest:
             raise InputError(self.name, rule, "Choose one of these")
         repeated = repeats(p for patients in (*self.folds, self.test) for p in patients)
         if repeated:
-            rule = f"patients stand in several folds: {shorten(repeated)}"
+            rule = f"patients stand in several folds: {shorten(self.places(repeated))}"
             raise InputError(self.name, rule, "Put each patient into one fold")
         held_out = set(self.test if fold == "test" else self.folds[fold])
         others = {patient for patients in self.folds for patient in patients} - held_out

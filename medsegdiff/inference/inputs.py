@@ -15,6 +15,8 @@ from pathlib import Path
 from medsegdiff.data import dicom
 from medsegdiff.data.images import NIFTI, Source, only_series
 from medsegdiff.data.manifest import Case, case_id, load_manifest
+from medsegdiff.dicomweb.address import Address, is_address, parse_address
+from medsegdiff.dicomweb.fetch import fetch
 from medsegdiff.files import write_text
 from medsegdiff.types import InputError, Uneven
 
@@ -28,10 +30,12 @@ class CaseInput:
     Attributes:
         id: names its folder and files; holds nothing of a DICOM patient.
         image: one file or DICOM series per channel.
+        service: the DICOMweb server that the image came from; None for local files.
     """
 
     id: str
     image: tuple[Source, ...]
+    service: str | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -58,45 +62,60 @@ class DicomOptions:
     channels: tuple[str, ...] = ()
 
 
+def parse_inputs(inputs: Sequence[str | Path]) -> list[Path | Address]:
+    """Paths and DICOMweb addresses from what a user wrote.
+
+    Raises:
+        UsageError: an address that cannot be understood, or holds credentials.
+        InputError: the package that addresses need is not installed.
+    """
+    numbered = enumerate(inputs, start=1)
+    return [parse_address(str(i), n) if is_address(i) else Path(i) for n, i in numbered]
+
+
 @contextmanager
 def found_cases(
-    inputs: Sequence[Path], output: Path, options: DicomOptions | None = None
-) -> Iterator[tuple[list[CaseInput], dict[str, str]]]:
+    inputs: Sequence[Path | Address], output: Path, options: DicomOptions | None = None
+) -> Iterator[tuple[list[CaseInput], dict[str, InputError]]]:
     """The cases in ``inputs``, and the inputs that hold none, with the reason.
 
-    Zips are unpacked for as long as the block runs.
+    Zips are unpacked, and series of a DICOMweb server fetched, for as long as the block runs.
 
     Args:
-        inputs: NIfTI or DICOM files, folders or zips of such, or a data set's ``dataset.json``.
+        inputs: NIfTI or DICOM files, folders or zips of such, addresses, or a data set's
+            ``dataset.json``.
         output: its ``.salt`` makes the ids of DICOM cases; made when first needed.
         options: of DICOM inputs.
     """
     options = options or DicomOptions()
     cases: list[CaseInput] = []
-    failures: dict[str, str] = {}
+    failures: dict[str, InputError] = {}
     with ExitStack() as stack:
         for given in inputs:
             try:
-                if given.suffix.lower() == ".json":
+                if isinstance(given, Path) and given.suffix.lower() == ".json":
                     listed, failed = described_cases(load_manifest(given).cases, options)
                     cases, failures = cases + listed, failures | failed
                     continue
                 cases += _cases_in(given, output, stack, options, failures)
-            except (InputError, OSError) as error:
-                failures[str(given)] = str(error)
+            except InputError as error:
+                failures[str(given)] = error
+            except OSError as error:  # whose own words name files below what was given
+                rule = f"cannot be read ({error.strerror})"
+                failures[str(given)] = InputError(given, rule, "Check it")
         yield _with_unique_ids(cases), failures
 
 
 def described_cases(
     cases: Iterable[Case], options: DicomOptions | None = None
-) -> tuple[list[CaseInput], dict[str, str]]:
+) -> tuple[list[CaseInput], dict[str, InputError]]:
     """The cases of a data set's description, by their names there, and those that failed.
 
     Folders are the one DICOM series in them; of ``options``, ``uneven`` counts.
     """
     uneven = (options or DicomOptions()).uneven
     found: list[CaseInput] = []
-    failures: dict[str, str] = {}
+    failures: dict[str, InputError] = {}
     for case in cases:
         try:
             image: tuple[Source, ...] = tuple(
@@ -105,14 +124,24 @@ def described_cases(
             )
             found.append(CaseInput(case.id, image))
         except InputError as error:
-            failures[case.id] = str(error)
+            failures[case.id] = error
     return found, failures
 
 
 def _cases_in(
-    given: Path, output: Path, stack: ExitStack, options: DicomOptions, failures: dict[str, str]
+    given: Path | Address,
+    output: Path,
+    stack: ExitStack,
+    options: DicomOptions,
+    failures: dict[str, InputError],
 ) -> list[CaseInput]:
     """The cases of one input. ``failures`` gets the studies in it that make no case."""
+    if isinstance(given, Address):
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        fetch(given, folder)
+        series = _dicom_series(folder, str(given))
+        fetched = _dicom_cases(series, given, output, options, failures)
+        return [replace(case, service=given.service) for case in fetched]
     if not given.exists():
         raise InputError(given, "there is no such file or folder", "Check the path")
     folder = given
@@ -132,12 +161,14 @@ def _nifti_files(path: Path, output: Path) -> list[Path]:
     below = [p for p in sorted(path.rglob("*")) if _is_nifti(p)]
     nifti = [p for p in below if p.parent == path] or below
     left_out = {p.parent for p in below} - {p.parent for p in nifti}
-    for other in sorted(left_out - {output, *output.glob("*")}):
-        logger.warning("%s: its NIfTI files are left out. Name the folder to include them", other)
+    others = left_out - {output, *output.glob("*")}
+    if others:  # whose names may be patients'
+        told = "%s: NIfTI files of %d folders below it are left out. Name these to include them"
+        logger.warning(told, path, len(others))
     return nifti
 
 
-def _dicom_series(path: Path, given: Path) -> list[dicom.Series]:
+def _dicom_series(path: Path, given: Path | str) -> list[dicom.Series]:
     try:
         return dicom.find_series(path, given)
     except InputError as error:
@@ -146,7 +177,7 @@ def _dicom_series(path: Path, given: Path) -> list[dicom.Series]:
             given,
             "holds neither a NIfTI file (.nii, .nii.gz) nor a DICOM image"
             + (f" to segment ({why})" if why else ""),
-            "Name a file, folder or zip that does",
+            "Name one that does",
         ) from error
 
 
@@ -155,7 +186,7 @@ def _dicom_cases(
     given: object,
     output: Path,
     options: DicomOptions,
-    failures: dict[str, str],
+    failures: dict[str, InputError],
 ) -> list[CaseInput]:
     """Each series, or with channels each study, as a case. ``given`` names the input in errors."""
     salt = _salt(output)
@@ -169,7 +200,7 @@ def _dicom_cases(
         try:
             chosen = dicom.choose_channels(study, options.channels, name)
         except InputError as error:
-            failures[name] = str(error)
+            failures[name] = error
             continue
         cases.append(CaseInput(dicom.case_id(chosen, salt), chosen))
     return cases
@@ -184,7 +215,8 @@ def _unpack(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as content:
             content.extractall(folder)  # refuses to leave the folder
     except Exception as error:  # a damaged archive raises whatever its decompressor does
-        raise InputError(archive, f"cannot be unpacked ({error})", "Check the zip") from error
+        kind = type(error).__name__  # its words name files
+        raise InputError(archive, f"cannot be unpacked ({kind})", "Check the zip") from error
 
 
 def _salt(output: Path) -> str:
@@ -203,5 +235,5 @@ def _with_unique_ids(cases: Sequence[CaseInput]) -> list[CaseInput]:
         others = (f"{case.id}-{n}" for n in itertools.count(2))
         free = (name for name in others if name not in unique and name not in given)
         name = next(free) if case.id in unique else case.id
-        unique[name] = CaseInput(name, case.image)
+        unique[name] = replace(case, id=name)
     return list(unique.values())

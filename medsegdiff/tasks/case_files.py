@@ -15,6 +15,7 @@ import numpy as np
 
 from medsegdiff.bundle import Bundle
 from medsegdiff.data.dicom import Series
+from medsegdiff.data.images import NIFTI, PHOTOGRAPHS
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
@@ -104,9 +105,11 @@ def write_case(
 def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
     """What ``<case>_run.json`` says of the case itself: inputs, versions, seconds, volumes.
 
-    DICOM inputs appear by their case id alone, since paths in archives may hold names.
+    DICOM inputs appear by their case id alone, since names of folders may be patients'.
     """
-    inputs = [given.id if isinstance(one, Series) else Path(one).name for one in given.image]
+    files = (*NIFTI, *PHOTOGRAPHS)
+    names = [str(one) for one in given.image]
+    inputs = [Path(n).name if n.lower().endswith(files) else given.id for n in names]
     return {
         "case": given.id,
         "inputs": inputs,

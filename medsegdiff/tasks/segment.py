@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,11 +26,14 @@ from medsegdiff.inference.inputs import (
     DicomOptions,
     described_cases,
     found_cases,
+    parse_inputs,
 )
+from medsegdiff.inference.key import write_key
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
+from medsegdiff.quiet import silenced
 from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.guarantee import (
@@ -38,7 +42,8 @@ from medsegdiff.tasks.guarantee import (
     chosen_calibration,
     guarantee_record,
 )
-from medsegdiff.tasks.overview import write_overview
+from medsegdiff.tasks.overview import without_paths, write_overview
+from medsegdiff.tasks.storing import check_store, store_case
 from medsegdiff.types import (
     CalibrationUse,
     Compilation,
@@ -47,6 +52,7 @@ from medsegdiff.types import (
     OutputFormat,
     Uneven,
     UsageError,
+    reason_of,
     surfacing_input_errors,
 )
 
@@ -134,43 +140,72 @@ class CaseSegmenter:
         """Segment the cases of a data set description; see ``run``."""
         return self.run(*described_cases(cases, self.dicom_options))
 
-    def segment_inputs(self, inputs: Sequence[str | Path]) -> dict[str, str]:
-        """Segment files, folders and zips; see ``run``."""
-        paths = [Path(i) for i in inputs]
-        with found_cases(paths, self.output, self.dicom_options) as (cases, failures):
-            return self.run(cases, failures)
+    @silenced()
+    def segment_inputs(
+        self,
+        inputs: Sequence[str | Path],
+        store: str | None = None,
+        key: Path | None = None,
+    ) -> dict[str, str]:
+        """Segment files, folders, zips, and studies of DICOMweb servers; see ``run``.
 
+        Args:
+            inputs: paths and addresses.
+            store: address of the DICOMweb server to store DICOM objects on, or ``origin``.
+            key: file that shall say which image each case is.
+
+        Raises:
+            UsageError: an address cannot be understood, or nothing could be stored.
+            InputError: the key cannot be written, or a package is missing.
+        """
+        parsed = parse_inputs(inputs)
+        target = check_store(store, self.formats, parsed)
+        with found_cases(parsed, self.output, self.dicom_options) as (cases, failures):
+            if key is not None:
+                write_key(key, cases)
+            return self.run(cases, failures, target)
+
+    @silenced()
     def run(
-        self, cases: Sequence[CaseInput], failures: Mapping[str, str] | None = None
+        self,
+        cases: Sequence[CaseInput],
+        failures: Mapping[str, InputError] | None = None,
+        store: str | None = None,
     ) -> dict[str, str]:
         """Segment all cases.
 
         Args:
             cases: what to segment.
             failures: inputs that have failed before, with the reason.
+            store: where to store the DICOM objects, as ``check_store`` gave it.
 
         Returns:
             Failed input or case -> reason; also in ``failures.json`` if there are any. All cases
-            together are shown in ``report.html``.
+            together are shown in ``report.html``, which names no path.
         """
-        failed = dict(failures or {})
+        errors = dict(failures or {})
         self.output.mkdir(parents=True, exist_ok=True)
         for case in tqdm(cases, desc="segment", unit="case", disable=_hidden()):
             try:
                 with surfacing_input_errors():
                     self._segment(case)
+                    if store:
+                        store_case(case, self.output / case.id, store)
             except InputError as error:
-                failed[case.id] = str(error)
+                errors[case.id] = error
             except Exception as error:  # whatever it is, the other cases are done
-                logger.debug("%s failed", case.id, exc_info=True)
-                failed[case.id] = f"{case.id}: {_in_words(error)}"
+                logger.debug("%s failed:\n%s", case.id, _place(error))
+                errors[case.id] = InputError(case.id, _in_words(error), "Add -v to see where")
+        failed = {name: str(error) for name, error in errors.items()}
         path = self.output / "failures.json"
         if failed:
             write_json(path, failed)
         else:
             path.unlink(missing_ok=True)
-        done = [case.id for case in cases if case.id not in failed]
-        write_overview(self.output, done, self.settings, self.bundle.labels, failed)
+        ids = [case.id for case in cases]
+        done = [name for name in ids if name not in failed]
+        told = without_paths(errors, ids)
+        write_overview(self.output, done, self.settings, self.bundle.labels, told)
         return failed
 
     def _segment(self, case: CaseInput) -> None:
@@ -178,7 +213,7 @@ class CaseSegmenter:
         record = folder / f"{case.id}_run.json"
         check_formats(case, self.formats)
         wanted: dict[str, Any] = {
-            "formats": list(self.formats),
+            "formats": sorted(self.formats),
             "save_members": self.save_members,
         }
         level = self.guarantee
@@ -190,6 +225,7 @@ class CaseSegmenter:
             }
             had = (before.get("guarantee") or {}).get("level")
             level = had if level is None else level
+            before["formats"] = sorted(before["formats"])
             if wanted == {name: before[name] for name in wanted} and level == had:
                 logger.info("%s is complete: left as it is", case.id)
                 return
@@ -235,7 +271,7 @@ class CaseSegmenter:
 
 
 def segment(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     bundle: Bundle,
     output: Path,
     *,
@@ -251,11 +287,13 @@ def segment(
     guarantee: float | None = None,
     uneven: Uneven | None = None,
     channels: str | None = None,
+    store: str | None = None,
+    key: Path | None = None,
 ) -> dict[str, str]:
     """Segment images with a bundle's model and write the files of each case.
 
     Args:
-        inputs: NIfTI or DICOM files, folders or zips of such.
+        inputs: NIfTI or DICOM files, folders or zips of such, or addresses of DICOMweb studies.
         bundle: whose ``configs/inference`` says how.
         output: gets a folder for each case.
         members: masks drawn for each case; None here and below: what the bundle recommends.
@@ -270,14 +308,18 @@ def segment(
         guarantee: level of the inner and outer masks and the volumes, in (0, 1).
         uneven: what becomes of a DICOM series whose slices are not evenly spaced.
         channels: words, with commas, for the series of a DICOM study that are a case's channels.
+        store: address of the DICOMweb server to store DICOM objects on; ``origin``: each case's.
+        key: file that shall say which image each case is; None: no file says it.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
-        InputError: the bundle cannot be used.
-        UsageError: the device cannot, the steps are too many, or the guarantee cannot be given.
+        InputError: the bundle cannot be used, or the key not be written.
+        UsageError: the device cannot, the steps are too many, the guarantee cannot be given, or
+            nothing could be stored.
     """
+    check_store(store, formats, parse_inputs(inputs))  # before the network is loaded
     chosen: dict[str, Any] = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
     chosen |= {"calibration": calibration, "guarantee": guarantee}
     chosen |= {"uneven": uneven, "channel_series": channels}
@@ -291,7 +333,7 @@ def segment(
     parser = bundle.parser("inference", {**changes, **device_change(device)})
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
-    return segmenter.segment_inputs(inputs)
+    return segmenter.segment_inputs(inputs, store, key)
 
 
 @contextmanager
@@ -392,10 +434,19 @@ def _read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(error: BaseException) -> str:
-    """The first line of what first went wrong, with its kind."""
+    """What first went wrong, with its kind."""
+    return reason_of(_first(error))
+
+
+def _place(error: BaseException) -> str:
+    """Where it arose, without its words, in which there may be paths and headers."""
+    return "".join(traceback.format_tb(_first(error).__traceback__))
+
+
+def _first(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    return error
 
 
 def peak_memory_mb() -> float:

@@ -23,6 +23,7 @@ EQUIPMENT = {
 }
 """Who made the object, in highdicom's words."""
 
+_SUBJECT = "the image"  # of errors: its files and folders may be called after the patient
 _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
            "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
@@ -57,14 +58,16 @@ def write_derived(
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
     instances = [_read_instance(file) for file in geometry.sources]
     if not instances:
-        raise not_dicom("the image")
+        raise not_dicom(_SUBJECT)
     try:
         frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
         derived = make(instances, frames)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # an error of a value shows the value, which may be the patient's
+        why = error if isinstance(error, AttributeError | KeyError) else "a header is not valid"
         raise InputError(
-            geometry.sources[0].parent,
-            f"a DICOM object cannot refer to this series ({error})",
+            _SUBJECT,
+            f"a DICOM object cannot refer to this series ({why})",
             "Choose --format nifti or nrrd",
         ) from error
     with written_aside(path) as aside:
@@ -102,7 +105,7 @@ def _read_instance(file: Path) -> Any:
     try:
         instance = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
-        raise not_dicom(file) from None
+        raise not_dicom(_SUBJECT) from None
     for keyword in _TYPE_2:
         if keyword not in instance:
             setattr(instance, keyword, None)
@@ -133,19 +136,19 @@ def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array
     """
     to_voxel = np.linalg.inv(geometry.affine)[:3]
     frames, covered = [], np.zeros(array.shape[:3], dtype=bool)
-    for instance, file in zip(instances, geometry.sources, strict=True):
+    for instance in instances:
         for plane in _planes(instance):
             voxels = _voxels(plane, (int(instance.Rows), int(instance.Columns)), to_voxel)
             index = np.rint(voxels).astype(np.intp)
             far = np.abs(voxels - index).max() > _TOLERANCE
             if far or index.min() < 0 or (index.max(axis=(1, 2)) >= covered.shape).any():
-                raise _elsewhere(file)
+                raise _elsewhere()
             if covered[tuple(index)].any():
-                raise _twice(file)
+                raise _twice()
             frames.append(array[tuple(index)])
             covered[tuple(index)] = True
     if not covered.all():
-        raise _elsewhere(geometry.sources[0].parent)
+        raise _elsewhere()
     return np.stack(frames)
 
 
@@ -189,17 +192,17 @@ def _voxels(plane: Plane, size: tuple[int, int], to_voxel: Array) -> Array:
     return np.einsum("vw,wrc->vrc", to_voxel, ras)
 
 
-def _elsewhere(subject: object) -> InputError:
+def _elsewhere() -> InputError:
     return InputError(
-        subject,
+        _SUBJECT,
         "the DICOM images do not lie on the segmentation's grid, slice by slice",
         "Segment the series as it is, or choose --format nifti or nrrd",
     )
 
 
-def _twice(subject: object) -> InputError:
+def _twice() -> InputError:
     return InputError(
-        subject,
+        _SUBJECT,
         "holds several images of one slice, of which a DICOM object could not name the right one",
         "Choose --format nifti or nrrd",
     )

@@ -159,7 +159,7 @@ def test_further_files_are_added_to_a_complete_case(bundle: Bundle, tmp_path: Pa
     names = ("scan_seg.seg.nrrd", "scan_seg.nii.gz", "scan_members.nii.gz")
     assert all((folder / name).is_file() for name in names)
     before = (folder / "scan_seg.nii.gz").stat().st_mtime_ns
-    assert run([path], bundle, out) == {}
+    assert run([path], bundle, out, formats=("nrrd", "nifti")) == {}
     assert (folder / "scan_seg.nii.gz").stat().st_mtime_ns == before
 
 
@@ -183,7 +183,7 @@ def test_whatever_goes_wrong_in_a_case_the_others_are_done(
     monkeypatch.setattr("medsegdiff.tasks.segment.segment_case", fail_at_first)
     paths = [image_file(tmp_path, np.eye(4), f"{name}.nii.gz") for name in "ab"]
     failures = run(paths, bundle, tmp_path / "out")
-    assert failures == {"a": "a: KeyError: 'the cause'"}
+    assert failures == {"a": "a: KeyError: 'the cause'. Add -v to see where"}
     assert (tmp_path / "out" / "b" / "b_seg.nii.gz").is_file()
     with pytest.raises(InputError, match="1 inputs: could not be segmented: a: KeyError"):
         raise_for_failures(failures)
