@@ -283,7 +283,7 @@ def test_a_window_with_anything_in_it_is_run() -> None:
     def encode(window: torch.Tensor) -> Any:
         raise RuntimeError("this window is run")
 
-    network.encode = encode  # type: ignore[method-assign]
+    network.encode = encode  # type: ignore[method-assign, assignment]
     inferer = EnsembleInferer([8, 8], members=2, overlap=0.0)
     assert inferer.ensemble(image, network, "").windows == {"run": 0, "skipped": 2}
     image[1, 12, 3] = 1e-3  # in one channel alone
