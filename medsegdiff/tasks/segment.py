@@ -19,7 +19,6 @@ from tqdm import tqdm
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
-from medsegdiff.data.resampling import resample_by_slabs
 from medsegdiff.files import digest, read_json, write_json
 from medsegdiff.inference.inputs import (
     CaseInput,
@@ -29,6 +28,7 @@ from medsegdiff.inference.inputs import (
     parse_inputs,
 )
 from medsegdiff.inference.key import write_key
+from medsegdiff.inference.resampling import resample_by_slabs
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 
-from medsegdiff.data import resampling
-from medsegdiff.data.resampling import resample_by_slabs
 from medsegdiff.data.transforms import LoadCased
-from medsegdiff.inference import segment
+from medsegdiff.inference import resampling, segment
 from medsegdiff.inference.inputs import CaseInput
+from medsegdiff.inference.resampling import resample_by_slabs
 from medsegdiff.inference.segment import SegmentedCase, segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.recalibration.scaling import Scaling

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import to_affine_nd
+from monai.data.utils import AFFINE_TOL, to_affine_nd
 from monai.transforms import Compose, Spacingd, SpatialResample
 from monai.utils import TraceKeys
 from numpy.typing import NDArray
@@ -77,8 +77,11 @@ def _is_large(img: MetaTensor, size: Sequence[int], info: dict[str, Any], affine
     """Whether there is much to resample, in a way that slabs can."""
     spatial = tuple(img.shape[1:])
     rank = len(spatial)
-    same = to_affine_nd(rank, img.affine), to_affine_nd(rank, affine)
-    unchanged = spatial == tuple(size) and np.allclose(*same, atol=1e-6)
+    src, dst = (np.asarray(to_affine_nd(rank, np.asarray(a))) for a in (img.affine, affine))
+    same = np.allclose(src, dst, atol=AFFINE_TOL) or np.allclose(
+        np.linalg.solve(src, dst), np.eye(rank + 1), atol=AFFINE_TOL
+    )
+    unchanged = same and spatial == tuple(size)  # as MONAI sees it
     large = max(math.prod(size), math.prod(spatial)) > SLAB
     plain = isinstance(info["mode"], str) and info["align_corners"] is not True
     return large and not unchanged and plain and len(size) == rank

@@ -10,9 +10,9 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd, Spacingd
 
-from medsegdiff.data import resampling
-from medsegdiff.data.resampling import SlabResample, resample_by_slabs
 from medsegdiff.data.transforms import restore
+from medsegdiff.inference import resampling
+from medsegdiff.inference.resampling import SlabResample, resample_by_slabs
 from medsegdiff.storage import slabs
 
 SPLINES = {"mode": 3, "padding_mode": "constant"}
