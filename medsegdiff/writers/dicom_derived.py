@@ -27,6 +27,8 @@ _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
            "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
 
+_SERIES = "the DICOM series"  # its folders may be called after the patient
+
 Array = NDArray[Any]
 Plane = tuple[Array, Array, Array]
 """Position (3,), row and column direction (2, 3), spacing (2,) between rows and columns."""
@@ -63,7 +65,7 @@ def write_derived(
         derived = make(instances, frames)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(
-            geometry.sources[0].parent,
+            _SERIES,
             f"a DICOM object cannot refer to this series ({error})",
             "Choose --format nifti or nrrd",
         ) from error
@@ -102,7 +104,7 @@ def _read_instance(file: Path) -> Any:
     try:
         instance = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
-        raise not_dicom(file) from None
+        raise not_dicom("the image") from None
     for keyword in _TYPE_2:
         if keyword not in instance:
             setattr(instance, keyword, None)
@@ -133,19 +135,19 @@ def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array
     """
     to_voxel = np.linalg.inv(geometry.affine)[:3]
     frames, covered = [], np.zeros(array.shape[:3], dtype=bool)
-    for instance, file in zip(instances, geometry.sources, strict=True):
+    for instance in instances:
         for plane in _planes(instance):
             voxels = _voxels(plane, (int(instance.Rows), int(instance.Columns)), to_voxel)
             index = np.rint(voxels).astype(np.intp)
             far = np.abs(voxels - index).max() > _TOLERANCE
             if far or index.min() < 0 or (index.max(axis=(1, 2)) >= covered.shape).any():
-                raise _elsewhere(file)
+                raise _elsewhere()
             if covered[tuple(index)].any():
-                raise _twice(file)
+                raise _twice()
             frames.append(array[tuple(index)])
             covered[tuple(index)] = True
     if not covered.all():
-        raise _elsewhere(geometry.sources[0].parent)
+        raise _elsewhere()
     return np.stack(frames)
 
 
@@ -189,17 +191,17 @@ def _voxels(plane: Plane, size: tuple[int, int], to_voxel: Array) -> Array:
     return np.einsum("vw,wrc->vrc", to_voxel, ras)
 
 
-def _elsewhere(subject: object) -> InputError:
+def _elsewhere() -> InputError:
     return InputError(
-        subject,
+        _SERIES,
         "the DICOM images do not lie on the segmentation's grid, slice by slice",
         "Segment the series as it is, or choose --format nifti or nrrd",
     )
 
 
-def _twice(subject: object) -> InputError:
+def _twice() -> InputError:
     return InputError(
-        subject,
+        _SERIES,
         "holds several images of one slice, of which a DICOM object could not name the right one",
         "Choose --format nifti or nrrd",
     )

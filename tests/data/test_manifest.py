@@ -99,7 +99,7 @@ def test_names_in_dicom_references(tmp_path: Path) -> None:
     plain = load_manifest(describe(tmp_path, labels=labels)).references
     assert (plain.names, plain.overlap) == ({1: ("liver",), 2: ("tumour",)}, "refuse")
     further = {"liver": "Leber", "tumour": ["GTV", 3, None]}
-    more = {"reference_names": further, "reference_overlap": "greatest"}
+    more: dict[str, Any] = {"reference_names": further, "reference_overlap": "greatest"}
     named = load_manifest(describe(tmp_path, labels=labels, **more)).references
     assert named.names == {1: ("liver", "Leber"), 2: ("tumour", "GTV", 3, None)}
     assert named.overlap == "greatest"

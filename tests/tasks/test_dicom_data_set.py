@@ -104,8 +104,10 @@ def test_train_segment_and_evaluate(
     run = tmp_path / "run"
     train(untrained, dicom_cohort, run, device="cpu", overrides=quick(run))
     assert (run / "final.pt").is_file()
-    out, formats = tmp_path / "out", ("nifti", "dicom-seg")
-    failed = segment([dicom_cohort], bundle, out, members=2, steps=1, formats=formats)
+    out = tmp_path / "out"
+    failed = segment(
+        [dicom_cohort], bundle, out, members=2, steps=1, formats=("nifti", "dicom-seg")
+    )
     assert failed == {}
     manifest = load_manifest(dicom_cohort)
     assert {p.name for p in out.iterdir() if p.is_dir()} == {case.id for case in manifest.cases}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class Structures:
     overlap: Overlap = "refuse"
 
     @classmethod
-    def of_labels(cls, labels: Mapping[int | str, str]) -> Structures:
+    def of_labels(cls, labels: Mapping[Any, str]) -> Structures:
         """Each class is the structure that has its name.
 
         >>> Structures.of_labels({0: "background", 1: "Liver"}).names

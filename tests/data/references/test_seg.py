@@ -199,7 +199,7 @@ def test_partial_overlaps(liver: tuple[Path, Geometry]) -> None:
     masks = theirs.transpose(2, 1, 0, 3) > 0
     alone = read_structures(file, geometry, Structures({1: ("green",)}))
     np.testing.assert_array_equal(alone, masks[..., 0])
-    names = {1: ("green",), 2: ("light blue",), 3: (3,)}
+    names: dict[int, tuple[str | int, ...]] = {1: ("green",), 2: ("light blue",), 3: (3,)}
     with pytest.raises(InputError, match="'green' and 3 overlap in 95 voxels"):
         read_structures(file, geometry, Structures(names))
     expected = np.zeros(geometry.shape, int)
