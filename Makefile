@@ -8,10 +8,10 @@ DATA ?= hippocampus_mr
 MINUTES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format bench
+.PHONY: help venv demo test pacs-test check format bench
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
 
 venv: $(STAMP) ## create .venv with the package (editable) and every extra
 
@@ -20,6 +20,9 @@ demo: $(STAMP) ## segment both hippocampi of a real MR volume
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+pacs-test: $(STAMP) ## from a real Orthanc server and back to it; says how to install one
+	$(BIN)/python -m pytest tests/pacs --need-orthanc
 
 check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 	$(BIN)/ruff check .

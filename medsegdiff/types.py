@@ -37,6 +37,9 @@ ScalingMethod = Literal["vector", "temperature"]
 CalibrationUse = Literal["auto", "off"]
 """Whether a bundle's calibration is applied: where there is one, or never."""
 
+Uneven = Literal["refuse", "resample"]
+"""What becomes of a DICOM series whose slices are not evenly spaced."""
+
 OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
 """File formats a segmentation can be written in."""
 
@@ -63,6 +66,20 @@ class InputError(Exception):
 
 class UsageError(InputError):
     """The command itself is wrong (an unknown option, name or key): exit code 2."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line without the file's name, which may be a patient's.
+
+    >>> reason_of(InputError("doe.nii", "is empty", "Get it again"))
+    'is empty. Get it again'
+    >>> reason_of(FileNotFoundError(2, "No such file", "doe.nii"))
+    'FileNotFoundError: No such file'
+    """
+    if isinstance(error, InputError):
+        return f"{error.rule}. {error.remedy}"
+    words = getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {words}".strip().split("\n")[0]
 
 
 @contextmanager
@@ -93,6 +110,7 @@ class Geometry:
         sform: the NIfTI header's sform and code; None for other formats.
         qform: the NIfTI header's qform and code; None for other formats.
         sources: the files that the geometry was read from (all instances of a DICOM series).
+        notes: what is unusual about the image, or was done to it in reading, in words.
     """
 
     shape: tuple[int, ...]
@@ -100,6 +118,7 @@ class Geometry:
     sform: Form | None = None
     qform: Form | None = None
     sources: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def spacing(self) -> tuple[float, ...]:

@@ -17,6 +17,11 @@ import torch
 MakeNifti = Callable[..., Path]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``make pacs-test`` fails where Orthanc is missing, instead of skipping."""
+    parser.addoption("--need-orthanc", action="store_true", help="fail without an Orthanc server")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tensors in tests are so small that threads only wait for each other."""

@@ -13,9 +13,9 @@ import medsegdiff
 PACKAGE = Path(medsegdiff.__file__).parent
 
 LEVELS = {
-    **dict.fromkeys(("types", "files"), 0),
+    **dict.fromkeys(("types", "files", "quiet"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
-    "recalibration": 1,
+    **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
     **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
@@ -27,15 +27,21 @@ NEIGHBOURS = {("losses", "model")}
 
 ONE_FILE = {
     "highdicom": {"writers/dicom_derived.py"},
+    "dicomweb_client": {"dicomweb/client.py"},
+    "requests": {"dicomweb/client.py", "dicomweb/store.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
-    "itk": {"data/dicom.py"},
     "jinja2": {"pages.py"},
     "pydicom": {
-        "data/dicom.py",
+        "data/dicom/duplicates.py",
+        "data/dicom/find.py",
+        "data/dicom/headers.py",
+        "data/dicom/kinds.py",
+        "data/dicom/pixels.py",
         "data/phantom.py",
         "data/references/files.py",
+        "dicomweb/store.py",
         "writers/dicom_derived.py",
         "writers/dicom_seg.py",
         "writers/parametric_map.py",

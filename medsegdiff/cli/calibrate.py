@@ -16,7 +16,7 @@ def calibrate(
         str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of one we ship.")
     ],
     data: Annotated[
-        str, typer.Option(help="A dataset.json, its folder, or a name in data_manifests/.")
+        str, typer.Option(help="A dataset.json, its folder, a known name, or NAME=FOLDER.")
     ],
     predictions: Annotated[
         Path,

@@ -19,7 +19,7 @@ def check(
     data: Annotated[
         str,
         typer.Argument(
-            metavar="DATA", help="A dataset.json, its folder, or a name in data_manifests/."
+            metavar="DATA", help="A dataset.json, its folder, a known name, or NAME=FOLDER."
         ),
     ],
     quiet: Quiet = False,

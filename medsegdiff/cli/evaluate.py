@@ -12,7 +12,7 @@ from medsegdiff.cli.common import Debug, Quiet, Verbose, exit_with, progress, se
 
 def evaluate(
     data: Annotated[
-        str, typer.Option(help="A dataset.json, its folder, or a name in data_manifests/.")
+        str, typer.Option(help="A dataset.json, its folder, a known name, or NAME=FOLDER.")
     ],
     predictions: Annotated[Path, typer.Option(help="What `medsegdiff segment` wrote.")],
     output: Annotated[Path, typer.Option(help="Gets report.html, report.json and cases.csv.")],

@@ -11,6 +11,7 @@ from medsegdiff.cli.bundles import bundles
 from medsegdiff.cli.calibrate import calibrate
 from medsegdiff.cli.check import check
 from medsegdiff.cli.common import Command, Commands
+from medsegdiff.cli.convert import convert
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.evaluate import evaluate
 from medsegdiff.cli.segment import segment
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, train, segment, calibrate, evaluate, bundles, demo):
+for command in (check, convert, train, segment, calibrate, evaluate, bundles, demo):
     app.command(cls=Command)(command)
 
 

@@ -8,15 +8,15 @@ from typing import Annotated, get_args
 import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
-from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, UsageError
+from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, Uneven, UsageError
 
 
 def segment(
     inputs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="INPUT",
-            help="NIfTI or DICOM files, folders of such, zips of such, or a dataset.json.",
+            help="NIfTI or DICOM files, folders or zips of such, a dataset.json, or https://.../studies/...",
         ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
@@ -52,6 +52,24 @@ def segment(
         float | None,
         typer.Option(help="Write masks and volumes that hold at this level, such as 0.95."),
     ] = None,
+    uneven: Annotated[
+        Uneven | None,
+        typer.Option(help="DICOM slices that are unevenly spaced: refuse, or resample them."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Words for the DICOM series of a study that are a case's channels."),
+    ] = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Store DICOM SEG on the server that the images came from."),
+    ] = False,
+    store_to: Annotated[
+        str | None, typer.Option(metavar="URL", help="Store DICOM SEG on this DICOMweb server.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Write which image each case is to this file (CSV).")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -81,6 +99,10 @@ def segment(
         overwrite=overwrite,
         calibration=calibration,
         guarantee=guarantee,
+        uneven=uneven,
+        channels=channels,
+        store=store_to or ("origin" if store else None),
+        key=key,
     )
     exit_with(failures, "" if quiet else f"written to {output}")
 

@@ -15,7 +15,7 @@ def train(
         str, typer.Argument(metavar="BUNDLE", help="Its folder, or the name of one we ship.")
     ],
     data: Annotated[
-        str, typer.Option(help="A dataset.json, its folder, or a name in data_manifests/.")
+        str, typer.Option(help="A dataset.json, its folder, a known name, or NAME=FOLDER.")
     ],
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, settings.")],
     fold: Annotated[int, typer.Option(min=0, help="The fold that is held out.")] = 0,

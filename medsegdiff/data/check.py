@@ -108,7 +108,8 @@ def check(
     """
     manifest = data if isinstance(data, Manifest) else load_manifest(data)
     cases: list[CaseFacts] = []
-    problems = [*_check_folds(manifest), *_check_unlisted(manifest)]
+    problems = [*_check_folds(manifest), *_check_names(manifest), *_check_unlisted(manifest)]
+    problems += _check_number(manifest)
     for case in progress(manifest.cases):
         facts, found = _examine(case, manifest)
         problems += found
@@ -141,8 +142,14 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
         image, geometry = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
         voxels = {}
         if case.labels and not missing_labels:
-            known, raters = manifest.labels, manifest.raters
-            labels = read_labels(case.labels, geometry, known, raters, manifest.references)
+            labels = read_labels(
+                case.labels,
+                geometry,
+                manifest.labels,
+                manifest.raters,
+                case.label_values,
+                manifest.references,
+            )
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
     except InputError as error:
         report(f"{Path(error.subject).name}: {error.rule}", error.remedy)
@@ -172,25 +179,48 @@ def _facts(
 
 
 def _check_folds(manifest: Manifest) -> list[Problem]:
-    listed = [patient for fold in manifest.folds for patient in fold]
+    listed = [patient for fold in (*manifest.folds, manifest.test) for patient in fold]
     patients = {case.patient for case in manifest.cases}
-    problems = [
-        Problem("", "error", f"patient {patient} is in several folds", "Put it into one fold")
-        for patient in repeats(listed)
-    ]
+    problems = []
+    repeated = repeats(listed)
+    if repeated:
+        rule = f"patients are in several folds: {shorten(manifest.places(repeated))}"
+        problems.append(Problem("", "error", rule, "Put each into one fold"))
     strangers = sorted(set(listed) - patients)
     if strangers:
-        rule = f"patients of the folds have no case: {shorten(strangers)}"
+        rule = f"patients of the folds have no case: {shorten(manifest.places(strangers))}"
         problems.append(Problem("", "warning", rule, "Add their cases or remove them"))
-    left_out = sorted(patients - set(listed))
+    left_out = [case.id for case in manifest.cases if case.patient not in set(listed)]
     if left_out:
-        rule = f"patients are in no fold and never used for training: {shorten(left_out)}"
-        problems.append(Problem("", "warning", rule, "Put each into a fold"))
+        rule = f"cases of patients in no fold, never used for training: {shorten(left_out)}"
+        problems.append(Problem("", "warning", rule, "Put each patient into a fold"))
     return problems
 
 
+def _check_number(manifest: Manifest) -> list[Problem]:
+    if len(manifest.cases) >= manifest.published:
+        return []
+    rule = f"{len(manifest.cases)} of the {manifest.published} published cases are here"
+    return [Problem("", "warning", rule, "Download the others, unless you want this part alone")]
+
+
+def _check_names(manifest: Manifest) -> list[Problem]:
+    """A folder of DICOM is often called after the patient, and a case's name is shown to others."""
+    folders = (case for case in manifest.cases if os.path.isdir(case.images[0]))
+    named = [case.id for case in folders if case.id == case_id(case.images)]
+    if not named:
+        return []
+    rule = f"{len(named)} cases are called after their DICOM folders, which may name patients"
+    return [Problem("", "warning", rule, "Give each a 'case' of its own")]
+
+
 def _check_unlisted(manifest: Manifest) -> list[Problem]:
-    """Image and label files beside the listed ones that no case refers to."""
+    """Image and label files beside the listed ones that no case refers to.
+
+    Where a layout says what belongs to the set, other files are left out on purpose.
+    """
+    if manifest.layout:
+        return []
     images = _strays(manifest, "imagesTr", [p for c in manifest.cases for p in c.images])
     labels = _strays(manifest, "labelsTr", [p for c in manifest.cases for p in c.labels])
     listed = {case.id for case in manifest.cases}
@@ -298,6 +328,8 @@ def _summarise(cases: Sequence[CaseFacts], manifest: Manifest) -> dict[str, Any]
         "spatial_dims": manifest.spatial_dims,
         "folds": [len(fold) for fold in manifest.folds],
     }
+    if manifest.test:
+        facts["kept_for_the_test"] = len(manifest.test)
     for name, rows in (
         ("shape", [case.shape[: manifest.spatial_dims] for case in cases]),
         ("spacing_mm", [case.spacing[: manifest.spatial_dims] for case in cases]),

@@ -16,10 +16,11 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medsegdiff.data.dicom import Series, find_series, read_series
+from medsegdiff.quiet import silenced
 from medsegdiff.types import Form, Geometry, InputError
 
 NIFTI = (".nii", ".nii.gz")
-PHOTOGRAPHS = (".png", ".jpg", ".jpeg")
+PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp")
 _UNREADABLE = (
     ImageFileError,
     HeaderDataError,
@@ -37,6 +38,7 @@ Source = str | Path | Series
 """A file, a folder with one DICOM series, or such a series."""
 
 
+@silenced()
 def read_image(source: Source) -> tuple[NDArray[Any], Geometry]:
     """Read values and geometry.
 
@@ -120,8 +122,8 @@ def only_series(path: Path) -> Series:
     """
     series = find_series(path)
     if len(series) > 1:
-        names = ", ".join(f"{one.number or '?'} ({one.description})" for one in series)
-        rule = f"one DICOM series is needed, but there are {len(series)}: {names}"
+        numbers = ", ".join("?" if s.number is None else str(s.number) for s in series)
+        rule = f"one DICOM series is needed, but there are {len(series)}, with numbers {numbers}"
         raise InputError(path, rule, "Give the folder of one series")
     return series[0]
 

@@ -1,33 +1,33 @@
 """Read and validate the description of a data set: its labels, cases and folds.
 
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
-``raters`` (how many readings a four-dimensional label holds in its last axis), ``patient`` for a
-case, ``folds`` (lists of patients), and ``reference_names`` and ``reference_overlap`` for labels
-that are DICOM SEG or RTSTRUCT files. It is given as a file, as the folder that holds one, or as
-the name of a file in ``data_manifests/``. Such a named description has one key more, ``folder``:
-the data are looked for in that folder below ``$MEDSEGDIFF_DATA`` if that is set, otherwise below
-the working directory and then below ``../shared/data``. What it does not say (often the list of
-cases) is taken from the ``dataset.json`` of that folder.
+``raters`` (how many readings a four-dimensional label holds in its last axis), ``label_values``
+(what the values of the label files mean), ``patient`` and ``case`` (its name) for a case, ``folds``
+(lists of patients), ``test_patients`` (kept for a last test), ``published`` (how many cases the set
+has), and ``reference_names`` and ``reference_overlap`` for labels that are DICOM SEG or RTSTRUCT
+files. How it is found: :mod:`medsegdiff.data.named_sets`.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
+from medsegdiff.data.label_values import LabelValues, parse_label_values
+from medsegdiff.data.named_sets import find_set
 from medsegdiff.data.references.structures import Name, Overlap, Structures
 from medsegdiff.types import InputError
 
 DEFAULT_FOLDS = 5
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".dcm", ".png", ".jpg", ".jpeg")
+FILE_ENDINGS = (
+    *(".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".dcm"),
+    *(".png", ".jpg", ".jpeg", ".bmp"),
+)
 _SPATIAL_DIMS = {"2D": 2, "3D": 3, "4D": 3}  # Decathlon writes 4D where channels are stacked
 
 
@@ -36,16 +36,19 @@ class Case:
     """One image to segment, with the readings of it.
 
     Attributes:
-        id: the file's name without its ending, unique in a data set.
+        id: the name that the description gives, else that of the file without its ending; unique
+            in a data set.
         images: one file, or DICOM series folder, per channel; one file may hold all channels.
         labels: empty, one file, or one per rater (one file may hold all raters, last axis).
         patient: cases of one patient never stand on both sides of a split.
+        label_values: what the values of the label files mean; empty if they are class numbers.
     """
 
     id: str
     images: tuple[Path, ...]
     labels: tuple[Path, ...]
     patient: str
+    label_values: LabelValues = ()
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class Manifest:
         description: one line for people.
         cases: all cases, with or without labels.
         folds: the patients of each fold; a patient in no fold is never used by :meth:`split`.
+        test: patients in no fold on purpose, who are kept for a last test.
+        layout: name of the public layout by which the files were found; empty if they were listed.
+        published: number of cases that the whole set has; 0 if that is not known.
         references: which structures of a DICOM SEG or RTSTRUCT are which class.
     """
 
@@ -78,22 +84,37 @@ class Manifest:
     description: str
     cases: tuple[Case, ...]
     folds: tuple[tuple[str, ...], ...]
+    test: tuple[str, ...] = ()
+    layout: str = ""
+    published: int = 0
     references: Structures = field(default_factory=lambda: Structures({}))
 
-    def split(self, fold: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    def places(self, patients: Collection[str]) -> list[str]:
+        """Where in the description's ``folds`` these patients stand, which does not name them."""
+        return [
+            f"folds[{i}][{j}]"
+            for i, fold in enumerate(self.folds)
+            for j, patient in enumerate(fold)
+            if patient in patients
+        ]
+
+    def split(self, fold: int | Literal["test"]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
         """Labelled cases of the other folds, and labelled cases of this one.
+
+        Args:
+            fold: its number; or ``test``: those of all folds, and those kept for the test.
 
         Raises:
             InputError: no such fold, a patient in several folds, or nothing left to train on.
         """
-        if not 0 <= fold < len(self.folds):
+        if fold != "test" and not (isinstance(fold, int) and 0 <= fold < len(self.folds)):
             rule = f"has folds 0 to {len(self.folds) - 1}, not {fold}"
             raise InputError(self.name, rule, "Choose one of these")
-        repeated = repeats(patient for patients in self.folds for patient in patients)
+        repeated = repeats(p for patients in (*self.folds, self.test) for p in patients)
         if repeated:
-            rule = f"patients stand in several folds: {shorten(repeated)}"
+            rule = f"patients stand in several folds: {shorten(self.places(repeated))}"
             raise InputError(self.name, rule, "Put each patient into one fold")
-        held_out = set(self.folds[fold])
+        held_out = set(self.test if fold == "test" else self.folds[fold])
         others = {patient for patients in self.folds for patient in patients} - held_out
         labelled = [case for case in self.cases if case.labels]
         training = tuple(case for case in labelled if case.patient in others)
@@ -108,20 +129,15 @@ class Manifest:
 def load_manifest(data: str | Path) -> Manifest:
     """Read a description of data: ``dataset.json``, its folder, or a name in ``data_manifests/``.
 
-    The image and label files themselves are not opened.
+    A name may say where its files are: ``acdc=/data/ACDC``. The image and label files themselves
+    are not opened.
 
     Raises:
-        InputError: nothing at that path, unknown name, data not at hand, or a broken description.
+        InputError: nothing at that path, unknown name, data not at hand or not complete, or a
+            broken description.
     """
-    file = _find_description(data)
-    described = _read_json(file)
-    root = file.parent.absolute()
-    if "folder" in described:
-        root = _find_data(str(data), str(described["folder"]), str(described.get("reference", "")))
-        listing = root / "dataset.json"
-        if "training" not in described and listing.is_file():
-            described = _read_json(listing) | described
-    return _parse(described, root, file)
+    found = find_set(data)
+    return _parse(found.described, found.root, found.file)
 
 
 def class_slug(label: str) -> str:
@@ -134,12 +150,17 @@ def class_slug(label: str) -> str:
 
 
 def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
-    """Cases as a MONAI datalist: ``case``, ``image`` (paths), and ``label`` (paths) if labelled."""
+    """Cases as a MONAI datalist: ``case``, ``image`` (paths), and ``label`` (paths) if labelled.
+
+    ``label_values`` is there if the label files hold other values than class numbers.
+    """
     items = []
     for case in cases:
         item: dict[str, Any] = {"case": case.id, "image": [str(path) for path in case.images]}
         if case.labels:
             item["label"] = [str(path) for path in case.labels]
+            if case.label_values:
+                item["label_values"] = case.label_values
         items.append(item)
     return items
 
@@ -170,11 +191,6 @@ def default_folds(
     return tuple(tuple(sorted(ordered[i::count])) for i in range(min(count, len(ordered))))
 
 
-def manifest_names() -> list[str]:
-    """Names of the descriptions at hand, sorted."""
-    return sorted(path.stem for path in _manifest_folder().glob("*.json"))
-
-
 def repeats(items: Iterable[str]) -> list[str]:
     """The items that occur more than once, sorted."""
     return sorted(item for item, count in Counter(items).items() if count > 1)
@@ -190,66 +206,15 @@ def shorten(items: Sequence[str], limit: int = 3) -> str:
     return ", ".join(items[:limit]) + more
 
 
-def _manifest_folder() -> Path:
-    package = Path(__file__).parents[1]
-    installed = package / "data_manifests"
-    return installed if installed.is_dir() else package.parent / "data_manifests"
-
-
-def _find_description(data: str | Path) -> Path:
-    path = Path(data).expanduser()
-    if path.is_dir():
-        if (path / "dataset.json").is_file():
-            return path / "dataset.json"
-        what = "the folder is empty" if not any(path.iterdir()) else "the folder has none"
-        raise InputError(path, f"a dataset.json is needed, but {what}", "Describe the cases in one")
-    if path.is_file():
-        return path
-    if path.suffix == ".json" or len(path.parts) != 1:
-        raise InputError(path, "no such file or folder", "Check the path")
-    named = _manifest_folder() / f"{path}.json"
-    if named.is_file():
-        return named
-    names = manifest_names()
-    close = difflib.get_close_matches(str(path), names, n=1, cutoff=0.0)
-    hint = f"Did you mean {close[0]}? Known: {', '.join(names)}" if close else "Give a path"
-    raise InputError(path, "neither a path nor the name of a data set", hint)
-
-
-def _find_data(name: str, folder: str, reference: str) -> Path:
-    if os.environ.get("MEDSEGDIFF_DATA"):
-        places = [Path(os.environ["MEDSEGDIFF_DATA"]).expanduser()]
-    else:
-        places = [Path.cwd(), Path.cwd().parent / "shared" / "data"]
-    for place in places:
-        if (place / folder).is_dir():
-            return place / folder
-    looked = " or ".join(str(place / folder) for place in places)
-    raise InputError(
-        name,
-        f"a known data set, but its files are not at {looked}",
-        f"Get it ({reference}) and let MEDSEGDIFF_DATA name the folder that holds '{folder}'",
-    )
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        described = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(file, f"not readable as JSON ({error})", "Give a dataset.json") from None
-    except OSError as error:
-        raise InputError(file, f"cannot be read ({error.strerror})", "Check the file") from None
-    if not isinstance(described, dict):
-        raise InputError(file, "must hold a JSON object", "Give a dataset.json") from None
-    return described
-
-
 def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
     entries = described.get("training")
     if not isinstance(entries, list) or not entries:
         rule = "'training' must list at least one case"
         raise InputError(file, rule, 'List {"image": path, "label": path} for each')
-    cases = tuple(_parse_case(entry, index, root, file) for index, entry in enumerate(entries))
+    labels = _parse_labels(described.get("labels"), file)
+    values = parse_label_values(described.get("label_values"), labels, file)
+    cases = tuple(_parse_case(entry, i, root, file, values) for i, entry in enumerate(entries))
+    test = _parse_patients(described.get("test_patients", []), "test_patients", file)
     repeated = repeats(case.id for case in cases)
     if repeated:
         rule = f"cases must have different names, but several are {shorten(repeated)}"
@@ -266,12 +231,15 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         reference=str(described.get("reference", "")),
         description=str(described.get("description", "")),
         cases=cases,
-        folds=_parse_folds(described.get("folds"), cases, file),
+        folds=_parse_folds(described.get("folds"), cases, test, file),
+        test=test,
+        layout=str(described.get("layout", "")),
+        published=_parse_count(described.get("published", 0), file),
         references=_parse_references(described, labels, file),
     )
 
 
-def _parse_case(entry: Any, index: int, root: Path, file: Path) -> Case:
+def _parse_case(entry: Any, index: int, root: Path, file: Path, values: LabelValues) -> Case:
     subject = f"{file}, training[{index}]"
     if not isinstance(entry, dict) or "image" not in entry:
         raise InputError(subject, "must have an 'image'", 'Write {"image": path, "label": path}')
@@ -280,9 +248,11 @@ def _parse_case(entry: Any, index: int, root: Path, file: Path) -> Case:
         raise InputError(subject, "'image' is empty", "Give the path of the image")
     label = entry.get("label")
     labels = _parse_paths(label, root, f"{subject}, label") if label else ()
-    name = case_id(images)
+    name = str(entry.get("case") or case_id(images))
+    if Path(name).name != name:
+        raise InputError(subject, f"'case' cannot name a folder: {name!r}", "Give another name")
     patient = entry.get("patient")
-    return Case(name, images, labels, name if patient is None else str(patient))
+    return Case(name, images, labels, name if patient is None else str(patient), values)
 
 
 def _parse_paths(value: Any, root: Path, subject: str) -> tuple[Path, ...]:
@@ -347,6 +317,13 @@ def _parse_raters(described: dict[str, Any], cases: tuple[Case, ...], file: Path
     return raters
 
 
+def _parse_count(value: Any, file: Path) -> int:
+    if type(value) is not int or value < 0:
+        rule = f"'published' must be a number of cases, not {value!r}"
+        raise InputError(file, rule, "Correct it")
+    return value
+
+
 def _parse_references(described: dict[str, Any], labels: dict[int, str], file: Path) -> Structures:
     """Names by class: that of the label, and what ``reference_names`` adds to it."""
     further = described.get("reference_names", {})
@@ -370,13 +347,17 @@ def _parse_references(described: dict[str, Any], labels: dict[int, str], file: P
     return Structures(names, overlap)
 
 
-def _parse_folds(value: Any, cases: tuple[Case, ...], file: Path) -> tuple[tuple[str, ...], ...]:
+def _parse_folds(
+    value: Any, cases: tuple[Case, ...], test: tuple[str, ...], file: Path
+) -> tuple[tuple[str, ...], ...]:
     if value is None:
-        return default_folds(case.patient for case in cases)
-    if (
-        not isinstance(value, list)
-        or not all(isinstance(fold, list) for fold in value)
-        or not value
-    ):
+        return default_folds({case.patient for case in cases} - set(test))
+    if not isinstance(value, list) or not value:
         raise InputError(file, "'folds' must be a list of lists of patients", "Correct it")
-    return tuple(tuple(str(patient) for patient in fold) for fold in value)
+    return tuple(_parse_patients(fold, "folds", file) for fold in value)
+
+
+def _parse_patients(value: Any, key: str, file: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(file, f"'{key}' must hold lists of patients", "Correct it")
+    return tuple(str(patient) for patient in value)

@@ -15,6 +15,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,8 @@ from monai.transforms.utils import convert_applied_interp_mode
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
+from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_affine, read_image
+from medsegdiff.data.label_values import LabelValues, renumber
 from medsegdiff.data.references import Structures, is_reference, read_structures
 from medsegdiff.types import Geometry, InputError, surfacing_input_errors
 
@@ -41,7 +43,8 @@ class LoadCased(Transform):
     Sets ``image``: float32 MetaTensor (C, *spatial) with its affine, voxel index -> RAS+ mm;
     ``geometry``: the input's :class:`~medsegdiff.types.Geometry` (not collatable: leave it out of
     batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of class
-    numbers, one channel per rater, on the image's grid. Other keys stay as they are.
+    numbers, one channel per rater, on the image's grid. ``label_values`` of the item says what the
+    values of its label mean, and is taken out. Other keys stay as they are.
 
     Spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1) becomes
     (C, X, Y), and a volume stays a volume, to be cut into slices later; the affine of a plane is
@@ -88,8 +91,8 @@ class LoadCased(Transform):
         item[self.image_key] = _tensor(image, geometry, self.spatial_dims, sources[0])
         item["geometry"] = geometry
         if item.get(self.label_key):
-            files = _listed(item[self.label_key])
-            label = read_labels(files, geometry, self.labels, self.raters, self.references)
+            files, values = _listed(item[self.label_key]), item.pop("label_values", ())
+            label = read_labels(files, geometry, self.labels, self.raters, values, self.references)
             item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
         return item
 
@@ -155,6 +158,8 @@ def read_channels(
 ) -> tuple[NDArray[np.float32], Geometry]:
     """Read an image (C, *shape) with one file per channel, or all channels in one file.
 
+    A grey photograph fills all three channels of colours.
+
     Raises:
         InputError: see :class:`LoadCased`.
     """
@@ -166,10 +171,17 @@ def read_channels(
             raise InputError(source, rule, "Resample the channels to one grid")
         check_grid(source, geometry, place, "the first channel", "Register the channels")
     image = np.concatenate([values for values, _ in loaded]) if len(loaded) > 1 else array
+    notes = tuple(dict.fromkeys(note for _, place in loaded for note in place.notes))
+    geometry = replace(geometry, notes=notes)
+    if len(image) == 1 and channels == 3 and str(sources[0]).lower().endswith(PHOTOGRAPHS):
+        image = np.repeat(image, 3, axis=0)  # grey, among colour photographs of the same kind
     if len(image) != channels:
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
-        where = "in the last axis of one file, or list one file per channel in a dataset.json"
+        where = (
+            "in the last axis of one file, as one file per channel in a dataset.json, or as series "
+            "of a DICOM study (segment --channels)"
+        )
         raise InputError(subject, rule, f"Give the model's channels, in its order, {where}")
     return image, geometry
 
@@ -179,6 +191,7 @@ def read_labels(
     image: Geometry,
     allowed: Collection[int] | None,
     raters: int = 1,
+    label_values: LabelValues = (),
     references: Structures | None = None,
 ) -> NDArray[np.uint8]:
     """Class numbers (M, *shape) of all raters, on the image's grid.
@@ -189,7 +202,7 @@ def read_labels(
     readings = [
         _read_reference(source, image, references)
         if is_reference(source)
-        else _read_label(source, image, allowed, raters)
+        else _read_label(source, image, allowed, raters, label_values)
         for source in sources
     ]
     return np.concatenate(readings) if len(readings) > 1 else readings[0]
@@ -252,9 +265,14 @@ def _read_reference(
 
 
 def _read_label(
-    source: Source, image: Geometry, allowed: Collection[int] | None, raters: int
+    source: Source,
+    image: Geometry,
+    allowed: Collection[int] | None,
+    raters: int,
+    label_values: LabelValues,
 ) -> NDArray[np.uint8]:
     values, geometry = read_image(source)
+    values = _without_colour(renumber(values, label_values, source), image, raters)
     grid = _three_axes(image.shape)
     if _three_axes(values.shape) == grid:
         values = values.reshape(1, *image.shape)
@@ -267,6 +285,14 @@ def _read_label(
     check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
     _check_values(values, allowed, source)
     return values.astype(np.uint8)
+
+
+def _without_colour(values: NDArray[Any], image: Geometry, raters: int) -> NDArray[Any]:
+    """One of the three equal colours of a mask that was saved as a colour photograph."""
+    coloured = raters != 3 and values.shape == (*image.shape, 3) and len(image.shape) == 2
+    if coloured and (values == values[..., :1]).all():
+        return values[..., 0]
+    return values
 
 
 def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source: Source) -> None:

@@ -209,11 +209,7 @@ def _add_sample_sets(
     classes: dict[int, str],
     manifest: Manifest,
 ) -> None:
-    """Where raters are several; a data set of planes is judged plane by plane.
-
-    Planes that neither a rater nor a member marked are left out: all agree there, and there are
-    many. One that a member alone marked is an invention, and counts.
-    """
+    """Where raters are several."""
     if manifest.raters < 2:
         return
     names = ("mean", *classes.values())
@@ -222,11 +218,7 @@ def _add_sample_sets(
     members = prediction.members
     if members is None or len(readings) < 2:
         return
-    pairs = [(members, readings)]
-    if _is_stack_of_planes(readings, manifest):
-        axes = (0, 1, 2)
-        marked = np.flatnonzero(readings.any(axis=axes) | members.any(axis=axes))
-        pairs = [(members[..., z], readings[..., z]) for z in marked]
+    pairs = judged_sets(members, readings, manifest)
     found = [sample_sets.sample_set_metrics(s, r, list(classes)) for s, r in pairs]
     for name in SAMPLE_SETS if found else ():
         columns = zip(*(one[name] for one in found), strict=True)
@@ -235,6 +227,22 @@ def _add_sample_sets(
     if _is_stack_of_planes(readings, manifest):
         defined = sum(not np.isnan(one["s_ncc"][0]) for one in found)
         result.planes = {"judged": len(found), "s_ncc": defined}
+
+
+def judged_sets(
+    members: NDArray[np.uint8], readings: NDArray[np.uint8], manifest: Manifest
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Members (N, ...) and readings (M, ...) that are compared with each other.
+
+    A data set of planes is judged plane by plane. Planes that neither a rater nor a member marked
+    are left out: all agree there, and there are many. One that a member alone marked is an
+    invention, and counts.
+    """
+    if not _is_stack_of_planes(readings, manifest):
+        return [(members, readings)]
+    axes = (0, 1, 2)
+    marked = np.flatnonzero(readings.any(axis=axes) | members.any(axis=axes))
+    return [(members[..., z], readings[..., z]) for z in marked]
 
 
 def _add_comparisons(

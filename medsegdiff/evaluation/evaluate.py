@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from medsegdiff.evaluation.files import DAMAGE, foreground
 from medsegdiff.evaluation.report import write_html
 from medsegdiff.evaluation.summary import count_undefined, summarise
 from medsegdiff.files import write_json, write_text
-from medsegdiff.types import InputError, UsageError
+from medsegdiff.types import InputError, UsageError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,23 +68,26 @@ def evaluate(
     cases, left_out = matching(manifest, predictions)
     results: list[CaseResult] = []
     failures: dict[str, str] = {}
+    told: dict[str, str] = {}  # in the report, without paths
     for case in progress(cases):
         try:
             folder = predictions / case.id
             results.append(evaluate_case(case, folder, manifest, tolerance_mm=tolerance_mm))
         except InputError as error:
             failures[case.id] = str(error)
+            told[case.id] = reason_of(error)
         except DAMAGE as error:
             logger.debug("%s failed", case.id, exc_info=True)
             failures[case.id] = f"{case.id}: {type(error).__name__}: {error}".split("\n")[0]
+            told[case.id] = reason_of(error)
     for name in ("failures.json", "report.json", "cases.csv", "report.html"):
         (output / name).unlink(missing_ok=True)
     if failures:
         write_json(output / "failures.json", failures)
     if results:
-        report = build_report(manifest, results, tolerance_mm) | left_out | {"failures": failures}
+        report = build_report(manifest, results, tolerance_mm) | left_out | {"failures": told}
         write_json(output / "report.json", _null_for_nan(report))
-        write_text(output / "cases.csv", _csv(results))
+        write_text(output / "cases.csv", _csv(results, patient_names(manifest)))
         write_html(output / "report.html", report, manifest, cases, predictions)
     return failures
 
@@ -96,6 +99,7 @@ def build_report(
     classes = foreground(manifest)
     slugs = list(classes.values())
     runs = [result.run for result in results]
+    names = patient_names(manifest)
     settings = {name: _common([run.get(name) for run in runs]) for name in SETTINGS}
     settings |= {
         "data": manifest.name,
@@ -107,7 +111,7 @@ def build_report(
     }
     return {
         "settings": settings,
-        "cases": [_case_record(result) for result in results],
+        "cases": [_case_record(result, names) for result in results],
         "summary": summarise(results, slugs),
         "undefined": count_undefined(results, slugs),
     }
@@ -147,8 +151,21 @@ def _common(values: Sequence[Any]) -> Any:
     return different[0] if len(different) == 1 else different
 
 
-def _case_record(result: CaseResult) -> dict[str, Any]:
-    record: dict[str, Any] = {"case": result.case, "patient": result.patient, **result.values}
+def patient_names(manifest: Manifest) -> dict[str, str]:
+    """What a report calls each patient, whose identity is private.
+
+    After the case, or a number in the order of the cases where the description names a patient.
+    """
+    names: dict[str, str] = {}
+    for case in manifest.cases:
+        number = f"patient {len(names) + 1}"
+        names.setdefault(case.patient, case.id if case.patient == case.id else number)
+    return names
+
+
+def _case_record(result: CaseResult, names: Mapping[str, str]) -> dict[str, Any]:
+    record: dict[str, Any] = {"case": result.case, "patient": names[result.patient]}
+    record |= result.values
     record["uncertainty"] = result.uncertainty
     if result.members_dice:
         record["members"] = {"dice": result.members_dice}
@@ -161,16 +178,16 @@ def _case_record(result: CaseResult) -> dict[str, Any]:
     return record
 
 
-def _csv(results: Sequence[CaseResult]) -> str:
+def _csv(results: Sequence[CaseResult], names: Mapping[str, str]) -> str:
     """One row a case; undefined figures are left blank."""
     table = io.StringIO()
-    names = [(metric, slug) for metric, by in results[0].values.items() for slug in by]
+    columns = [(metric, slug) for metric, by in results[0].values.items() for slug in by]
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["case", "patient", *(f"{metric}_{slug}" for metric, slug in names)])
+    writer.writerow(["case", "patient", *(f"{metric}_{slug}" for metric, slug in columns)])
     for result in results:
-        numbers = [result.values[metric][slug] for metric, slug in names]
+        numbers = [result.values[metric][slug] for metric, slug in columns]
         shown = ["" if math.isnan(number) else repr(number) for number in numbers]
-        writer.writerow([result.case, result.patient, *shown])
+        writer.writerow([result.case, names[result.patient], *shown])
     return table.getvalue()
 
 

@@ -63,8 +63,14 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
         InputError: unreadable, of another grid than the image, or with unknown values.
     """
     geometry = read_geometry(case.images[0])
-    known, raters = manifest.labels, manifest.raters
-    readings = read_labels(case.labels, geometry, known, raters, manifest.references)
+    readings = read_labels(
+        case.labels,
+        geometry,
+        manifest.labels,
+        manifest.raters,
+        case.label_values,
+        manifest.references,
+    )
     if geometry.shape[2:] == (1,):
         geometry = Geometry(
             geometry.shape[:2], geometry.affine, geometry.sform, geometry.qform, geometry.sources

@@ -20,7 +20,7 @@ from medsegdiff.evaluation.viewer import DIFFERENCES, is_volume, niivue, volumes
 from medsegdiff.files import write_text
 from medsegdiff.pages import render
 from medsegdiff.pictures import COLOURS
-from medsegdiff.types import InputError
+from medsegdiff.types import InputError, reason_of
 
 WORST, BEST, VIEWED = 12, 3, 3
 """How many of the worst and best cases are shown as pictures, and of the worst as volumes."""
@@ -240,10 +240,8 @@ def _or_reason(show: Callable[..., Any], *of: Any) -> Any:
     """What is shown, or why there is nothing: a case's figures stand without it."""
     try:
         return show(*of)
-    except InputError as error:
-        return str(error)
-    except DAMAGE as error:
-        return f"{type(error).__name__}: {error}"
+    except (InputError, *DAMAGE) as error:
+        return reason_of(error)
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:

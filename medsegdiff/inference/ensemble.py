@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from medsegdiff.storage import Storage
 
 
 class RunningMoments:
@@ -71,6 +74,7 @@ class Ensemble:
         by_steps: (K, *spatial) float32 in [0, 1], the fusion by step uncertainty; None unless it
             was asked for.
         seconds: time spent in ``encode`` and ``sample``.
+        windows: how many were ``run``, and how many ``skipped`` as empty.
     """
 
     mean: Tensor
@@ -79,16 +83,47 @@ class Ensemble:
     labels: Tensor
     by_steps: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    windows: dict[str, int] = field(default_factory=dict)
 
 
-def stack_slices(slices: Sequence[Ensemble]) -> Ensemble:
-    """The ensemble of a volume from those of its slices, stacked along a new last axis."""
-    by_steps = [s.by_steps for s in slices if s.by_steps is not None]
-    return Ensemble(
-        mean=torch.stack([s.mean for s in slices], dim=-1),
-        variance=torch.stack([s.variance for s in slices], dim=-1),
-        anchor=torch.stack([s.anchor for s in slices], dim=-1),
-        labels=torch.stack([s.labels for s in slices], dim=-1),
-        by_steps=torch.stack(by_steps, dim=-1) if by_steps else None,
-        seconds={name: sum(s.seconds[name] for s in slices) for name in slices[0].seconds},
-    )
+class Tally:
+    """What the windows of one image took.
+
+    Args:
+        total: windows of the image.
+        progress: told after each window how many are done, and of how many.
+    """
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
+        self.total, self.progress = total, progress
+        self.seconds = {"encode": 0.0, "sample": 0.0}
+        self.windows = {"run": 0, "skipped": 0}
+
+    def count(self, what: Literal["run", "skipped"]) -> None:
+        """One window more is done."""
+        self.windows[what] += 1
+        if self.progress:
+            self.progress(sum(self.windows.values()), self.total)
+
+
+def stack_slices(slices: Iterable[Ensemble], depth: int, storage: Storage) -> Ensemble:
+    """The ensemble of a volume from those of its slices, along a new last axis.
+
+    Args:
+        slices: in their order, taken one after the other.
+        depth: how many there are.
+        storage: makes the volume's arrays.
+    """
+    stacked: dict[str, Tensor] = {}
+    for z, one in enumerate(slices):
+        for name in (f.name for f in fields(one)):
+            plane = getattr(one, name)
+            if not isinstance(plane, Tensor):
+                continue
+            if name not in stacked:
+                dtype = "uint8" if plane.dtype == torch.uint8 else "float32"
+                volume = storage.zeros((*plane.shape, depth), dtype, slowest=-1)
+                stacked[name] = torch.from_numpy(volume)
+            stacked[name][..., z] = plane
+        storage.release()
+    return Ensemble(seconds={}, windows={}, **stacked)

@@ -7,7 +7,8 @@ of equal ones the lowest class number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from medsegdiff.inference.ensemble import predictive_entropy
 from medsegdiff.types import Fusion
 
 TINY = 1e-10
+MOST_ROUNDS = 500
 
 
 def fuse(rule: Fusion, mean: Tensor, labels: Tensor, by_steps: Tensor | None) -> Tensor:
@@ -44,9 +46,49 @@ def vote_shares(labels: Tensor, num_classes: int) -> Tensor:
     return torch.stack([(labels == k).float().mean(dim=0) for k in range(num_classes)])
 
 
-def staple(
-    labels: Tensor, num_classes: int, most_rounds: int = 500, tolerance: float = 1e-7
-) -> Tensor:
+def staple(labels: Tensor, num_classes: int, most_rounds: int = MOST_ROUNDS) -> Tensor:
+    """STAPLE of label maps that are at hand all at once; see ``fit_staple``.
+
+    Args:
+        labels: (N, *spatial) label maps.
+        num_classes: K.
+        most_rounds: of expectation and maximisation.
+
+    Returns:
+        (K, *spatial) probability of each class to be the truth; 0 or 1 where members agree.
+    """
+    return fit_staple([labels], num_classes, most_rounds)(labels)
+
+
+@dataclass(frozen=True)
+class Staple:
+    """What STAPLE found out about the members.
+
+    Attributes:
+        confusion: (N, K, K) share of each class chosen by a member, given the true one; float64.
+        prior: (K,) of the truth, float64.
+    """
+
+    confusion: Tensor
+    prior: Tensor
+
+    def __call__(self, labels: Tensor) -> Tensor:
+        """Probability (K, *spatial) of each class to be the truth, from labels (N, *spatial)."""
+        votes = labels.flatten(1)
+        posterior = F.one_hot(votes[0].long(), len(self.prior)).T.float()
+        disputed = _disputed(votes)
+        if disputed.any():
+            truth = _expect(votes[:, disputed].long(), self.confusion, self.prior)
+            posterior[:, disputed] = truth.float()
+        return posterior.view(len(self.prior), *labels.shape[1:])
+
+
+def fit_staple(
+    parts: Iterable[Tensor],
+    num_classes: int,
+    most_rounds: int = MOST_ROUNDS,
+    tolerance: float = 1e-7,
+) -> Staple:
     """STAPLE (Warfield et al. 2004, sec. III; K classes: sec. III-E) by expectation-maximisation.
 
     Weighs each member by its confusion matrix, estimated together with the truth. Only the voxels
@@ -54,36 +96,49 @@ def staple(
     result depend on how much background is around the structure.
 
     Args:
-        labels: (N, *spatial) label maps.
+        parts: (N, *spatial) label maps of parts of the image, together all of it.
         num_classes: K.
         most_rounds: of expectation and maximisation.
         tolerance: the rounds end once no entry of the matrices changes by more.
-
-    Returns:
-        (K, *spatial) probability of each class to be the truth; 0 or 1 where members agree.
     """
-    votes = labels.flatten(1).long()
-    posterior = F.one_hot(votes[0], num_classes).T.float()
-    disputed = (votes != votes[0]).any(dim=0)
-    if disputed.any():
-        posterior[:, disputed] = _truth(votes[:, disputed], num_classes, most_rounds, tolerance)
-    return posterior.view(num_classes, *labels.shape[1:])
-
-
-def _truth(votes: Tensor, num_classes: int, most_rounds: int, tolerance: float) -> Tensor:
-    """Posterior of the truth (K, V) from all members' votes (N, V), in float64."""
-    patterns, place, count = torch.unique(votes, dim=1, return_inverse=True, return_counts=True)
-    weight = count.double()
-    prior = torch.bincount(votes.flatten(), minlength=num_classes).double() / votes.numel()
+    patterns, weight = _disputes(parts)
+    votes = patterns.new_zeros(num_classes, dtype=torch.float64)
+    votes.index_add_(0, patterns.flatten(), weight.repeat(len(patterns)))
+    prior = votes / votes.sum().clamp(min=1.0)
     wrong = 1e-5 / (num_classes - 1)  # at first every member is trusted
-    confusion = torch.full((len(votes), num_classes, num_classes), wrong, dtype=torch.float64)
+    confusion = torch.full((len(patterns), num_classes, num_classes), wrong, dtype=torch.float64)
     confusion.diagonal(dim1=1, dim2=2).fill_(1.0 - 1e-5)
-    for _ in range(most_rounds):
+    for _ in range(most_rounds if len(weight) else 0):
         truth = _expect(patterns, confusion, prior)
         before, confusion = confusion, _maximise(patterns, truth * weight)
         if float((confusion - before).abs().max()) < tolerance:
             break
-    return _expect(patterns, confusion, prior)[:, place].float()
+    return Staple(confusion, prior)
+
+
+def _disputes(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """All ways (N, P) in which members disagree somewhere, and how often each occurs (P,)."""
+    patterns = torch.empty(0, 0, dtype=torch.long)
+    weight = torch.empty(0, dtype=torch.float64)
+    for labels in parts:
+        votes = labels.flatten(1)
+        disputed = _disputed(votes)
+        if not disputed.any():
+            continue
+        found, count = torch.unique(votes[:, disputed].long(), dim=1, return_counts=True)
+        found = torch.cat([patterns.view(len(found), -1), found], dim=1)
+        counts = torch.cat([weight, count.double()])
+        patterns, place = torch.unique(found, dim=1, return_inverse=True)
+        weight = counts.new_zeros(patterns.shape[1]).index_add_(0, place, counts)
+    return patterns, weight
+
+
+def _disputed(votes: Tensor) -> Tensor:
+    """(V,) whether the votes (N, V) differ."""
+    different = torch.zeros_like(votes[0], dtype=torch.bool)
+    for other in votes[1:]:
+        different |= other != votes[0]
+    return different
 
 
 def _expect(votes: Tensor, confusion: Tensor, prior: Tensor) -> Tensor:

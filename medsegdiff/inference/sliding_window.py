@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from monai.data.utils import compute_importance_map
-from monai.inferers import Inferer, sliding_window_inference
+from monai.inferers import Inferer
 from torch import Tensor
 
 from medsegdiff.diffusion.samplers import make_sampler
+from medsegdiff.inference.blend import Blend, Place, places_of
 from medsegdiff.inference.ensemble import (
     Ensemble,
     RunningMoments,
+    Tally,
     most_probable,
     stack_slices,
 )
 from medsegdiff.inference.fusion import StepUncertainty, fuse
 from medsegdiff.inference.noise import MemberNoise, blocks_of
 from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.storage import Storage
 from medsegdiff.types import Fusion
+
+LOWEST: str = "lowest"
+ROUNDING = 1e-6
+"""Share of an image's range by which its background may vary."""
 
 
 class EnsembleInferer(Inferer):
@@ -51,6 +58,11 @@ class EnsembleInferer(Inferer):
         anchor_share: of the anchor in the mean probability, in [0, 1]. The anchor estimates the
             same mean as the members do, without the noise of drawing a few. The variance is that
             of the members alone.
+        noise_scale: standard deviation of the members' noise.
+        empty_up_to: a window without any greater value is not run: it is background for sure. A
+            number in the image's scale; ``lowest``: the image's lowest value, which is what
+            padding, masking or clipping leave around a body; None: all windows are run. An image
+            of one window is always run.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class EnsembleInferer(Inferer):
         fusion: Fusion = "mean",
         anchor_share: float = 0.0,
         noise_scale: float = 1.0,
+        empty_up_to: float | Literal["lowest"] | None = "lowest",
     ) -> None:
         super().__init__()
         if members < 1:
@@ -81,7 +94,11 @@ class EnsembleInferer(Inferer):
             raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
         if noise_scale < 0.0:
             raise ValueError(f"noise_scale must be 0 or more. Got {noise_scale}.")
+        if isinstance(empty_up_to, str | bool) and empty_up_to != LOWEST:
+            rule = f"empty_up_to must be a number, 'lowest' or None. Got {empty_up_to!r}."
+            raise ValueError(rule)
         self.anchor_share, self.noise_scale = anchor_share, noise_scale
+        self.empty_up_to = empty_up_to
         self.sampler_name, self.sampler_options = sampler, dict(sampler_options or {})
         self.sampler = make_sampler(sampler, **self.sampler_options)
         self.warm_start, self.overlap = warm_start, overlap
@@ -101,7 +118,14 @@ class EnsembleInferer(Inferer):
         return torch.stack(fused).to(inputs.device)
 
     @torch.no_grad()
-    def ensemble(self, image: Tensor, network: DiffusionSegmenter, case: str) -> Ensemble:
+    def ensemble(
+        self,
+        image: Tensor,
+        network: DiffusionSegmenter,
+        case: str,
+        storage: Storage | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Ensemble:
         """Statistics of the ensemble of one image.
 
         Args:
@@ -109,54 +133,87 @@ class EnsembleInferer(Inferer):
                 a member has the same noise in all of them, so that it stays one reading.
             network: in evaluation mode, on the device that shall do the work.
             case: name of the case; with the seed it fixes the noise.
+            storage: makes the arrays of an image larger than the window; None: in memory.
+            progress: told after each window how many are done, and of how many.
 
         Returns:
             Statistics on the image's grid, on the CPU.
-        """
-        if image.ndim - 1 == len(self.window):
-            return self._windows(image, network, case)
-        slices = [self._windows(image[..., z], network, case) for z in range(image.shape[-1])]
-        return stack_slices(slices)
 
-    def _windows(self, image: Tensor, network: DiffusionSegmenter, case: str) -> Ensemble:
+        Raises:
+            InputError: the disk has no room for the statistics of a large image.
+        """
+        storage = storage or Storage()
         size = tuple(image.shape[1:])
-        roi = tuple(min(w, s) for w, s in zip(self.window, size, strict=True))
+        flat = size[: len(self.window)]
+        roi = tuple(min(w, s) for w, s in zip(self.window, flat, strict=True))
+        places = places_of(flat, roi, self.overlap)
+        slices = size[len(self.window) :]
+        tally = Tally(len(places) * (slices[0] if slices else 1), progress)
+        background = self._background(image) if tally.total > 1 else None
+
+        def of(plane: Tensor, storage: Storage) -> Ensemble:
+            return self._windows(plane, network, case, places, background, storage, tally)
+
+        if slices:
+            planes = (of(image[..., z], Storage()) for z in range(*slices))
+            found = stack_slices(planes, slices[0], storage)
+        else:
+            found = of(image, storage)
+        return replace(found, seconds=tally.seconds, windows=tally.windows)
+
+    def _background(self, image: Tensor) -> Tensor | None:
+        """For each channel, the value up to which it is background; None: all may be body."""
+        if self.empty_up_to is None:
+            return None
+        if isinstance(self.empty_up_to, str):
+            low, high = torch.stack([torch.stack(one.aminmax()) for one in image], dim=1)
+            return low + ROUNDING * (high - low)
+        return torch.full((len(image),), float(self.empty_up_to))
+
+    def _windows(
+        self,
+        image: Tensor,
+        network: DiffusionSegmenter,
+        case: str,
+        places: Sequence[Place],
+        background: Tensor | None,
+        storage: Storage,
+        tally: Tally,
+    ) -> Ensemble:
+        size = tuple(image.shape[1:])
+        roi = tuple(part.stop - part.start for part in places[0])
         device = next(network.parameters()).device
         blocks = blocks_of(network.state_size(size))
-        seconds = {"encode": 0.0, "sample": 0.0}
-        if roi == size:  # one window: nothing to blend
-            whole = torch.as_tensor(image).unsqueeze(0).to(device)
-            everywhere = tuple(slice(0, s) for s in size)
-            maps, labels = self._window(whole, network, case, everywhere, blocks, seconds)
+
+        def maps_of(place: Place) -> tuple[dict[str, Tensor], Tensor]:
+            window = image[(slice(None), *place)]
+            if background is not None and bool((window.flatten(1).amax(dim=1) <= background).all()):
+                tally.count("skipped")
+                return self._empty(network.num_classes, roi)
+            window = window.contiguous().unsqueeze(0).to(device)
+            found = self._window(window, network, case, place, blocks, tally.seconds)
+            tally.count("run")
+            return found
+
+        if len(places) == 1:  # nothing to blend
+            maps, labels = maps_of(places[0])
             maps = {name: x.cpu() for name, x in maps.items()}
-            return Ensemble(labels=labels, seconds=seconds, **maps)
-        labels = torch.zeros(self.members, *size, dtype=torch.uint8)
-        best = torch.zeros(size)  # importance of the window that a voxel's labels came from
-        importance = compute_importance_map(roi, mode="gaussian", dtype=torch.float32)
+            return Ensemble(labels=labels, seconds={}, windows={}, **maps)
+        blend = Blend(size, roi, self.members, storage)
+        for place in places:
+            blend.add(place, *maps_of(place))
+        maps, labels = blend.result()
+        return Ensemble(labels=labels, seconds={}, windows={}, **maps)
 
-        def predict(window: Tensor, place: Sequence[Sequence[slice]]) -> dict[str, Tensor]:
-            where = tuple(place[0][2:])
-            statistics, window_labels = self._window(window, network, case, where, blocks, seconds)
-            better = importance > best[where]
-            best[where] = torch.where(better, importance, best[where])
-            labels[(slice(None), *where)] = torch.where(
-                better, window_labels, labels[(slice(None), *where)]
-            )
-            return {name: x.unsqueeze(0) for name, x in statistics.items()}
-
-        blended = sliding_window_inference(
-            torch.as_tensor(image).unsqueeze(0),
-            roi,
-            1,
-            predict,
-            overlap=self.overlap,
-            mode="gaussian",
-            sw_device=device,
-            device="cpu",
-            with_coord=True,
-        )
-        maps = {name: torch.as_tensor(x[0]) for name, x in blended.items()}
-        return Ensemble(labels=labels, seconds=seconds, **maps)
+    def _empty(self, num_classes: int, roi: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
+        """Maps and labels of a window that is background for sure."""
+        zeros = torch.zeros(num_classes, *roi)
+        certain = zeros.clone()
+        certain[0] = 1.0
+        maps = {"mean": certain, "variance": zeros, "anchor": certain}
+        if self.fusion == "step_uncertainty":
+            maps["by_steps"] = certain
+        return maps, torch.zeros(self.members, *roi, dtype=torch.uint8)
 
     def _window(
         self,

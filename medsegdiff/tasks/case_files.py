@@ -15,6 +15,7 @@ import numpy as np
 
 from medsegdiff.bundle import Bundle
 from medsegdiff.data.dicom import Series
+from medsegdiff.data.images import NIFTI, PHOTOGRAPHS
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
@@ -94,6 +95,7 @@ def write_case(
     if save_members:
         members = np.moveaxis(case.members, 0, -1)
         _write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, segments)
+        case.storage.release()
         _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, segments)
     if guarantee:
         _write_guarantee(case, name, folder, segments, guarantee)
@@ -103,9 +105,11 @@ def write_case(
 def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
     """What ``<case>_run.json`` says of the case itself: inputs, versions, seconds, volumes.
 
-    DICOM inputs appear by their case id alone, since paths in archives may hold names.
+    DICOM inputs appear by their case id alone, since names of folders may be patients'.
     """
-    inputs = [given.id if isinstance(one, Series) else Path(one).name for one in given.image]
+    files = (*NIFTI, *PHOTOGRAPHS)
+    names = [str(one) for one in given.image]
+    inputs = [Path(n).name if n.lower().endswith(files) else given.id for n in names]
     return {
         "case": given.id,
         "inputs": inputs,
@@ -114,22 +118,34 @@ def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str])
         "versions": {name: version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
         "seconds": dict(case.seconds),
-        "volume_ml": {
-            class_slug(label): _volumes(case, value) for value, label in labels.items() if value
-        },
+        "windows": dict(case.windows),
+        "volume_ml": _volumes(case, labels),
     }
 
 
-def _volumes(case: SegmentedCase, value: int) -> dict[str, Any]:
+def _volumes(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
     """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks."""
-    voxel = case.geometry.voxel_ml
-    members = (case.members == value).reshape(len(case.members), -1).sum(axis=1) * voxel
-    low, high = np.quantile(members, [0.05, 0.95])
-    return {
-        "ensemble": float((case.mask == value).sum() * voxel),
-        "mean_of_members": float(members.mean()),
-        "interval_90": [float(low), float(high)],
-    }
+    found: dict[str, Any] = {}
+    voxels = _voxels(case) * case.geometry.voxel_ml
+    for value, label in labels.items():
+        if value:
+            ensemble, members = voxels[0, value], voxels[1:, value]
+            low, high = np.quantile(members, [0.05, 0.95])
+            found[class_slug(label)] = {
+                "ensemble": float(ensemble),
+                "mean_of_members": float(members.mean()),
+                "interval_90": [float(low), float(high)],
+            }
+    return found
+
+
+def _voxels(case: SegmentedCase) -> Any:
+    """(1 + N, 256) voxels of each class number, of the mask and then of each member."""
+    counts = np.zeros((1 + len(case.members), 256), dtype=np.int64)
+    for place in case.slabs():
+        for count, labels in zip(counts, (case.mask, *case.members), strict=True):
+            count += np.bincount(labels[place].ravel(order="K"), minlength=256)
+    return counts
 
 
 def _write_dicom(
@@ -162,6 +178,7 @@ def _write_maps(case: SegmentedCase, name: str, folder: Path, segments: Sequence
                 description=f"{kind} of the members' probability: {segment.name}",
                 limits=(0.0, highest),
             )
+            case.storage.release()
     write_nifti(
         folder / f"{name}_entropy.nii.gz",
         case.entropy,
@@ -170,6 +187,7 @@ def _write_maps(case: SegmentedCase, name: str, folder: Path, segments: Sequence
         description="predictive entropy in nats",
         limits=(0.0, float(np.log(len(case.mean))) + 1e-3),
     )
+    case.storage.release()
 
 
 def _write_guarantee(
@@ -181,11 +199,14 @@ def _write_guarantee(
 ) -> None:
     for segment in segments:
         slug = class_slug(segment.name)
-        masks = guarantee[slug].masks(case.mean[segment.value])
+        masks = np.empty_like(case.mask), np.empty_like(case.mask)
+        mean = case.mean[segment.value]
+        for place in case.slabs():
+            masks[0][place], masks[1][place] = guarantee[slug].masks(mean[place])
         for kind, mask in zip(("inner", "outer"), masks, strict=True):
             path = folder / f"{name}_{kind}_{slug}.nii.gz"
             inside = replace(segment, value=1, name=f"{kind} {segment.name}")
-            _write_labels(path, mask.astype(np.uint8), case.geometry, [inside])
+            _write_labels(path, mask, case.geometry, [inside])
 
 
 def _write_labels(path: Path, array: Any, geometry: Geometry, segments: Sequence[Segment]) -> None:

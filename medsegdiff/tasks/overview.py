@@ -10,6 +10,7 @@ from typing import Any
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.files import read_json, write_text
 from medsegdiff.pages import render
+from medsegdiff.types import InputError, reason_of
 
 MOST_PICTURES = 24
 """More would make the page too heavy to open."""
@@ -32,7 +33,7 @@ def write_overview(
         cases: names of the cases to show.
         settings: that they share: bundle, members, steps, sampler, seed, fusion.
         labels: class number -> name.
-        failures: failed input or case -> reason.
+        failures: failed input or case -> reason, as :func:`without_paths` gives them.
     """
     if not cases:
         return
@@ -48,6 +49,18 @@ def write_overview(
         **{name: settings[name] for name in SHOWN},
     )
     write_text(output / "report.html", page)
+
+
+def without_paths(errors: Mapping[str, InputError], cases: Sequence[str]) -> dict[str, str]:
+    """What failed, and why, for a page that is shown to others: a path may name a patient.
+
+    Args:
+        errors: failed input or case -> error.
+        cases: the names of cases; any other name is an input's.
+    """
+    inputs = (name for name in errors if name not in cases)
+    names = {name: f"unreadable input {n}" for n, name in enumerate(inputs, start=1)}
+    return {names.get(name, name): reason_of(error) for name, error in errors.items()}
 
 
 def _picture(output: Path, case: str) -> str:

@@ -6,7 +6,9 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,21 @@ from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import digest, read_json, write_json
-from medsegdiff.inference.inputs import CaseInput, described_cases, found_cases
+from medsegdiff.inference.inputs import (
+    CaseInput,
+    DicomOptions,
+    described_cases,
+    found_cases,
+    parse_inputs,
+)
+from medsegdiff.inference.key import write_key
+from medsegdiff.inference.resampling import resample_by_slabs
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
+from medsegdiff.quiet import silenced
+from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
 from medsegdiff.tasks.guarantee import (
     calibration_record,
@@ -30,14 +42,17 @@ from medsegdiff.tasks.guarantee import (
     chosen_calibration,
     guarantee_record,
 )
-from medsegdiff.tasks.overview import write_overview
+from medsegdiff.tasks.overview import without_paths, write_overview
+from medsegdiff.tasks.storing import check_store, store_case
 from medsegdiff.types import (
     CalibrationUse,
     Compilation,
     Fusion,
     InputError,
     OutputFormat,
+    Uneven,
     UsageError,
+    reason_of,
     surfacing_input_errors,
 )
 
@@ -65,6 +80,9 @@ class CaseSegmenter:
         calibration: ``auto``: calibrate the mean probability if the bundle has a calibration;
             ``off``: never.
         guarantee: level in (0, 1) of the inner and outer masks and the volumes to write, or None.
+        uneven: what becomes of a DICOM series whose slices are not evenly spaced.
+        channel_series: words that each stand for one DICOM series of a study, which are then the
+            channels of one case; with commas. None: each series is a case.
 
     Raises:
         UsageError: too many steps, or a guarantee that cannot be given.
@@ -84,12 +102,17 @@ class CaseSegmenter:
         expected_mm: Sequence[Sequence[float]] = (),
         calibration: CalibrationUse = "auto",
         guarantee: float | None = None,
+        uneven: Uneven = "refuse",
+        channel_series: str | None = None,
     ) -> None:
-        self.bundle, self.network, self.preprocessing = bundle, network.eval(), preprocessing
+        self.bundle, self.network = bundle, network.eval()
+        self.preprocessing = resample_by_slabs(preprocessing)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.save_members, self.overwrite, self.expected_mm = save_members, overwrite, expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
         self.guarantee = guarantee
+        words = tuple(word.strip() for word in (channel_series or "").split(",") if word.strip())
+        self.dicom_options = DicomOptions(uneven, words)
         self.settings = {
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
@@ -104,6 +127,7 @@ class CaseSegmenter:
             "fusion": inferer.fusion,
             "anchor_share": inferer.anchor_share,
             "noise_scale": inferer.noise_scale,
+            "empty_up_to": inferer.empty_up_to,
             "calibrated": self.calibration is not None,
         }
         try:
@@ -114,45 +138,74 @@ class CaseSegmenter:
 
     def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
         """Segment the cases of a data set description; see ``run``."""
-        return self.run(*described_cases(cases))
+        return self.run(*described_cases(cases, self.dicom_options))
 
-    def segment_inputs(self, inputs: Sequence[str | Path]) -> dict[str, str]:
-        """Segment files, folders and zips; see ``run``."""
-        with found_cases([Path(i) for i in inputs], self.output) as (cases, failures):
-            return self.run(cases, failures)
+    @silenced()
+    def segment_inputs(
+        self,
+        inputs: Sequence[str | Path],
+        store: str | None = None,
+        key: Path | None = None,
+    ) -> dict[str, str]:
+        """Segment files, folders, zips, and studies of DICOMweb servers; see ``run``.
 
+        Args:
+            inputs: paths and addresses.
+            store: address of the DICOMweb server to store DICOM objects on, or ``origin``.
+            key: file that shall say which image each case is.
+
+        Raises:
+            UsageError: an address cannot be understood, or nothing could be stored.
+            InputError: the key cannot be written, or a package is missing.
+        """
+        parsed = parse_inputs(inputs)
+        target = check_store(store, self.formats, parsed)
+        with found_cases(parsed, self.output, self.dicom_options) as (cases, failures):
+            if key is not None:
+                write_key(key, cases)
+            return self.run(cases, failures, target)
+
+    @silenced()
     def run(
-        self, cases: Sequence[CaseInput], failures: Mapping[str, str] | None = None
+        self,
+        cases: Sequence[CaseInput],
+        failures: Mapping[str, InputError] | None = None,
+        store: str | None = None,
     ) -> dict[str, str]:
         """Segment all cases.
 
         Args:
             cases: what to segment.
             failures: inputs that have failed before, with the reason.
+            store: where to store the DICOM objects, as ``check_store`` gave it.
 
         Returns:
             Failed input or case -> reason; also in ``failures.json`` if there are any. All cases
-            together are shown in ``report.html``.
+            together are shown in ``report.html``, which names no path.
         """
-        failed = dict(failures or {})
+        errors = dict(failures or {})
         self.output.mkdir(parents=True, exist_ok=True)
-        hidden = not logger.isEnabledFor(logging.INFO) or None  # None: hidden where no terminal is
-        for case in tqdm(cases, desc="segment", unit="case", disable=hidden):
+        for case in tqdm(cases, desc="segment", unit="case", disable=_hidden()):
             try:
                 with surfacing_input_errors():
                     self._segment(case)
+                    if store:
+                        store_case(case, self.output / case.id, store)
             except InputError as error:
-                failed[case.id] = str(error)
+                errors[case.id] = error
             except Exception as error:  # whatever it is, the other cases are done
-                logger.debug("%s failed", case.id, exc_info=True)
-                failed[case.id] = f"{case.id}: {_in_words(error)}"
+                logger.debug("%s failed:\n%s", case.id, _place(error))
+                errors[case.id] = InputError(case.id, _in_words(error), "Add -v to see where")
+        failed = {name: str(error) for name, error in errors.items()}
         path = self.output / "failures.json"
         if failed:
             write_json(path, failed)
         else:
             path.unlink(missing_ok=True)
-        done = [case.id for case in cases if case.id not in failed]
-        write_overview(self.output, done, self.settings, self.bundle.labels, failed)
+        ids = [case.id for case in cases]
+        done = [name for name in ids if name not in failed]
+        told = without_paths(errors, ids)
+        write_overview(self.output, done, self.settings, self.bundle.labels, told)
         return failed
 
     def _segment(self, case: CaseInput) -> None:
@@ -160,7 +213,7 @@ class CaseSegmenter:
         record = folder / f"{case.id}_run.json"
         check_formats(case, self.formats)
         wanted: dict[str, Any] = {
-            "formats": list(self.formats),
+            "formats": sorted(self.formats),
             "save_members": self.save_members,
         }
         level = self.guarantee
@@ -172,13 +225,24 @@ class CaseSegmenter:
             }
             had = (before.get("guarantee") or {}).get("level")
             level = had if level is None else level
+            before["formats"] = sorted(before["formats"])
             if wanted == {name: before[name] for name in wanted} and level == had:
                 logger.info("%s is complete: left as it is", case.id)
                 return
         started = time.perf_counter()
         scaling = self.calibration.scaling if self.calibration else None
-        segmented = segment_case(case, self.network, self.preprocessing, self.inferer, scaling)
-        warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
+        with _window_bar(case.id) as progress:
+            segmented = segment_case(
+                case,
+                self.network,
+                self.preprocessing,
+                self.inferer,
+                scaling,
+                Storage(self.output),
+                progress,
+            )
+        warnings = [*segmented.geometry.notes]
+        warnings += size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
         if self.calibration:
             warnings += calibration_warnings(self.calibration, self.settings, level)
         for warning in warnings:
@@ -207,7 +271,7 @@ class CaseSegmenter:
 
 
 def segment(
-    inputs: Sequence[Path],
+    inputs: Sequence[str | Path],
     bundle: Bundle,
     output: Path,
     *,
@@ -221,11 +285,15 @@ def segment(
     overwrite: bool = False,
     calibration: CalibrationUse | None = None,
     guarantee: float | None = None,
+    uneven: Uneven | None = None,
+    channels: str | None = None,
+    store: str | None = None,
+    key: Path | None = None,
 ) -> dict[str, str]:
     """Segment images with a bundle's model and write the files of each case.
 
     Args:
-        inputs: NIfTI or DICOM files, folders or zips of such.
+        inputs: NIfTI or DICOM files, folders or zips of such, or addresses of DICOMweb studies.
         bundle: whose ``configs/inference`` says how.
         output: gets a folder for each case.
         members: masks drawn for each case; None here and below: what the bundle recommends.
@@ -238,16 +306,23 @@ def segment(
         overwrite: do complete cases again.
         calibration: whether to apply the bundle's.
         guarantee: level of the inner and outer masks and the volumes, in (0, 1).
+        uneven: what becomes of a DICOM series whose slices are not evenly spaced.
+        channels: words, with commas, for the series of a DICOM study that are a case's channels.
+        store: address of the DICOMweb server to store DICOM objects on; ``origin``: each case's.
+        key: file that shall say which image each case is; None: no file says it.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
-        InputError: the bundle cannot be used.
-        UsageError: the device cannot, the steps are too many, or the guarantee cannot be given.
+        InputError: the bundle cannot be used, or the key not be written.
+        UsageError: the device cannot, the steps are too many, the guarantee cannot be given, or
+            nothing could be stored.
     """
+    check_store(store, formats, parse_inputs(inputs))  # before the network is loaded
     chosen: dict[str, Any] = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
     chosen |= {"calibration": calibration, "guarantee": guarantee}
+    chosen |= {"uneven": uneven, "channel_series": channels}
     changes: dict[str, Any] = {
         "output_dir": str(output),
         "formats": list(formats),
@@ -258,7 +333,24 @@ def segment(
     parser = bundle.parser("inference", {**changes, **device_change(device)})
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
-    return segmenter.segment_inputs(inputs)
+    return segmenter.segment_inputs(inputs, store, key)
+
+
+@contextmanager
+def _window_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Within, shows how far a case of several windows is."""
+    with tqdm(desc=name, unit="window", leave=False, disable=_hidden(), delay=1.0) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _hidden() -> bool | None:
+    """Whether bars are hidden; None: where no terminal is."""
+    return not logger.isEnabledFor(logging.INFO) or None
 
 
 def raise_for_failures(failures: Mapping[str, str]) -> None:
@@ -342,10 +434,19 @@ def _read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(error: BaseException) -> str:
-    """The first line of what first went wrong, with its kind."""
+    """What first went wrong, with its kind."""
+    return reason_of(_first(error))
+
+
+def _place(error: BaseException) -> str:
+    """Where it arose, without its words, in which there may be paths and headers."""
+    return "".join(traceback.format_tb(_first(error).__traceback__))
+
+
+def _first(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}".strip().split("\n")[0]
+    return error
 
 
 def peak_memory_mb() -> float:

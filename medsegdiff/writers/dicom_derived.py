@@ -23,11 +23,10 @@ EQUIPMENT = {
 }
 """Who made the object, in highdicom's words."""
 
+_SUBJECT = "the image"  # of errors: its files and folders may be called after the patient
 _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
            "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
-
-_SERIES = "the DICOM series"  # its folders may be called after the patient
 
 Array = NDArray[Any]
 Plane = tuple[Array, Array, Array]
@@ -59,14 +58,16 @@ def write_derived(
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
     instances = [_read_instance(file) for file in geometry.sources]
     if not instances:
-        raise not_dicom("the image")
+        raise not_dicom(_SUBJECT)
     try:
         frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
         derived = make(instances, frames)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # an error of a value shows the value, which may be the patient's
+        why = error if isinstance(error, AttributeError | KeyError) else "a header is not valid"
         raise InputError(
-            _SERIES,
-            f"a DICOM object cannot refer to this series ({error})",
+            _SUBJECT,
+            f"a DICOM object cannot refer to this series ({why})",
             "Choose --format nifti or nrrd",
         ) from error
     with written_aside(path) as aside:
@@ -104,7 +105,7 @@ def _read_instance(file: Path) -> Any:
     try:
         instance = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
-        raise not_dicom("the image") from None
+        raise not_dicom(_SUBJECT) from None
     for keyword in _TYPE_2:
         if keyword not in instance:
             setattr(instance, keyword, None)
@@ -193,7 +194,7 @@ def _voxels(plane: Plane, size: tuple[int, int], to_voxel: Array) -> Array:
 
 def _elsewhere() -> InputError:
     return InputError(
-        _SERIES,
+        _SUBJECT,
         "the DICOM images do not lie on the segmentation's grid, slice by slice",
         "Segment the series as it is, or choose --format nifti or nrrd",
     )
@@ -201,7 +202,7 @@ def _elsewhere() -> InputError:
 
 def _twice() -> InputError:
     return InputError(
-        _SERIES,
+        _SUBJECT,
         "holds several images of one slice, of which a DICOM object could not name the right one",
         "Choose --format nifti or nrrd",
     )

@@ -90,12 +90,13 @@ def _as_dtype(
     """Checks values, then rounds or clips them into ``dtype``."""
     low, high = limits or ((0, 255) if dtype == "uint8" else (-np.inf, np.inf))
     values = np.asarray(array)
-    if not np.isfinite(values).all():
+    least, most = (values.min(), values.max()) if values.size else (low, high)
+    if values.size and not np.isfinite([least, most]).all():
         raise ValueError("array must be finite; it holds NaN or infinity")
-    if values.size and (values.min() < low - ROUNDING or values.max() > high + ROUNDING):
-        raise ValueError(
-            f"array must lie in [{low}, {high}]; got {values.min():g} to {values.max():g}"
-        )
+    if least < low - ROUNDING or most > high + ROUNDING:
+        raise ValueError(f"array must lie in [{low}, {high}]; got {least:g} to {most:g}")
+    if values.dtype == dtype and low <= least and most <= high:
+        return values  # as it is: a large one is not copied
     if dtype == "float32":
         return np.clip(values, low, high).astype(np.float32)
     whole = np.rint(values)

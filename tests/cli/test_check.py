@@ -52,3 +52,10 @@ def test_a_set_that_is_not_fit(dataset: Path) -> None:
     assert result.exit_code == 1
     assert "not fit to train on" in result.stdout
     assert result.stderr == ""
+
+
+def test_a_known_set_at_the_wrong_level(tmp_path: Path) -> None:
+    (tmp_path / "database" / "training" / "patient001").mkdir(parents=True)
+    result = RUNNER.invoke(app, ["check", f"acdc={tmp_path}", "-q"])
+    assert result.exit_code == 1
+    assert f"Give acdc={tmp_path / 'database'}" in result.stderr

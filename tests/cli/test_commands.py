@@ -57,14 +57,24 @@ def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     assert train.kwargs == {"fold": 2, "resume": True, "device": "cpu", "overrides": overrides}
 
 
+@pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"3.xml": "is cut off"}, 1)])
+def test_convert(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int) -> None:
+    convert = Recorder(failures)
+    stand_in(monkeypatch, "medsegdiff.data.public.convert", convert=convert)
+    result = RUNNER.invoke(app, "convert ddti=raw --output new -q".split())
+    assert (result.exit_code, convert.args[:2]) == (code, ("ddti=raw", Path("new")))
+    assert all(f"{name}: {reason}" in result.stderr for name, reason in failures.items())
+
+
 def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
-    line += " --fusion staple --guarantee 0.9"
+    line += " --fusion staple --guarantee 0.9 --uneven resample --channels T1,T2"
+    line += " --store --key k.csv"
     result = RUNNER.invoke(app, line.split())
     assert result.exit_code == 0
-    assert segment.args == ([Path("a.nii"), Path("b")], BUNDLE, Path("o"))
+    assert segment.args == (["a.nii", "b"], BUNDLE, Path("o"))
     assert segment.kwargs == {
         "members": None,
         "steps": 3,
@@ -76,7 +86,26 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
         "overwrite": False,
         "calibration": None,
         "guarantee": 0.9,
+        "uneven": "resample",
+        "channels": "T1,T2",
+        "store": "origin",
+        "key": Path("k.csv"),
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "store"),
+    [("", None), ("--store", "origin"), ("--store-to https://a/b", "https://a/b")],
+)
+def test_segment_stores_where_it_is_told(
+    options: str, store: str | None, monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder
+) -> None:
+    segment = Recorder({})
+    stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
+    line = f"segment https://a/b/studies/1.2 --bundle mine --output o {options}"
+    assert RUNNER.invoke(app, line.split()).exit_code == 0
+    assert segment.args[0] == ["https://a/b/studies/1.2"]  # a path would lose a stroke
+    assert segment.kwargs["store"] == store
 
 
 def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:

@@ -250,12 +250,21 @@ class TestFolds:
         describe(cohort, lambda d: d.update(folds=[patients[:3], patients[2:]]))
         problem = only(check(cohort))
         assert problem.severity == "error"
-        assert "patient phantom_002 is in several folds" in problem.rule
+        assert "patients are in several folds: folds[0][2], folds[1][0]" in problem.rule
+
+    def test_cases_called_after_dicom_folders(self, cohort: Path) -> None:
+        (cohort / "doe_jane").mkdir()
+        entry = {"image": "doe_jane", "patient": FIRST}
+        describe(cohort, lambda d: d["training"].append(entry))
+        (warning,) = [p for p in check(cohort).problems if "DICOM folders" in p.rule]
+        assert warning.severity == "warning" and "doe" not in warning.rule
+        describe(cohort, lambda d: d["training"][-1].update(case="c1"))
+        assert not [p for p in check(cohort).problems if "DICOM folders" in p.rule]
 
     def test_patients_without_case_or_fold(self, cohort: Path) -> None:
         describe(cohort, lambda d: d.update(folds=[[FIRST, "stranger"], ["phantom_001"]]))
         stranger, left_out = check(cohort).problems
-        assert "no case: stranger" in stranger.rule
+        assert "no case: folds[0][1]" in stranger.rule
         assert "in no fold" in left_out.rule
         assert "and 1 more" in left_out.rule
         assert {stranger.severity, left_out.severity} == {"warning"}

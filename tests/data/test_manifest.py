@@ -13,7 +13,6 @@ from medsegdiff.data.manifest import (
     datalist,
     default_folds,
     load_manifest,
-    manifest_names,
 )
 from medsegdiff.types import InputError
 
@@ -94,6 +93,16 @@ def test_channels_raters_and_patients(tmp_path: Path) -> None:
     assert len(manifest.cases[0].labels) == 2
 
 
+def test_case_has_the_name_that_is_given(tmp_path: Path) -> None:
+    entries = [{"image": ["a_t1.nii", "a_t2.nii"], "case": "a"}, {"image": "b.nii"}]
+    assert [c.id for c in load_manifest(describe(tmp_path, training=entries)).cases] == ["a", "b"]
+
+
+def test_label_values_go_with_the_items(tmp_path: Path) -> None:
+    manifest = load_manifest(describe(tmp_path, label_values={"0": 0, "255": 1}))
+    assert datalist(manifest.cases)[0]["label_values"] == ((0, 0, 0), (255, 255, 1))
+
+
 def test_names_in_dicom_references(tmp_path: Path) -> None:
     labels = {"0": "background", "1": "liver", "2": "tumour"}
     plain = load_manifest(describe(tmp_path, labels=labels)).references
@@ -148,6 +157,10 @@ def test_unlabelled_case_is_listed_but_not_split(tmp_path: Path) -> None:
         ({"raters": 0}, "raters"),
         ({"raters": "four"}, "raters"),
         ({"folds": ["c0"]}, "folds"),
+        ({"test_patients": "c0"}, "test_patients"),
+        ({"published": "many"}, "published"),
+        ({"label_values": {"255": 7}}, "label_values"),
+        ({"training": [{"image": "a.nii", "case": "../a"}]}, "case"),
         ({"reference_names": ["a"]}, "reference_names"),
         ({"reference_names": {"other": ["a"]}}, "lists of names for some of"),
         ({"reference_names": {"a": [1.5]}, "labels": {"1": "a"}}, "names, numbers or null"),
@@ -188,6 +201,21 @@ class TestSplit:
         assert [case.id for case in training] == ["c1"]
         assert [case.id for case in validation] == ["c2", "c5"]
 
+    def test_patients_of_the_test_are_in_no_fold(self, tmp_path: Path) -> None:
+        manifest = load_manifest(describe(tmp_path, test_patients=["c1", "c4"]))
+        assert {patient for fold in manifest.folds for patient in fold}.isdisjoint({"c1", "c4"})
+        training, test = manifest.split("test")
+        assert ([case.id for case in test], len(training)) == (["c1", "c4"], 8)
+
+    def test_patient_in_a_fold_and_the_test(self, tmp_path: Path) -> None:
+        file = describe(tmp_path, folds=[["c1"], ["c2"]], test_patients=["c2"])
+        with pytest.raises(InputError, match="several folds: c2"):
+            load_manifest(file).split(0)
+
+    def test_no_test(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="fold test leaves no labelled case to validate"):
+            load_manifest(describe(tmp_path)).split("test")
+
     @pytest.mark.parametrize("fold", [-1, 5])
     def test_no_such_fold(self, tmp_path: Path, fold: int) -> None:
         with pytest.raises(InputError, match="folds 0 to 4"):
@@ -195,7 +223,7 @@ class TestSplit:
 
     def test_patient_in_two_folds(self, tmp_path: Path) -> None:
         manifest = load_manifest(describe(tmp_path, folds=[["c1", "c2"], ["c2"]]))
-        with pytest.raises(InputError, match="several folds: c2"):
+        with pytest.raises(InputError, match=r"several folds: folds\[0\]\[1\], folds\[1\]\[0\]"):
             manifest.split(0)
 
     def test_nothing_to_train_on(self, tmp_path: Path) -> None:
@@ -219,66 +247,6 @@ class TestDefaultFolds:
 
     def test_never_empty(self) -> None:
         assert sorted(default_folds(["a", "b", "c"])) == [("a",), ("b",), ("c",)]
-
-
-class TestNames:
-    @pytest.fixture(autouse=True)
-    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (tmp_path / "below").mkdir()
-        monkeypatch.chdir(tmp_path / "below")
-        monkeypatch.delenv("MEDSEGDIFF_DATA", raising=False)
-
-    @pytest.mark.parametrize("path", ["nowhere/at/all", "missing.json", "/nowhere"])
-    def test_wrong_path(self, path: str) -> None:
-        with pytest.raises(InputError, match="no such file or folder"):
-            load_manifest(path)
-
-    def test_unknown_name_gets_the_closest(self) -> None:
-        with pytest.raises(InputError, match="Did you mean hippocampus_mr"):
-            load_manifest("hipocampus")
-
-    def test_known_name_without_data(self) -> None:
-        with pytest.raises(InputError, match="known data set") as caught:
-            load_manifest("hippocampus_mr")
-        assert "MEDSEGDIFF_DATA" in caught.value.remedy
-        assert "medicaldecathlon" in caught.value.remedy
-
-    @pytest.mark.parametrize("empty", [True, False])
-    def test_folder_without_description(self, tmp_path: Path, empty: bool) -> None:
-        if not empty:
-            (tmp_path / "below" / "a.nii.gz").touch()
-        with pytest.raises(InputError, match="is empty" if empty else "has none"):
-            load_manifest(tmp_path / "below")
-
-    @pytest.mark.parametrize("place", [".", "../shared/data"])
-    def test_data_beside_the_working_directory(self, place: str) -> None:
-        folder = Path(place) / "hippocampus"
-        folder.mkdir(parents=True)
-        describe(folder, count=2, labels={"0": "background", "1": "a"})
-        manifest = load_manifest("hippocampus_mr")
-        assert manifest.root.samefile(folder)
-        assert manifest.labels[1] == "Anterior"  # the named description has the last word
-
-
-@pytest.mark.parametrize("name", manifest_names())
-def test_every_named_description_fits_its_data(
-    name: str, shared_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MEDSEGDIFF_DATA", str(shared_data))
-    if not (shared_data / json.loads(named_file(name).read_text())["folder"]).is_dir():
-        pytest.skip(f"{name} is not among the real data")
-    manifest = load_manifest(name)
-    assert manifest.name == name
-    assert manifest.licence
-    assert manifest.reference
-    assert all(path.exists() for case in manifest.cases for path in case.images + case.labels)
-    assert {patient for fold in manifest.folds for patient in fold} == {
-        case.patient for case in manifest.cases
-    }
-
-
-def named_file(name: str) -> Path:
-    return Path(__file__).parents[2] / "data_manifests" / f"{name}.json"
 
 
 def test_pinned_hippocampus_folds_are_the_default(

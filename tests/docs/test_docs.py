@@ -171,7 +171,10 @@ def test_the_index_leads_to_every_page() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    ["train.yaml", "inference.yaml", "evaluate.yaml", "calibrate.yaml", "metadata.json"],
+    [
+        *("train.yaml", "inference.yaml", "evaluate.yaml", "calibrate.yaml", "sharpness.yaml"),
+        "metadata.json",
+    ],
 )
 def test_documented_configuration_keys_exist(config: str) -> None:
     keys = table_keys(section(DOCS / "reference" / "configuration.md", f"## `{config}`"))

@@ -255,7 +255,8 @@ def test_a_broken_case_is_named_and_the_others_are_done(
     assert "b_mean_head.nii.gz" in failures["b"] and "(3, 3, 3)" in failures["b"]
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert [record["case"] for record in report["cases"]] == ["c"]
-    assert report["failures"] == failures
+    told = {case: reason.partition(": ")[2] for case, reason in failures.items()}
+    assert report["failures"] == told  # without the paths, for a page that is shown to others
     assert json.loads((tmp_path / "report" / "failures.json").read_text()) == failures
 
 
@@ -339,7 +340,8 @@ def test_what_a_damaged_case_raises_does_not_stop_the_others(
     monkeypatch.setattr(evaluate_module, "evaluate_case", damaged)
     failures = evaluate(*cohort[:2], tmp_path / "report")
     assert failures == {"a": f"a: {error.__name__}: no space"}
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["failures"] == failures
+    told = json.loads((tmp_path / "report" / "report.json").read_text())["failures"]
+    assert told == {"a": f"{error.__name__}: no space"}
 
 
 def test_a_picture_that_cannot_be_drawn_does_not_stop_the_report(

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from medsegdiff.inference.fusion import StepUncertainty, fuse, staple, vote_shares
+from medsegdiff.inference.fusion import StepUncertainty, fit_staple, fuse, staple, vote_shares
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.types import Fusion
 from tests.tiny import tiny_segmenter
@@ -170,3 +170,19 @@ def test_mirrored_members_are_mirrored_back_at_every_step() -> None:
     ensemble = inferer.ensemble(image, network, "case")
     assert ensemble.by_steps is not None
     torch.testing.assert_close(ensemble.by_steps, ensemble.mean)
+
+
+@pytest.mark.parametrize("parts", [1, 3, 7])
+def test_staple_learns_from_parts_what_it_learns_from_the_whole(parts: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (4, 7, 10), generator=generator, dtype=torch.uint8)
+    labels[:, 2] = 1  # a part without disputes
+    learned = fit_staple(labels.chunk(parts, dim=1), 3)
+    together = torch.cat([learned(part) for part in labels.chunk(parts, dim=1)], dim=1)
+    torch.testing.assert_close(together, staple(labels, 3))
+
+
+def test_staple_without_a_dispute_is_what_all_say() -> None:
+    labels = torch.tensor([[0, 1, 2, 1]]).expand(3, -1)
+    expected = torch.nn.functional.one_hot(labels[0], 3).T.float()
+    assert torch.equal(staple(labels, 3), expected)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
-from medsegdiff.inference.inputs import found_cases
+from medsegdiff.data.phantom import write_dicom_series
+from medsegdiff.inference.inputs import DicomOptions, found_cases
 
 
 def volume(path: Path) -> Path:
@@ -39,7 +41,8 @@ def test_what_is_left_out_of_a_folder_is_told(
     with found_cases([tmp_path], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["one"]
     told = {record.getMessage() for record in caplog.records if "left out" in record.getMessage()}
-    assert [text.split(":")[0] for text in told] == [str(tmp_path / "sub")]
+    (text,) = told
+    assert text.startswith(f"{tmp_path}: NIfTI files of 1 folders below it") and "sub" not in text
     with found_cases([tmp_path / "sub"], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["two"]
 
@@ -48,11 +51,62 @@ def test_inputs_that_cannot_be_opened_do_not_stop_the_others(tmp_path: Path) -> 
     good = volume(tmp_path / "good.nii.gz")
     damaged = tmp_path / "damaged.zip"
     with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.nii", bytes(range(256)) * 64)
+        archive.writestr("doe_jane.nii", bytes(range(256)) * 64)
     content = bytearray(damaged.read_bytes())
-    content[40:80] = bytes(40)  # within the compressed data
+    content[50:90] = bytes(40)  # within the compressed data
     damaged.write_bytes(content)
     endless = tmp_path / ("n" * 300 + ".nii.gz")
     with found_cases([damaged, endless, good], tmp_path / "out") as (cases, failures):
         assert [case.id for case in cases] == ["good"]
         assert set(failures) == {str(damaged), str(endless)}
+        assert "cannot be unpacked" in str(failures[str(damaged)])
+        assert "doe" not in str(failures[str(damaged)])
+
+
+def study(folder: Path, patient: str, *descriptions: str) -> Path:
+    """MR series of one study, of two slices each."""
+    for number, description in enumerate(descriptions, start=1):
+        write_dicom_series(
+            np.full((3, 2, 2), number, np.uint16),
+            np.eye(4),
+            folder / str(number),
+            number=number,
+            description=description,
+            patient=patient,
+        )
+    return folder
+
+
+def test_series_of_a_study_as_channels(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", "DOE", "T1 post", "T1", "flair_reg", "scout")
+    options = DicomOptions(channels=("FLAIR", "T1"))
+    with found_cases([folder], tmp_path / "out", options) as ((case,), failures):
+        assert [one.description for one in case.image] == ["flair_reg", "T1"]  # type: ignore[union-attr]
+        assert case.id.endswith("_3") and len(case.files) == 4 and failures == {}
+    with found_cases([folder], tmp_path / "out") as (alone, _):
+        assert len(alone) == 4 and case.id not in {one.id for one in alone}
+
+
+def test_a_study_without_a_channel_does_not_stop_the_others(tmp_path: Path) -> None:
+    (
+        study(tmp_path / "both" / "a", "DOE", "T1", "FLAIR"),
+        study(tmp_path / "both" / "b", "ROE", "T1"),
+    )
+    options = DicomOptions(channels=("T1", "FLAIR"))
+    with found_cases([tmp_path / "both"], tmp_path / "out", options) as (cases, failures):
+        assert len(cases) == 1
+    ((name, error),) = failures.items()
+    reason = str(error)
+    assert name.startswith(f"{tmp_path / 'both'}, study ") and name.endswith(" of 2")
+    assert "'FLAIR' has to fit one series, but fits none" in reason and "there is 1 (T1)" in reason
+    assert "OE" not in reason
+
+
+def test_what_an_input_without_images_holds_instead_is_told(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", "DOE", "T1")
+    for file in folder.rglob("*.dcm"):
+        header = pydicom.dcmread(file)
+        header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        header.save_as(file)
+    with found_cases([folder], tmp_path / "out") as (_, failures):
+        assert "to segment (series 1, a localiser (2 images))" in str(failures[str(folder)])

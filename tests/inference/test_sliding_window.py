@@ -1,15 +1,18 @@
 """Ensembles of images smaller and larger than the window."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from monai.inferers import sliding_window_inference
 
 from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.prediction import anchor_mask
 from medsegdiff.inference import noise
 from medsegdiff.inference.sliding_window import EnsembleInferer
 from medsegdiff.networks.denoiser import Conditioned
+from medsegdiff.storage import Storage
 from tests.tiny import tiny_segmenter
 
 SIZES = [(13, 10), (8, 9, 7)]
@@ -216,3 +219,103 @@ def test_a_volume_of_slices_is_fused_like_its_slices() -> None:
 def test_an_unknown_fusion_is_refused() -> None:
     with pytest.raises(ValueError, match=r"one of .*'staple'.*Got 'median'"):
         EnsembleInferer([8, 8], fusion="median")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(20, 17), (12, 17, 11)], ids=["2d", "3d"])
+def test_large_statistics_are_those_of_monais_sliding_windows(size: tuple[int, ...]) -> None:
+    network, image, dims = tiny_segmenter(len(size)), torch.randn(1, *size), len(size)
+    inferer = EnsembleInferer([8] * dims, members=3, steps=1, mirror_axes=(0,))
+    blocks = noise.blocks_of(network.state_size(size))
+
+    def predict(window: torch.Tensor, where: Any) -> dict[str, torch.Tensor]:
+        place, seconds = tuple(where[0][2:]), {"encode": 0.0, "sample": 0.0}
+        maps = inferer._window(window, network, "case", place, blocks, seconds)[0]
+        return {name: values[None] for name, values in maps.items()}
+
+    with torch.no_grad():
+        expected = sliding_window_inference(
+            image[None], [8] * dims, 1, predict, 0.25, mode="gaussian", with_coord=True
+        )
+    found = inferer.ensemble(image, network, "case")
+    for name, values in expected.items():
+        torch.testing.assert_close(getattr(found, name), torch.as_tensor(values[0]))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_where_the_arrays_lie_and_the_batch_change_nothing(dims: int, tmp_path: Path) -> None:
+    """A 2D network takes the volume slice by slice, a 3D one window by window."""
+    network, image = tiny_segmenter(dims), torch.randn(1, 13, 10, 11)
+    plain = EnsembleInferer([8] * dims, members=3, steps=2)
+    singly = EnsembleInferer([8] * dims, members=3, steps=2, member_batch=1)
+    expected = plain.ensemble(image, network, "case")
+    found = singly.ensemble(image, network, "case", Storage(tmp_path, in_memory=0))
+    for name in ("mean", "variance", "anchor"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+    assert torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_empty_windows_are_background_and_the_others_as_they_were(dims: int) -> None:
+    network, image = tiny_segmenter(dims), torch.randn(1, 32, 8, 8)
+    image[:, 14:] = image.min()
+    options: dict[str, Any] = {"members": 3, "steps": 1, "overlap": 0.25}
+    found = EnsembleInferer([8] * dims, **options).ensemble(image, network, "case")
+    all_run = EnsembleInferer([8] * dims, **options, empty_up_to=None).ensemble(image, network, "")
+    many = 8 if dims == 2 else 1  # slices
+    # Windows begin at 0, 6, 12, 18 and 24.
+    assert found.windows == {"run": 3 * many, "skipped": 2 * many}
+    assert all_run.windows == {"run": 5 * many, "skipped": 0}
+    again = EnsembleInferer([8] * dims, **options, empty_up_to=None)
+    expected = again.ensemble(image, network, "case")
+    for name in ("mean", "variance", "anchor", "labels"):
+        ours, other = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(ours[:, :18], other[:, :18])
+        assert not torch.equal(ours[:, 20:], other[:, 20:]) or name == "labels"
+    beyond = slice(20, None)
+    for maps in (found.mean, found.anchor):
+        assert (maps[0, beyond] == 1).all() and (maps[1:, beyond] == 0).all()
+    assert not found.variance[:, beyond].any() and not found.labels[:, beyond].any()
+
+
+def test_a_window_with_anything_in_it_is_run() -> None:
+    network, image = tiny_segmenter(2), torch.zeros(2, 16, 8)
+
+    def encode(window: torch.Tensor) -> Any:
+        raise RuntimeError("this window is run")
+
+    network.encode = encode  # type: ignore[method-assign, assignment]
+    inferer = EnsembleInferer([8, 8], members=2, overlap=0.0)
+    assert inferer.ensemble(image, network, "").windows == {"run": 0, "skipped": 2}
+    image[1, 12, 3] = 1e-3  # in one channel alone
+    with pytest.raises(RuntimeError, match="this window is run"):
+        inferer.ensemble(image, network, "")
+
+
+def test_a_level_says_what_is_empty() -> None:
+    network, image = tiny_segmenter(2), torch.rand(1, 8, 24)
+    image[..., 16:] += 1.0
+
+    def windows(empty_up_to: Any) -> dict[str, int]:
+        inferer = EnsembleInferer([8, 8], 2, 1, overlap=0.0, empty_up_to=empty_up_to)
+        return inferer.ensemble(image, network, "").windows
+
+    assert windows(1.0) == {"run": 1, "skipped": 2}
+    assert windows(0.0) == windows("lowest") == windows(None) == {"run": 3, "skipped": 0}
+    for wrong in ("highest", False):
+        with pytest.raises(ValueError, match="empty_up_to must be a number, 'lowest' or None"):
+            windows(wrong)
+
+
+def test_an_image_of_one_window_is_run_whatever_it_holds() -> None:
+    inferer = EnsembleInferer([8, 8], members=2, steps=1)
+    found = inferer.ensemble(torch.zeros(1, 8, 8), tiny_segmenter(2), "")
+    assert found.windows == {"run": 1, "skipped": 0}
+
+
+def test_progress_is_told_window_by_window() -> None:
+    told: list[tuple[int, int]] = []
+    inferer = EnsembleInferer([8, 8], members=2, steps=1, overlap=0.0)
+    inferer.ensemble(
+        torch.rand(1, 16, 8, 2), tiny_segmenter(2), "", progress=lambda *at: told.append(at)
+    )
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]

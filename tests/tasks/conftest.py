@@ -13,7 +13,7 @@ from medsegdiff.data.phantom import write_cohort
 from medsegdiff.training.train import train
 
 TINY = {
-    "channels: [24, 48, 96, 192]": "channels: [8, 8, 8, 16]",
+    "channels: [16, 32, 64, 192]": "channels: [8, 8, 8, 16]",
     "channels: [16, 32, 64]": "channels: [8, 8, 16]",
     "patch_size: [40, 56, 40]": "patch_size: [16, 16, 16]",
 }
@@ -41,6 +41,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         path = root / "configs" / name
         text = path.read_text(encoding="utf-8")
         for before, after in TINY.items():
+            assert before in text or (name == "inference.yaml" and "patch_size" in before)
             text = text.replace(before, after)
         path.write_text(text, encoding="utf-8")
     return Bundle(root)

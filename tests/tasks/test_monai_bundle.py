@@ -101,7 +101,7 @@ def test_training_and_inference_use_the_same_network_and_preprocessing() -> None
 def test_shipped_bundles_are_complete() -> None:
     assert "hippocampus_mr" in [bundle.name for bundle in list_bundles()]
     for bundle in list_bundles():
-        for name in ("train", "inference", "evaluate", "calibrate"):
+        for name in ("train", "inference", "evaluate", "calibrate", "sharpness"):
             assert bundle.config(name).is_file()
         for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
             assert (bundle.root / name).is_file(), name

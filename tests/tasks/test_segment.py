@@ -159,7 +159,7 @@ def test_further_files_are_added_to_a_complete_case(bundle: Bundle, tmp_path: Pa
     names = ("scan_seg.seg.nrrd", "scan_seg.nii.gz", "scan_members.nii.gz")
     assert all((folder / name).is_file() for name in names)
     before = (folder / "scan_seg.nii.gz").stat().st_mtime_ns
-    assert run([path], bundle, out) == {}
+    assert run([path], bundle, out, formats=("nrrd", "nifti")) == {}
     assert (folder / "scan_seg.nii.gz").stat().st_mtime_ns == before
 
 
@@ -183,7 +183,7 @@ def test_whatever_goes_wrong_in_a_case_the_others_are_done(
     monkeypatch.setattr("medsegdiff.tasks.segment.segment_case", fail_at_first)
     paths = [image_file(tmp_path, np.eye(4), f"{name}.nii.gz") for name in "ab"]
     failures = run(paths, bundle, tmp_path / "out")
-    assert failures == {"a": "a: KeyError: 'the cause'"}
+    assert failures == {"a": "a: KeyError: 'the cause'. Add -v to see where"}
     assert (tmp_path / "out" / "b" / "b_seg.nii.gz").is_file()
     with pytest.raises(InputError, match="1 inputs: could not be segmented: a: KeyError"):
         raise_for_failures(failures)
@@ -257,6 +257,36 @@ def test_a_dicom_series_a_zip_of_it_and_a_folder(bundle: Bundle, tmp_path: Path)
     for file in (out / case).rglob("*.json"):
         assert "Doe" not in file.read_text() and str(tmp_path) not in file.read_text()
     assert run([tmp_path / "series.zip"], bundle, out) == {}  # same series, same id: complete
+
+
+def test_a_series_with_a_slice_missing(bundle: Bundle, tmp_path: Path) -> None:
+    """Refused, or resampled and said so; a SEG could only be misplaced."""
+    volume = np.random.default_rng(0).integers(0, 1000, (20, 18, 10)).astype(np.int16)
+    write_dicom_series(volume, ANISOTROPIC, tmp_path / "dicom")[4].unlink()
+    out = tmp_path / "out"
+    (reason,) = run([tmp_path / "dicom"], bundle, out).values()
+    assert "not evenly spaced" in reason and "--uneven resample" in reason
+    assert run([tmp_path / "dicom"], bundle, out, uneven="resample") == {}
+    (record,) = (json.loads(path.read_text()) for path in out.glob("*/*_run.json"))
+    assert record["shape"] == [20, 18, 10]
+    assert "resampled from 9 to 10" in record["warnings"][0]
+    (reason,) = run(
+        [tmp_path / "dicom"], bundle, tmp_path / "o", uneven="resample", formats=("dicom-seg",)
+    ).values()
+    assert "do not lie on the segmentation's grid" in reason
+
+
+def test_series_of_a_study_as_channels(bundle: Bundle, tmp_path: Path) -> None:
+    """The bundle has one channel: with one word a study is one case, with two it does not fit."""
+    volume = np.random.default_rng(0).integers(0, 1000, (20, 18, 10)).astype(np.int16)
+    for number, name in enumerate(("T1", "FLAIR"), start=1):
+        folder = tmp_path / "study" / name
+        write_dicom_series(volume, ANISOTROPIC, folder, number=number, description=name)
+    assert run([tmp_path / "study"], bundle, tmp_path / "out", channels="flair") == {}
+    (case,) = (path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
+    assert case.endswith("_2")
+    (reason,) = run([tmp_path / "study"], bundle, tmp_path / "o", channels="T1, flair").values()
+    assert "has 2 channels, but 1 are needed" in reason
 
 
 def test_a_format_that_the_input_does_not_allow_fails_that_case(

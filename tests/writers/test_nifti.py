@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -204,3 +206,20 @@ def test_real_volume_returns_its_space(tmp_path: Path, shared_data: Path) -> Non
     geometry = Geometry(image.shape, image.affine, *forms, (path,))
     write_nifti(tmp_path / "seg.nii.gz", np.ones(image.shape), geometry, dtype="uint8")
     assert_same_space(tmp_path / "seg.nii.gz", path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_large_map_is_written_without_a_copy(
+    tmp_path: Path, dtype: Literal["uint8", "float32"]
+) -> None:
+    geometry = Geometry((128, 128, 64), np.eye(4))
+    array = np.zeros(geometry.shape, dtype=dtype)
+    array[3, 5, 7] = 1
+    tracemalloc.start()
+    try:
+        write_nifti(tmp_path / "a.nii", array, geometry, dtype=dtype, limits=(0.0, 1.0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < array.nbytes / 2
+    np.testing.assert_array_equal(nib.load(tmp_path / "a.nii").dataobj, array)

@@ -1,0 +1,30 @@
+"""``medsegdiff convert``: a public set that cannot be read as it is, written as NIfTI or PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medsegdiff.cli.common import Debug, Quiet, Verbose, exit_with, progress, set_up
+
+
+def convert(
+    data: Annotated[
+        str, typer.Argument(metavar="SET=FOLDER", help="lidc_idri or ddti, and where it lies.")
+    ],
+    output: Annotated[Path, typer.Option(help="A new folder: dataset.json with its files.")],
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Writes a public data set anew whose files cannot be read in place.
+
+    Example: medsegdiff convert lidc_idri=/data/LIDC-IDRI --output data/lidc_idri
+    """
+    set_up(quiet, verbose)
+    from medsegdiff.data.public.convert import convert as run
+
+    failures = run(data, output, progress("converting"))
+    exit_with(failures, f"written: {output}")

@@ -1,0 +1,53 @@
+"""Copies of one image in a series: counted once. Different images under one identifier stay."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+
+from medsegdiff.data.dicom.headers import DAMAGED, TAGS, text
+
+Instance = tuple[Path, Any]
+"""A file and its header."""
+
+
+def without_copies(instances: Sequence[Instance]) -> list[Instance]:
+    """The instances without those that are the same as one before.
+
+    Of one SOPInstanceUID, and of the same bytes or at least of the same place and pixels: archives
+    rewrite names, and compress. Reading refuses those that differ.
+    """
+    kept: list[Instance] = []
+    known: dict[str, list[Instance]] = defaultdict(list)
+    for instance in instances:
+        uid = text(instance[1], "SOPInstanceUID")
+        if uid and any(_same(instance, other) for other in known[uid]):
+            continue
+        known[uid].append(instance)
+        kept.append(instance)
+    return kept
+
+
+def _same(one: Instance, other: Instance) -> bool:
+    files = one[0], other[0]
+    try:
+        first, second = (hashlib.sha256(file.read_bytes()).digest() for file in files)
+        return first == second or _same_image(*files)
+    except DAMAGED:
+        return False
+
+
+def _same_image(one: Path, other: Path) -> bool:
+    a, b = pydicom.dcmread(one), pydicom.dcmread(other)
+    if any(a.get(tag) != b.get(tag) for tag in TAGS if tag != "PatientID"):
+        return False
+    try:
+        return np.array_equal(a.pixel_array, b.pixel_array)
+    except (RuntimeError, *DAMAGED):
+        return False

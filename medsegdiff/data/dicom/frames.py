@@ -1,0 +1,108 @@
+"""Frames: the planes of a series, whether each has a file of its own or many share one.
+
+An enhanced multi-frame object (DICOM PS3.3, C.7.6.16) holds the fields of its frames in functional
+groups, shared or per frame, some under another name than that of a single image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.data.dicom.headers import read_header
+
+_ENHANCED_NAMES = {
+    "EchoTime": "EffectiveEchoTime",
+    "ImageType": "FrameType",
+    "TemporalPositionIdentifier": "TemporalPositionIndex",
+    "AcquisitionDateTime": "FrameAcquisitionDateTime",
+    "InversionTime": "InversionTimes",
+    "TriggerTime": "NominalCardiacTriggerDelayTime",
+    "AcquisitionNumber": "FrameAcquisitionNumber",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One plane.
+
+    Attributes:
+        file: that it lies in.
+        number: of the frame in the file, from 0.
+        header: of the file.
+        groups: the fields of the frame's functional groups, by keyword.
+        count: frames in the file.
+    """
+
+    file: Path
+    number: int
+    header: Any
+    groups: dict[str | int | None, Any] = field(default_factory=dict)
+    count: int = 1
+
+    def get(self, tag: str | int) -> Any:
+        """A field of the frame, else of the file; None where it is missing."""
+        for name in (tag, _ENHANCED_NAMES.get(str(tag))):
+            if name in self.groups:
+                return self.groups[name].value
+        found = self.header.get(tag)
+        return found if isinstance(tag, str) else getattr(found, "value", None)
+
+
+def read_frames(file: Path) -> list[Frame]:
+    """All frames of a file.
+
+    Raises:
+        DAMAGED: it is no DICOM file, or broken.
+    """
+    return frames_of(file, read_header(file))
+
+
+def frames_of(file: Path, header: Any) -> list[Frame]:
+    """All frames of a file whose header is known.
+
+    Raises:
+        DAMAGED: the header is broken.
+    """
+    count = int(header.get("NumberOfFrames") or 1)
+    items = header.get("PerFrameFunctionalGroupsSequence")
+    if not items:
+        return [Frame(file, n, header, count=count) for n in range(count)]
+    if len(items) != count:
+        raise ValueError(f"{count} frames, but {len(items)} functional groups")
+    shared: dict[str | int | None, Any] = {}
+    for item in header.get("SharedFunctionalGroupsSequence") or ():
+        shared |= _fields(item)
+    return [Frame(file, n, header, shared | _fields(i), count) for n, i in enumerate(items)]
+
+
+def vectors(frames: Sequence[Frame], tag: str, length: int) -> NDArray[np.float64]:
+    """A field of all frames (frames, length).
+
+    Raises:
+        ValueError: it is missing, has another length, or is not finite.
+    """
+    found = [frame.get(tag) for frame in frames]
+    if any(value is None or np.size(value) != length for value in found):
+        raise ValueError(f"{tag} must have {length} finite values")
+    values = np.array(found, dtype=np.float64).reshape(len(found), length)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{tag} must have {length} finite values")
+    return values
+
+
+def _fields(item: Any) -> dict[str | int | None, Any]:
+    """The fields in the first item of each sequence of a functional group, nested ones too."""
+    found: dict[str | int | None, Any] = {}
+    for element in item:
+        if element.VR == "SQ":
+            if element.value:
+                found |= _fields(element.value[0])
+        else:
+            found[element.keyword] = element
+    return found

@@ -1,0 +1,96 @@
+"""DICOM headers, as far as finding and placing a volume needs them."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
+
+TAGS = [
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Modality",
+    "PatientID",
+    "ImageType",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    # what tells the acquisitions in one series apart
+    "EchoTime",
+    "EchoNumbers",
+    "ComplexImageComponent",
+    "DiffusionBValue",
+    "DiffusionGradientOrientation",
+    "InversionTime",
+    "FlipAngle",
+    "KVP",
+    "ConvolutionKernel",
+    "TemporalPositionIdentifier",
+    "AcquisitionNumber",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
+    "TriggerTime",
+]
+SIEMENS_B_VALUE = 0x0019100C
+GE_B_VALUE = 0x00431039
+DAMAGED = (
+    InvalidDicomError,
+    BytesLengthException,
+    NotImplementedError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises while it reads a file, or later decodes a field, that is damaged."""
+
+
+def read_header(file: Path) -> Any:
+    """The fields of ``TAGS``; they are decoded when asked for.
+
+    Raises:
+        DAMAGED: it is no DICOM file, or broken.
+    """
+    tags: list[Any] = [*TAGS, SIEMENS_B_VALUE, GE_B_VALUE]
+    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+
+
+def text(header: Any, tag: str) -> str:
+    """A header's field as text; empty where it is missing, empty or damaged."""
+    try:
+        value = header.get(tag)
+        return "" if value is None else str(value).strip()
+    except DAMAGED:
+        return ""
+
+
+def whole_number(header: Any, tag: str) -> int | None:
+    """A header's field as a whole number; None where it is missing, empty or damaged."""
+    found = text(header, tag)
+    return int(found) if re.fullmatch(r"[+-]?\d+", found) else None

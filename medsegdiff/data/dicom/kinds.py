@@ -1,0 +1,65 @@
+"""Which DICOM objects are images to segment, and what the others are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydicom.uid import UID
+
+from medsegdiff.data.dicom.headers import DAMAGED, text
+
+_NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC", "FID", "RWV"}
+_NOT_IMAGE_CLASSES = (
+    "Segmentation",
+    "Parametric Map",
+    "Structured Report",
+    "Presentation State",
+    "RT ",
+    "Raw Data",
+    "Encapsulated",
+    "Waveform",
+)
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # and .1 to .4 below it, of many frames
+_LOCALISER_TYPES = {"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM"}
+_SCREEN_TYPES = {"SCREEN SAVE", "SCREENSAVE", "SCREEN_SAVE", "CSA REPORT", "REPORT", "DOSE_INFO"}
+_LOCALISER_NAMES = re.compile(r"locali[sz]er|scout|topogram|scanogram|surview|survey", re.I)
+
+
+def is_object(header: Any) -> bool:
+    """Whether it belongs to a series (a DICOMDIR does not)."""
+    return "SeriesInstanceUID" in header
+
+
+def why_left_out(header: Any) -> str:
+    """Why an object is no image to segment, in words; empty if it is one."""
+    kind = UID(text(header, "SOPClassUID"))
+    name = kind.name if kind.name != kind else ""  # known to the standard
+    types = {word.upper() for word in _words(header, "ImageType")}
+    modality = text(header, "Modality").upper()
+    if modality in _NOT_IMAGES or name.startswith(_NOT_IMAGE_CLASSES) or " SR " in name:
+        return f"no image but {name.removesuffix(' Storage') or modality}"
+    if "Rows" not in header or "Columns" not in header:
+        return "a report or another object without an image"
+    if kind == _SECONDARY_CAPTURE or kind.startswith(_SECONDARY_CAPTURE + "."):
+        return "a secondary capture"
+    if types & _LOCALISER_TYPES:
+        return "a localiser"
+    if types & _SCREEN_TYPES:
+        return "a saved screen"
+    if text(header, "SamplesPerPixel") not in ("", "1"):
+        return "a colour image, where one value per pixel is needed"
+    return ""
+
+
+def is_called_localiser(header: Any) -> bool:
+    """Whether the description says so. Not enough to go by alone: some are volumes."""
+    return bool(_LOCALISER_NAMES.search(text(header, "SeriesDescription")))
+
+
+def _words(header: Any, tag: str) -> list[str]:
+    try:
+        value = header.get(tag) or []
+        return [value] if isinstance(value, str) else [str(word).strip() for word in value]
+    except DAMAGED:
+        return []

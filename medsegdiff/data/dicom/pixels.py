@@ -1,0 +1,91 @@
+"""Decoded, rescaled pixels of frames.
+
+What is in the file is what comes out: MONOCHROME1 is not inverted and padding is not replaced.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.pixels import iter_pixels
+
+from medsegdiff.data.dicom.frames import Frame
+from medsegdiff.data.dicom.headers import DAMAGED
+from medsegdiff.data.dicom.series import Series
+from medsegdiff.types import InputError
+
+
+def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
+    """Values (columns, rows, slices) of frames of one size, in their order.
+
+    Raises:
+        InputError: a file is truncated, or cannot be decoded.
+        DAMAGED: a header is broken.
+    """
+    header = frames[0].header
+    values = np.empty((int(header.Columns), int(header.Rows), len(frames)), dtype=np.float32)
+    of_file: dict[Path, dict[int, int]] = defaultdict(dict)  # frame's number -> slice
+    for k, frame in enumerate(frames):
+        of_file[frame.file][frame.number] = k
+    for file, slices in of_file.items():
+        dataset = pydicom.dcmread(file)
+        _check_complete(dataset, file, series)
+        planes = _decoded(dataset, list(slices), file, series)
+        for k, plane in zip(slices.values(), planes, strict=True):
+            values[:, :, k] = _rescaled(plane, frames[k]).T
+    return values
+
+
+def place(file: Path, series: Series) -> str:
+    """A file in words that do not name it."""
+    return f"file {series.files.index(file) + 1} of {len(series.files)} (by name)"
+
+
+def _check_complete(dataset: Any, file: Path, series: Series) -> None:
+    """What is compressed is for its decoder to judge."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_compressed:
+        return
+    values = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("NumberOfFrames") or 1)
+    needed = values * int(dataset.get("BitsAllocated") or 16) // 8
+    if len(dataset.get("PixelData") or b"") < needed:
+        raise InputError(series, f"{place(file, series)} is truncated", "Fetch it again")
+
+
+def _decoded(
+    dataset: Any, numbers: Sequence[int], file: Path, series: Series
+) -> Iterator[NDArray[Any]]:
+    """The stored values (rows, columns) of the frames with these numbers, one at a time."""
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    try:
+        for plane in iter_pixels(dataset, indices=numbers, raw=True):
+            yield _unpacked(plane.reshape(shape), dataset)
+    except (RuntimeError, *DAMAGED) as error:
+        syntax = dataset.file_meta.get("TransferSyntaxUID")
+        rule = f"pixels of {place(file, series)} cannot be read ({getattr(syntax, 'name', '?')})"
+        raise InputError(series, rule, "Export it again, uncompressed") from error
+
+
+def _unpacked(plane: NDArray[Any], dataset: Any) -> NDArray[Any]:
+    """Without what lies above the stored bits, and with their sign."""
+    allocated, stored = plane.dtype.itemsize * 8, int(dataset.BitsStored)
+    high = int(dataset.get("HighBit", stored - 1))
+    if stored == allocated or dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return plane
+    return (plane << (allocated - 1 - high)) >> (allocated - stored)
+
+
+def _rescaled(plane: NDArray[Any], frame: Frame) -> NDArray[Any]:
+    """In the modality's units (PS3.3, C.11.1.1.2), by the frame's own slope and intercept."""
+    slope, intercept = frame.get("RescaleSlope"), frame.get("RescaleIntercept")
+    slope = 1.0 if slope in (None, "") else float(slope)
+    intercept = 0.0 if intercept in (None, "") else float(intercept)
+    if slope == 0 or not np.isfinite([slope, intercept]).all():
+        raise ValueError(f"RescaleSlope is {slope:g}, RescaleIntercept {intercept:g}")
+    return plane if (slope, intercept) == (1.0, 0.0) else plane * slope + intercept

@@ -1,0 +1,86 @@
+"""Slices that are not evenly spaced -> even spacing, where the user asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.data.dicom.geometry import Stack, uneven_gap
+from medsegdiff.data.dicom.series import Series
+from medsegdiff.types import InputError
+
+_MOST = 4
+"""Slices made for each that is there, at most: beyond, there is more invention than image."""
+
+
+def check_even(stack: Stack, series: Series) -> None:
+    """Refuse uneven slices.
+
+    Raises:
+        InputError: naming the place.
+    """
+    where = uneven_gap(stack.along)
+    if where is None:
+        return
+    gaps = np.diff(stack.along)
+    where = min(where, len(gaps) - 1)
+    rule = (
+        f"slices are not evenly spaced: {gaps[where]:.2f} mm between slices {where + 1} and "
+        f"{where + 2}, elsewhere {np.median(gaps):.2f} mm (is a slice missing?)"
+    )
+    remedy = "Fetch the missing slices, or resample to even spacing (--uneven resample)"
+    raise InputError(series, rule, remedy)
+
+
+def even_stack(stack: Stack, series: Series) -> tuple[Stack, str]:
+    """The same range at even spacing, about the smallest that there is, and what to say of it.
+
+    The first and the last slice stay where they are.
+
+    Raises:
+        InputError: more slices would be made than the image can account for.
+    """
+    gaps = np.diff(stack.along)
+    extent = float(stack.along[-1] - stack.along[0])
+    steps = round(extent / float(gaps.min()))
+    if steps + 1 > _MOST * len(stack.along):
+        rule = (
+            f"slices lie {gaps.min():.2f} to {gaps.max():.2f} mm apart: even spacing would "
+            f"make {steps + 1} of {len(stack.along)}"
+        )
+        raise InputError(series, rule, "Separate its stacks, or fetch the missing slices")
+    along = np.linspace(stack.along[0], stack.along[-1], steps + 1)
+    axes = stack.axes.copy()
+    axes[:, 2] *= extent / steps
+    note = (
+        f"slices were not evenly spaced ({gaps.min():.2f} to {gaps.max():.2f} mm): resampled from "
+        f"{len(stack.along)} to {steps + 1}, {extent / steps:.2f} mm apart, by linear interpolation"
+    )
+    return replace(stack, along=along, axes=axes, even=True), note
+
+
+def interpolate(
+    values: NDArray[np.float32], along: NDArray[np.float64], wanted: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Linear interpolation between slices.
+
+    Args:
+        values: (columns, rows, slices).
+        along: (slices,) their places in mm, ascending.
+        wanted: (new slices,) places within the same range.
+
+    Returns:
+        (columns, rows, new slices).
+
+    >>> values = np.array([[[0, 10, 40]]], dtype=np.float32)
+    >>> interpolate(values, np.array([0.0, 1, 3]), np.array([0.0, 1, 2, 3])).ravel().tolist()
+    [0.0, 10.0, 25.0, 40.0]
+    """
+    above = np.clip(np.searchsorted(along, wanted), 1, len(along) - 1)
+    shares = (wanted - along[above - 1]) / (along[above] - along[above - 1])
+    result = np.empty((*values.shape[:2], len(wanted)), dtype=np.float32)
+    for k, (upper, share) in enumerate(zip(above, shares.astype(np.float32), strict=True)):
+        result[..., k] = values[..., upper - 1] * (1 - share) + values[..., upper] * share
+    return result

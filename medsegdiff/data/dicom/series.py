@@ -1,0 +1,69 @@
+"""One DICOM series, or a part of one that is a volume of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medsegdiff.types import Uneven
+
+
+@dataclass(frozen=True)
+class Series:
+    """The images of one DICOM series, in the order of their file names.
+
+    Attributes:
+        files: one per slice, or enhanced files of many slices.
+        study_uid: StudyInstanceUID.
+        uid: SeriesInstanceUID.
+        number: SeriesNumber; None where the header lacks it.
+        description: SeriesDescription, or nothing.
+        modality: such as MR or CT.
+        patient_id: PatientID; never to be written or shown.
+        source: what the user gave. Errors name it and the number, and neither the files nor their
+            folders, which may be called after the patient.
+        part: which of several acquisitions in one series, such as ``TE 4.6 ms``; empty if whole.
+        frames: numbers (from 0) of the part's frames in each file; empty: all.
+        uneven: what to do if the slices are not evenly spaced.
+    """
+
+    files: tuple[Path, ...]
+    study_uid: str
+    uid: str
+    number: int | None
+    description: str
+    modality: str
+    patient_id: str = field(repr=False)
+    source: str
+    part: str = ""
+    frames: tuple[tuple[int, ...], ...] = ()
+    uneven: Uneven = "refuse"
+
+    def __str__(self) -> str:
+        name = f"{self.source}, series {'?' if self.number is None else self.number}"
+        return f"{name}, {self.part}" if self.part else name
+
+    @property
+    def title(self) -> str:
+        """Description and part: what tells it from the others of its study."""
+        return " ".join(filter(None, (self.description, self.part)))
+
+
+def case_id(series: Series | Sequence[Series], salt: str) -> str:
+    """Salted hash of the identifiers, the (first) series' number (0: none), and its part.
+
+    The same series and salt always give the same id, and other series, or the same as channels of
+    another case, give others. Nothing of the patient is in it.
+    """
+    several = [series] if isinstance(series, Series) else list(series)
+    first = several[0]
+    identity = [salt, first.study_uid]
+    for one in several:
+        identity += [one.uid, one.part] if one.part else [one.uid]
+    digest = hashlib.sha256("/".join(identity).encode()).hexdigest()
+    name = f"{digest[:12]}_{first.number if first.number is not None else 0}"
+    part = re.sub(r"[^a-z0-9]+", "-", first.part.lower()).strip("-")
+    return f"{name}_{part}" if part else name

@@ -1,0 +1,233 @@
+"""Frames of one series -> its acquisitions, each with one frame at a place.
+
+Scanners put several orientations, echoes, b-values, time points or image types in one series. A
+series with one frame at each place is left whole, whatever its headers say.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.data.dicom.frames import Frame, vectors
+from medsegdiff.data.dicom.headers import DAMAGED, GE_B_VALUE, SIEMENS_B_VALUE
+
+ORIENTATION_TOLERANCE = 1e-3
+_SAME_PLACE_MM = 0.01
+_COVERED = 0.75  # of the places, by each acquisition but one, which may have been broken off
+_TIMES = ("AcquisitionDateTime", "AcquisitionTime", "ContentTime", "TriggerTime")
+
+Part = tuple[str, list[Frame]]
+"""What tells an acquisition from the others, and its frames."""
+
+
+def split(frames: Sequence[Frame]) -> list[Part]:
+    """The acquisitions of a series; one without a name if there is but one.
+
+    What cannot be told apart stays together, to be refused when it is read.
+
+    Raises:
+        DAMAGED: a header lacks its place, or is broken.
+    """
+    stacks = by_orientation(frames)
+    if len(stacks) > 1 and max(len(stack) for stack in stacks) == 1:
+        return [("", list(frames))]
+    names = _plane_names(stacks) if len(stacks) > 1 else [""]
+    return [p for name, stack in zip(names, stacks, strict=True) for p in _refine(name, stack, 0)]
+
+
+def by_orientation(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Frames of the same row and column direction, in the order in which they first appear.
+
+    Raises:
+        DAMAGED: a header lacks it, or is broken.
+    """
+    stacks: list[tuple[NDArray[np.float64], list[Frame]]] = []
+    directions = vectors(frames, "ImageOrientationPatient", 6)
+    for frame, direction in zip(frames, directions, strict=True):
+        for known, stack in stacks:
+            if np.abs(known - direction).max() <= ORIENTATION_TOLERANCE:
+                stack.append(frame)
+                break
+        else:
+            stacks.append((direction, [frame]))
+    return [stack for _, stack in stacks]
+
+
+def _plane_names(stacks: Sequence[Sequence[Frame]]) -> list[str]:
+    """Axial, coronal or sagittal, whichever is nearest, and a number where two share a name."""
+    nearest = []
+    for stack in stacks:
+        row, column = vectors(stack[:1], "ImageOrientationPatient", 6).reshape(2, 3)
+        normal = np.abs(np.cross(row, column))
+        nearest.append(("sagittal", "coronal", "axial")[int(normal.argmax())])
+    seen: Counter[str] = Counter()
+    names = []
+    for name in nearest:
+        seen[name] += 1
+        names.append(f"{name} {seen[name]}" if nearest.count(name) > 1 else name)
+    return names
+
+
+def _refine(name: str, frames: list[Frame], first: int) -> list[Part]:
+    """Split frames of one orientation by the first field that tells those at one place apart."""
+    places = _places(frames)
+    if len(set(places)) == len(frames):
+        return [(name, frames)]
+    for number in range(first, len(_TELLING)):
+        groups = _groups(frames, places, *_TELLING[number])
+        if groups:
+            return [
+                part
+                for label, members in groups.items()
+                for part in _refine(f"{name} {label}".strip(), members, number + 1)
+            ]
+    for tag in _TIMES:
+        turns = _turns(frames, places, tag)
+        if turns:
+            return [(f"{name} time {n}".strip(), turn) for n, turn in enumerate(turns, start=1)]
+    return [(name, frames)]
+
+
+def _places(frames: Sequence[Frame]) -> list[int]:
+    """Which of the places along the normal each frame lies at, by number."""
+    row, column = vectors(frames[:1], "ImageOrientationPatient", 6).reshape(2, 3)
+    along = vectors(frames, "ImagePositionPatient", 3) @ np.cross(row, column)
+    order = np.argsort(along, kind="stable")
+    gaps = np.diff(along[order])
+    apart = gaps[gaps > _SAME_PLACE_MM]
+    least = max(_SAME_PLACE_MM, 0.05 * float(np.median(apart))) if len(apart) else _SAME_PLACE_MM
+    numbers = np.empty(len(frames), dtype=int)
+    numbers[order] = np.concatenate([[0], np.cumsum(gaps > least)])
+    return [int(number) for number in numbers]
+
+
+def _groups(
+    frames: Sequence[Frame],
+    places: Sequence[int],
+    value_of: Callable[[Frame], Hashable],
+    label: Callable[[Any, list[Any]], str],
+) -> dict[str, list[Frame]]:
+    """Frames by a field, ascending, if it tells acquisitions apart; else nothing.
+
+    It does if every frame has it, it takes no more values than there are frames at some place,
+    and each of its values covers most places.
+    """
+    values = [value_of(frame) for frame in frames]
+    known: list[Any] = sorted(set(values) - {None}, key=lambda v: (isinstance(v, tuple), v))
+    if None in values or not 1 < len(known) <= max(Counter(places).values()):
+        return {}
+    covered = defaultdict(set)
+    for value, place in zip(values, places, strict=True):
+        covered[value].add(place)
+    shares = sorted(len(found) / len(set(places)) for found in covered.values())
+    if any(share < _COVERED for share in shares[1:]):
+        return {}
+    groups: dict[str, list[Frame]] = {label(value, known): [] for value in known}
+    for frame, value in zip(frames, values, strict=True):
+        groups[label(value, known)].append(frame)
+    return groups if len(groups) == len(known) else {}
+
+
+def _turns(frames: Sequence[Frame], places: Sequence[int], tag: str) -> list[list[Frame]]:
+    """The n-th frames in time at each place, if all of them come before all of the next."""
+    at_place: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    for number, (frame, place) in enumerate(zip(frames, places, strict=True)):
+        time = _seconds(frame, tag)
+        if time is None:
+            return []
+        at_place[place].append((time, number))
+    counts = {len(found) for found in at_place.values()}
+    if len(counts) > 1:
+        return []
+    turns = list(zip(*(sorted(found) for found in at_place.values()), strict=True))
+    for one, after in itertools.pairwise(turns):
+        if max(time for time, _ in one) >= min(time for time, _ in after):
+            return []
+    return [[frames[number] for _, number in sorted(turn, key=lambda t: t[1])] for turn in turns]
+
+
+def _seconds(frame: Frame, tag: str) -> float | None:
+    """A time as a number that grows with it."""
+    return _number(tag)(frame)
+
+
+def _number(tag: str) -> Callable[[Frame], float | None]:
+    def of(frame: Frame) -> float | None:
+        try:
+            value = frame.get(tag)
+            return None if value in (None, "") else float(np.ravel(value)[0])
+        except DAMAGED:
+            return None
+
+    return of
+
+
+def _words(tag: str) -> Callable[[Frame], tuple[str, ...] | None]:
+    def of(frame: Frame) -> tuple[str, ...] | None:
+        try:
+            value = frame.get(tag)
+            words = [value] if isinstance(value, str) else list(value or [])
+            return tuple(str(word).strip() for word in words) or None
+        except DAMAGED:
+            return None
+
+    return of
+
+
+def _b_value(frame: Frame) -> float | None:
+    """In s/mm2; Siemens and GE keep it in fields of their own."""
+    for tag in ("DiffusionBValue", SIEMENS_B_VALUE, GE_B_VALUE):
+        try:
+            value = frame.get(tag)
+            if isinstance(value, bytes):
+                value = value.decode("ascii").strip("\0 ").split("\\")
+            if value not in (None, "", []):
+                return float(np.ravel(value)[0]) % 1e9  # GE adds a billion
+        except DAMAGED:
+            continue
+    return None
+
+
+def _direction(frame: Frame) -> tuple[float, ...] | None:
+    try:
+        return tuple(round(float(v), 4) for v in frame.get("DiffusionGradientOrientation"))
+    except DAMAGED:
+        return None
+
+
+def _numbered(name: str, unit: str = "") -> Callable[[Any, list[Any]], str]:
+    return lambda value, known: f"{name} {value:.6g} {unit}".strip()
+
+
+def _ranked(name: str) -> Callable[[Any, list[Any]], str]:
+    return lambda value, known: f"{name} {known.index(value) + 1}"
+
+
+def _differing_words(value: tuple[str, ...], known: list[tuple[str, ...]]) -> str:
+    """The words that not all have in common; ``plain`` if there are none."""
+    common = set.intersection(*(set(words) for words in known))
+    return " ".join(word for word in value if word not in common) or "plain"
+
+
+_TELLING: tuple[tuple[Callable[[Frame], Any], Callable[[Any, list[Any]], str]], ...] = (
+    (_number("EchoTime"), _numbered("TE", "ms")),
+    (_number("EchoNumbers"), _numbered("echo")),
+    (_words("ComplexImageComponent"), _differing_words),
+    (_words("ImageType"), _differing_words),
+    (_b_value, _numbered("b")),
+    (_direction, _ranked("direction")),
+    (_number("InversionTime"), _numbered("TI", "ms")),
+    (_number("FlipAngle"), _numbered("flip")),
+    (_number("KVP"), _numbered("kVp")),
+    (_words("ConvolutionKernel"), _differing_words),
+    (_number("TemporalPositionIdentifier"), _numbered("time")),
+    (_number("AcquisitionNumber"), _numbered("acquisition")),
+    (_number("TriggerTime"), _numbered("trigger", "ms")),
+)
+"""What tells acquisitions apart, in the order in which it is tried, and how each is called."""

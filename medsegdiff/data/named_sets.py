@@ -1,0 +1,158 @@
+"""Find the description of a data set, and its files, from what the user wrote.
+
+That is a ``dataset.json``, the folder that holds one, the name of a file in ``data_manifests/``, or
+such a name with the place of its files, ``acdc=/data/ACDC``. A named description has the key
+``folder``: without a place, the files are looked for in that folder below ``$MEDSEGDIFF_DATA`` if
+that is set, otherwise below the working directory and then below ``../shared/data``.
+
+What a named description does not say (often the list of cases) is taken from the files: with the
+key ``layout``, by the reader of that layout (:mod:`medsegdiff.data.public.layouts`), else from the
+``dataset.json`` of the folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.data.public.folders import archives
+from medsegdiff.data.public.layouts import LAYOUTS, list_cases
+from medsegdiff.types import InputError
+
+
+@dataclass(frozen=True)
+class Found:
+    """A description, before it is checked.
+
+    Attributes:
+        described: what it says.
+        root: folder that relative paths start from, absolute.
+        file: where it was read from.
+    """
+
+    described: dict[str, Any]
+    root: Path
+    file: Path
+
+
+def find_set(data: str | Path) -> Found:
+    """Read the description that ``data`` stands for.
+
+    Raises:
+        InputError: nothing at that path, unknown name, data not at hand or not complete, or not
+            readable as JSON.
+    """
+    name, place = split_place(data)
+    file = _find_description(name)
+    described = read_json(file)
+    if "folder" not in described:
+        return Found(described, file.parent.absolute(), file)
+    root = place.absolute() if place else _find_data(name, described)
+    if "layout" in described:
+        if described["layout"] not in LAYOUTS:
+            rule = f"'layout' is not one of {', '.join(LAYOUTS)}"
+            raise InputError(file, rule, "Remove it, and list the cases")
+        described = list_cases(name, described["layout"], root) | described
+    elif "training" not in described and (root / "dataset.json").is_file():
+        described = read_json(root / "dataset.json") | described
+    return Found(described, root, file)
+
+
+def split_place(data: str | Path) -> tuple[str, Path | None]:
+    """Take ``name=folder`` apart; anything else has no place.
+
+    Raises:
+        InputError: the name is not known, or the folder does not exist.
+    """
+    name, equals, given = str(data).partition("=")
+    if not equals or os.sep in name or Path(data).expanduser().exists():
+        return str(data), None
+    if name not in manifest_names():
+        raise InputError(name, "not the name of a data set", _suggestion(name))
+    place = Path(given).expanduser()
+    if not place.is_dir():
+        what = "is a file, not a folder" if place.exists() else "no such folder"
+        raise InputError(place, what, f"Give the folder of {name}")
+    return name, place
+
+
+def manifest_names() -> list[str]:
+    """Names of the descriptions at hand, sorted."""
+    return sorted(path.stem for path in _manifest_folder().glob("*.json"))
+
+
+def read_named(name: str) -> dict[str, Any]:
+    """What the description of that name says."""
+    return read_json(_manifest_folder() / f"{name}.json")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: not readable, or not an object.
+    """
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(file, f"not readable as JSON ({error})", "Give a dataset.json") from None
+    except OSError as error:
+        raise InputError(file, f"cannot be read ({error.strerror})", "Check the file") from None
+    if not isinstance(described, dict):
+        raise InputError(file, "must hold a JSON object", "Give a dataset.json") from None
+    return described
+
+
+def _manifest_folder() -> Path:
+    package = Path(__file__).parents[1]
+    installed = package / "data_manifests"
+    return installed if installed.is_dir() else package.parent / "data_manifests"
+
+
+def _find_description(data: str) -> Path:
+    path = Path(data).expanduser()
+    if path.is_dir():
+        if (path / "dataset.json").is_file():
+            return path / "dataset.json"
+        what = "the folder is empty" if not any(path.iterdir()) else "the folder has none"
+        remedy = "Describe the cases in one, or give the name of a known set: name=folder"
+        raise InputError(path, f"a dataset.json is needed, but {what}", remedy)
+    if path.is_file():
+        return path
+    if path.suffix == ".json" or len(path.parts) != 1:
+        raise InputError(path, "no such file or folder", "Check the path")
+    named = _manifest_folder() / f"{path}.json"
+    if named.is_file():
+        return named
+    raise InputError(path, "neither a path nor the name of a data set", _suggestion(data))
+
+
+def _suggestion(name: str) -> str:
+    names = manifest_names()
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return f"Did you mean {close[0]}? Known: {', '.join(names)}" if close else "Give a path"
+
+
+def _find_data(name: str, described: dict[str, Any]) -> Path:
+    folder, reference = str(described["folder"]), str(described.get("reference", ""))
+    if os.environ.get("MEDSEGDIFF_DATA"):
+        places = [Path(os.environ["MEDSEGDIFF_DATA"]).expanduser()]
+    else:
+        places = [Path.cwd(), Path.cwd().parent / "shared" / "data"]
+    for place in places:
+        if (place / folder).is_dir():
+            return (place / folder).absolute()
+    packed = [file for place in places for file in archives(place) if file.name.startswith(folder)]
+    looked = " or ".join(str(place / folder) for place in places)
+    raise InputError(
+        name,
+        f"a known data set, but its files are not at {looked}",
+        f"Unpack {packed[0]}"
+        if packed
+        else f"Get it ({reference}) and let MEDSEGDIFF_DATA name the folder that holds '{folder}', "
+        f"or say where it is: {name}=FOLDER",
+    )

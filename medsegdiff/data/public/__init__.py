@@ -1,0 +1,1 @@
+"""Public data sets as they are downloaded: where their files lie, and what belongs together."""

@@ -1,0 +1,84 @@
+"""What users write to name a study or series on a DICOMweb server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from medsegdiff.dicomweb.client import CREDENTIALS, host_of, library
+from medsegdiff.types import UsageError
+
+
+@dataclass(frozen=True)
+class Address:
+    """A study, or one series of it, on a DICOMweb server.
+
+    Attributes:
+        service: the server's DICOMweb root.
+        study: StudyInstanceUID.
+        series: SeriesInstanceUID; None for the whole study.
+        number: place on the command line, from 1, which tells addresses apart in messages.
+    """
+
+    service: str
+    study: str = field(repr=False)
+    series: str | None = field(repr=False)
+    number: int
+
+    def __str__(self) -> str:
+        return f"{host_of(self.service)} (input {self.number})"
+
+
+def is_address(text: object) -> bool:
+    """Whether an input is an address rather than a path.
+
+    >>> is_address("https://pacs.example.org/dicom-web/studies/1.2.3"), is_address("study/")
+    (True, False)
+    """
+    return str(text).lower().startswith(("http://", "https://"))
+
+
+def parse_address(text: str, number: int = 1) -> Address:
+    """Reads ``<service>/studies/<study>`` with or without ``/series/<series>``.
+
+    Raises:
+        UsageError: something else, or an address with credentials in it.
+        InputError: dicomweb-client is not installed.
+    """
+    found = _uri(text)
+    if found.study_instance_uid is None or found.sop_instance_uid or found.suffix:
+        rule = "the address names neither a study nor a series"
+        remedy = "Write https://<server>/<root>/studies/<UID>, with or without /series/<UID>"
+        raise UsageError(host_of(text), rule, remedy)
+    return Address(found.base_url, found.study_instance_uid, found.series_instance_uid, number)
+
+
+def parse_service(text: str) -> str:
+    """The DICOMweb root in an address; what it says of a study is left out.
+
+    Raises:
+        UsageError: not an address, or one with credentials in it.
+        InputError: dicomweb-client is not installed.
+    """
+    if not is_address(text):
+        rule = f"{text!r} is not the address of a DICOMweb server"
+        raise UsageError("--store-to", rule, "Write https://<server>/<root>")
+    return str(_uri(text).base_url)
+
+
+def _uri(text: str) -> Any:
+    """The parsed address."""
+    uri = library().URI
+    try:
+        parts = urlsplit(text)
+        if parts.username is not None:
+            rule = "credentials do not belong into an address, where others can see them"
+            raise UsageError(host_of(text), rule, CREDENTIALS)
+        if not parts.hostname:
+            raise ValueError("no host")
+        return uri.from_string(text.rstrip("/"))
+    except ValueError:
+        rule = "cannot be understood as that of a DICOMweb server, study or series"
+        remedy = "Write https://<server>/<root>/studies/<UID>/series/<UID>"
+        raise UsageError("the address", rule, remedy) from None
