@@ -28,6 +28,7 @@ _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
            "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
 
+
 Array = NDArray[Any]
 Plane = tuple[Array, Array, Array]
 """Position (3,), row and column direction (2, 3), spacing (2,) between rows and columns."""

@@ -92,7 +92,7 @@ def test_a_segmentation_goes_back_into_its_study(
     result = segment("writer", f"{upload.url}/series/{upload.series}", *STORE, "--key", str(key))
     assert result.exit_code == 0, result.output
     host = upload.url.split("/")[2]
-    assert f"{host} has stored 2 of 2 objects" in " ".join(result.stderr.split())
+    assert f"{host} has stored 4 of 4 objects" in " ".join(result.stderr.split())
     (case,) = (path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     case_folder = tmp_path / "out" / case
     stored = {seg.SegmentationType: seg for seg in upload.segmentations()}
@@ -113,7 +113,7 @@ def test_a_segmentation_goes_back_into_its_study(
     before = record.stat().st_mtime_ns
     again = segment("writer", upload.url, *STORE)  # the whole study, which now holds the SEG too
     assert again.exit_code == 0, again.output
-    assert "has stored 0 of 2 objects, the others were there" in " ".join(again.stderr.split())
+    assert "has stored 0 of 4 objects, the others were there" in " ".join(again.stderr.split())
     assert record.stat().st_mtime_ns == before and len(upload.segmentations()) == 2
 
 

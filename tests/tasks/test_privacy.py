@@ -156,7 +156,7 @@ def test_segmenting(bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFix
     line += " --format nifti,nrrd,dicom-seg --save-members"
     told = invoke(f"{line} --key {key}", caplog, code=1)
     assert "not evenly spaced" in told and private_of(told, private) == []
-    assert_clean(out, private, without=("_seg.dcm", "_mean.dcm"))
+    assert_clean(out, private, without=(".dcm",))
     (seg,) = (pydicom.dcmread(path) for path in out.rglob("*_seg.dcm"))
     for keyword in ("PatientName", "PatientID", "StudyDate", "StudyInstanceUID", "AccessionNumber"):
         assert seg[keyword].value == pydicom.dcmread(good[0])[keyword].value
@@ -167,7 +167,7 @@ def test_segmenting(bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFix
             archive.write(file, file.relative_to(study))
     told = invoke(line.replace(str(study), f"{tmp_path}/study.zip"), caplog, code=1)
     assert "is complete" in told and private_of(told, private) == []
-    assert_clean(out, private, without=("_seg.dcm", "_mean.dcm"))
+    assert_clean(out, private, without=(".dcm",))
 
 
 def test_the_page_of_cases_names_no_path(
