@@ -67,14 +67,8 @@ def dicom_cohort(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         voxel = np.linalg.inv(image.affine) @ geometry.affine
         mask = np.asarray(label.dataobj)[..., :: -1 if voxel[2, 2] < 0 else 1]
         write_label(folder / case.id / name, mask, geometry, names)
-        entries.append(
-            {
-                "image": case.id,
-                "case": f"{case.id}_dicom",
-                "label": f"{case.id}/{name}",
-                "patient": case.id,
-            }
-        )
+        files = {"image": case.id, "label": f"{case.id}/{name}"}
+        entries.append({"case": f"{case.id}_dicom", **files, "patient": case.id})
     described |= {"training": entries}
     (folder / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     return folder / "dataset.json"
