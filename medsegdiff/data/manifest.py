@@ -90,10 +90,12 @@ class Manifest:
     references: Structures = field(default_factory=lambda: Structures({}))
 
     def places(self, patients: Collection[str]) -> list[str]:
-        """Where in the description's ``folds`` these patients stand, which does not name them."""
+        """Where in ``folds`` and ``test_patients`` these patients stand, which does not name them."""
+        listed = {f"folds[{i}]": fold for i, fold in enumerate(self.folds)}
+        listed["test_patients"] = self.test
         return [
-            f"folds[{i}][{j}]"
-            for i, fold in enumerate(self.folds)
+            f"{name}[{j}]"
+            for name, fold in listed.items()
             for j, patient in enumerate(fold)
             if patient in patients
         ]

@@ -209,7 +209,7 @@ class TestSplit:
 
     def test_patient_in_a_fold_and_the_test(self, tmp_path: Path) -> None:
         file = describe(tmp_path, folds=[["c1"], ["c2"]], test_patients=["c2"])
-        with pytest.raises(InputError, match="several folds: c2"):
+        with pytest.raises(InputError, match=r"several folds: folds\[1\]\[0\], test_patients\[0\]"):
             load_manifest(file).split(0)
 
     def test_no_test(self, tmp_path: Path) -> None:
