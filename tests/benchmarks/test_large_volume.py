@@ -9,7 +9,7 @@ from benchmarks import large_volume
 
 
 def test_a_small_volume_gives_a_row(tmp_path: Path) -> None:
-    words = ["--side", "48", "--slices", "12", "--window", "16", "--members", "2"]
+    words = ["--side", "48", "--slices", "12", "--window", "12", "--members", "2"]
     rows = large_volume.main([*words, "--output", str(tmp_path)])
     assert rows == json.loads((tmp_path / "large_volume.json").read_text())["rows"]
     (row,) = rows
