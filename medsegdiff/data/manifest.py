@@ -90,7 +90,7 @@ class Manifest:
     references: Structures = field(default_factory=lambda: Structures({}))
 
     def places(self, patients: Collection[str]) -> list[str]:
-        """Where in ``folds`` and ``test_patients`` these patients stand, which does not name them."""
+        """Places of patients in ``folds`` and ``test_patients``, which do not name them."""
         listed = {f"folds[{i}]": fold for i, fold in enumerate(self.folds)}
         listed["test_patients"] = self.test
         return [
