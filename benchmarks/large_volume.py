@@ -142,6 +142,7 @@ def main(words: Sequence[str] | None = None) -> list[dict[str, Any]]:
     command = f"{parser.prog} {shlex.join(words)}".strip()
     name = NAME if arguments.spacing is None else f"{NAME}_resampled"
     rows: list[dict[str, Any]] = []
+    arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.output) as folder:
         root = Path(folder)
         write_bundle(root / "tiny_ct", arguments.window, arguments.spacing)
