@@ -83,6 +83,20 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
+def needs_extra(subject: str, package: str, extra: str) -> Iterator[None]:
+    """Within, a package is imported that comes with an extra of this one.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        rule = f"needs the package {package}, which is not installed"
+        raise InputError(subject, rule, f"Install it: pip install 'medsegdiff[{extra}]'") from error
+
+
+@contextmanager
 def surfacing_input_errors() -> Iterator[None]:
     """Within, an ``InputError`` that a library wrapped in its own exceptions comes out as it is.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from medsegdiff.types import Geometry, InputError, surfacing_input_errors
+from medsegdiff.types import Geometry, InputError, needs_extra, surfacing_input_errors
 
 SIZES = np.array([0.8, 1.5, 2.5])
 
@@ -51,3 +51,13 @@ class TestSurfacingInputErrors:
                 raise InputError("a", "b", "c")
             except InputError:
                 dict[str, int]()["missing"]
+
+
+def test_a_package_that_is_missing_is_told_with_its_extra() -> None:
+    with (
+        pytest.raises(
+            InputError, match=r"^--format x: needs the package no-such.*medsegdiff\[x\]'"
+        ),
+        needs_extra("--format x", "no-such", "x"),
+    ):
+        import no_such_package  # type: ignore[import-not-found]  # noqa: F401

@@ -22,7 +22,7 @@ from medsegdiff.data.manifest import (
     repeats,
     shorten,
 )
-from medsegdiff.data.transforms import read_channels, read_labels
+from medsegdiff.data.transforms import read_case_labels, read_channels
 from medsegdiff.types import Geometry, InputError
 
 SIZE_FACTOR = 8.0
@@ -142,14 +142,7 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
         image, geometry = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
         voxels = {}
         if case.labels and not missing_labels:
-            labels = read_labels(
-                case.labels,
-                geometry,
-                manifest.labels,
-                manifest.raters,
-                case.label_values,
-                manifest.references,
-            )
+            labels = read_case_labels(case, geometry, manifest)
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
     except InputError as error:
         report(f"{Path(error.subject).name}: {error.rule}", error.remedy)

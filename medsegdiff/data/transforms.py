@@ -28,6 +28,7 @@ from torch import Tensor
 
 from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_affine, read_image
 from medsegdiff.data.label_values import LabelValues, renumber
+from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.references import Structures, is_reference, read_structures
 from medsegdiff.types import Geometry, InputError, surfacing_input_errors
 
@@ -184,6 +185,12 @@ def read_channels(
         )
         raise InputError(subject, rule, f"Give the model's channels, in its order, {where}")
     return image, geometry
+
+
+def read_case_labels(case: Case, image: Geometry, manifest: Manifest) -> NDArray[np.uint8]:
+    """Class numbers (M, *shape) of all raters of a described case; see :func:`read_labels`."""
+    of_set = manifest.labels, manifest.raters
+    return read_labels(case.labels, image, *of_set, case.label_values, manifest.references)
 
 
 def read_labels(

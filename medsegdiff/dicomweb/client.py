@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from medsegdiff.quiet import silenced
-from medsegdiff.types import InputError
+from medsegdiff.types import InputError, needs_extra
 
 TOKEN = "MEDSEGDIFF_DICOMWEB_TOKEN"
 """Environment variable: a bearer token."""
@@ -48,14 +48,8 @@ def library() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    try:
+    with needs_extra("DICOMweb", "dicomweb-client", "pacs"):
         import dicomweb_client
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "DICOMweb",
-            "needs the package dicomweb-client, which is not installed",
-            "Install it: pip install 'medsegdiff[pacs]'",
-        ) from error
     return dicomweb_client
 
 

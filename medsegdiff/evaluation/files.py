@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from medsegdiff.data.images import read_geometry, read_image
 from medsegdiff.data.manifest import Case, Manifest, class_slug
-from medsegdiff.data.transforms import check_grid, read_labels
+from medsegdiff.data.transforms import check_grid, read_case_labels
 from medsegdiff.types import Geometry, InputError
 
 _ROUNDING = 1e-3
@@ -63,14 +63,7 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
         InputError: unreadable, of another grid than the image, or with unknown values.
     """
     geometry = read_geometry(case.images[0])
-    readings = read_labels(
-        case.labels,
-        geometry,
-        manifest.labels,
-        manifest.raters,
-        case.label_values,
-        manifest.references,
-    )
+    readings = read_case_labels(case, geometry, manifest)
     if geometry.shape[2:] == (1,):
         geometry = Geometry(
             geometry.shape[:2], geometry.affine, geometry.sform, geometry.qform, geometry.sources

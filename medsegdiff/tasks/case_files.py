@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import glob
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import numpy as np
 
 from medsegdiff.bundle import Bundle
 from medsegdiff.data.dicom import Series
-from medsegdiff.data.images import NIFTI, PHOTOGRAPHS
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
@@ -48,7 +45,6 @@ ENDINGS = (
     "_preview.png",
 )
 """Patterns of all files of a case, behind its name."""
-PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
 
 
 def check_formats(given: CaseInput, formats: Sequence[OutputFormat]) -> None:
@@ -100,52 +96,6 @@ def write_case(
     if guarantee:
         _write_guarantee(case, name, folder, segments, guarantee)
     save_png(_preview(case, name, bundle.labels), folder / f"{name}_preview.png")
-
-
-def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
-    """What ``<case>_run.json`` says of the case itself: inputs, versions, seconds, volumes.
-
-    DICOM inputs appear by their case id alone, since names of folders may be patients'.
-    """
-    files = (*NIFTI, *PHOTOGRAPHS)
-    names = [str(one) for one in given.image]
-    inputs = [Path(n).name if n.lower().endswith(files) else given.id for n in names]
-    return {
-        "case": given.id,
-        "inputs": inputs,
-        "shape": list(case.geometry.shape),
-        "spacing_mm": list(case.geometry.spacing),
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
-        "seconds": dict(case.seconds),
-        "windows": dict(case.windows),
-        "volume_ml": _volumes(case, labels),
-    }
-
-
-def _volumes(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
-    """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks."""
-    found: dict[str, Any] = {}
-    voxels = _voxels(case) * case.geometry.voxel_ml
-    for value, label in labels.items():
-        if value:
-            ensemble, members = voxels[0, value], voxels[1:, value]
-            low, high = np.quantile(members, [0.05, 0.95])
-            found[class_slug(label)] = {
-                "ensemble": float(ensemble),
-                "mean_of_members": float(members.mean()),
-                "interval_90": [float(low), float(high)],
-            }
-    return found
-
-
-def _voxels(case: SegmentedCase) -> Any:
-    """(1 + N, 256) voxels of each class number, of the mask and then of each member."""
-    counts = np.zeros((1 + len(case.members), 256), dtype=np.int64)
-    for place in case.slabs():
-        for count, labels in zip(counts, (case.mask, *case.members), strict=True):
-            count += np.bincount(labels[place].ravel(order="K"), minlength=256)
-    return counts
 
 
 def _write_dicom(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from tqdm import tqdm
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
-from medsegdiff.files import digest, read_json, write_json
+from medsegdiff.files import digest, write_json
 from medsegdiff.inference.inputs import (
     CaseInput,
     DicomOptions,
@@ -35,7 +33,7 @@ from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
 from medsegdiff.quiet import silenced
 from medsegdiff.storage import Storage
-from medsegdiff.tasks.case_files import check_formats, remove_case, run_record, write_case
+from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
 from medsegdiff.tasks.guarantee import (
     calibration_record,
     calibration_warnings,
@@ -43,6 +41,7 @@ from medsegdiff.tasks.guarantee import (
     guarantee_record,
 )
 from medsegdiff.tasks.overview import without_paths, write_overview
+from medsegdiff.tasks.record import peak_memory_mb, read_record, run_record, size_warnings
 from medsegdiff.tasks.storing import check_store, store_case
 from medsegdiff.types import (
     CalibrationUse,
@@ -128,6 +127,7 @@ class CaseSegmenter:
             "anchor_share": inferer.anchor_share,
             "noise_scale": inferer.noise_scale,
             "empty_up_to": inferer.empty_up_to,
+            "uneven": uneven,
             "calibrated": self.calibration is not None,
         }
         try:
@@ -218,7 +218,7 @@ class CaseSegmenter:
         }
         level = self.guarantee
         if record.is_file() and not self.overwrite:
-            before = _read_record(record, self._settings_of(case))
+            before = read_record(record, self._settings_of(case))
             wanted = {
                 "formats": sorted({*self.formats, *before["formats"]}),
                 "save_members": self.save_members or before["save_members"],
@@ -397,42 +397,6 @@ def load_network(
     return network
 
 
-def size_warnings(
-    shape: Sequence[int], geometry: Any, expected_mm: Sequence[Sequence[float]]
-) -> list[str]:
-    """What is unusual about an image's extent, in words; empty if nothing is.
-
-    Extents and expectations are compared from the smallest to the largest, whatever the axes.
-    """
-    found = []
-    extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
-    for extent, (low, high) in zip(extents, sorted(map(tuple, expected_mm)), strict=False):
-        if not low <= extent <= high:
-            found.append(
-                f"the image measures {extent:.0f} mm along one axis, this bundle was made for "
-                f"{low:.0f} to {high:.0f} mm: crop it around the structure, or distrust the result"
-            )
-    return found
-
-
-def _read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a complete case, which has to be of the same image and settings.
-
-    Raises:
-        InputError: it is not.
-    """
-    record = read_json(path)
-    if not isinstance(record, dict) or not {"formats", "save_members"} <= set(record):
-        rule = "cannot be read as the record of a complete case"
-        raise InputError(path, rule, "Add --overwrite, or choose another output folder")
-    changed = [name for name, value in settings.items() if record.get(name) != value]
-    if changed:
-        what = ", ".join("image" if name == "input_hash" else name for name in changed)
-        rule = f"was made with another {what}"
-        raise InputError(path, rule, "Add --overwrite, or choose another output folder")
-    return record
-
-
 def _in_words(error: BaseException) -> str:
     """What first went wrong, with its kind."""
     return reason_of(_first(error))
@@ -447,9 +411,3 @@ def _first(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def peak_memory_mb() -> float:
-    """Greatest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024.0 if sys.platform != "darwin" else 1024.0**2), 1)

@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 
 from medsegdiff import __version__
 from medsegdiff.files import written_aside
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.types import Geometry, InputError, needs_extra
 
 EQUIPMENT = {
     "manufacturer": "medsegdiff",
@@ -81,14 +81,8 @@ def highdicom() -> Any:
     Raises:
         InputError: it is not installed.
     """
-    try:
+    with needs_extra("--format dicom-seg", "highdicom", "dicom-seg"):
         import highdicom
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "--format dicom-seg",
-            "needs the package highdicom, which is not installed",
-            "Install it: pip install 'medsegdiff[dicom-seg]'",
-        ) from error
     return highdicom
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.files import written_aside
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.types import Geometry, needs_extra
 from medsegdiff.writers.segments import Code, Segment
 
 MASTER_LIST = "Segmentation category and type - DICOM master list"
@@ -40,14 +40,8 @@ def write_seg_nrrd(
         InputError: if slicerio is not installed.
         ValueError: if the shape is not that of the geometry.
     """
-    try:
+    with needs_extra("--format nrrd", "slicerio", "slicer"):
         import slicerio
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "--format nrrd",
-            "needs the package slicerio, which is not installed",
-            "Install it: pip install 'medsegdiff[slicer]'",
-        ) from error
     if label_map.shape != geometry.shape:
         raise ValueError(f"label_map must have shape {geometry.shape}; got {label_map.shape}")
     voxels = np.atleast_3d(label_map).astype(np.uint8)

@@ -22,7 +22,8 @@ from medsegdiff.data.phantom import write_dicom_series
 from medsegdiff.inference.fusion import staple
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase, segment_case
-from medsegdiff.tasks.segment import raise_for_failures, segment, size_warnings
+from medsegdiff.tasks.record import size_warnings
+from medsegdiff.tasks.segment import raise_for_failures, segment
 from medsegdiff.types import Fusion, Geometry, InputError, UsageError
 
 OBLIQUE = from_matvec(euler2mat(0.3, -0.2, 0.5) @ np.diag([1.0, 1.0, 1.0]), [-40.0, 10.0, 5.0])
