@@ -18,9 +18,6 @@ from medsegdiff.networks.layers import pad_to, pool
 from medsegdiff.precision import autocast
 from medsegdiff.types import Precision, Target
 
-LEAST_SIDE_IN_BFLOAT16 = 3
-"""On CPUs, torch's gradient of a bfloat16 convolution reads stray memory for maps 2 voxels wide."""
-
 
 class SegmenterOutput(NamedTuple):
     """What training sees of one forward pass over B images, R noisy masks of each, G guesses.
@@ -258,10 +255,8 @@ class DiffusionSegmenter(nn.Module):
 
     def _autocast(self, device: torch.device, length: int) -> AbstractContextManager[None]:
         """The networks' precision for images whose shortest side, padded, is ``length``."""
-        deepest = length // 2 ** (len(self.encoder.channels) - 1)
-        if self.training and device.type == "cpu" and deepest < LEAST_SIDE_IN_BFLOAT16:
-            return autocast("float32", device)
-        return autocast(self.precision, device)
+        smallest = length // self.encoder.multiple
+        return autocast(self.precision, device, smallest if self.training else None)
 
     @torch.no_grad()
     def _recycled(self, eps: Tensor, condition: Conditioned) -> Tensor:

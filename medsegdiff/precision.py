@@ -8,6 +8,9 @@ import torch
 
 from medsegdiff.types import Precision
 
+LEAST_SIDE_IN_BFLOAT16 = 3
+"""On CPUs, torch's gradient of a bfloat16 convolution reads stray memory for maps 2 voxels wide."""
+
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 faster than float32 (others only imitate it)."""
@@ -26,8 +29,17 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """The context that networks run in; what surrounds it is left as it is for float32."""
-    if resolve(precision, device) == "float32":
+def autocast(
+    precision: Precision, device: torch.device, learning_at: int | None = None
+) -> AbstractContextManager[None]:
+    """The context that networks run in; what surrounds it is left as it is for float32.
+
+    Args:
+        precision: of the networks.
+        device: that they are on.
+        learning_at: in training, the shortest side in voxels of the smallest feature map.
+    """
+    narrow = learning_at is not None and learning_at < LEAST_SIDE_IN_BFLOAT16
+    if resolve(precision, device) == "float32" or (narrow and device.type == "cpu"):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

@@ -16,7 +16,7 @@ LEVELS = {
     **dict.fromkeys(("types", "files", "quiet"), 0),
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
     **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
-    **dict.fromkeys(("model", "losses", "bundle", "pictures", "pages"), 2),
+    **dict.fromkeys(("model", "image_model", "losses", "bundle", "pictures", "pages"), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
     "cli": 5,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from medsegdiff.networks.layers import ConvBlock, conv, crop_to, pad_to_multiple, upsample_to
+
+Modulate = Callable[[int, Tensor], Tensor]
+"""(number of a block, its features) -> features like them."""
 
 
 class Condition(NamedTuple):
@@ -69,16 +72,28 @@ class ImageEncoder(nn.Module):
         )
         self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
 
-    def forward(self, image: Tensor) -> Condition:
-        """(B, in_channels, *spatial) of any size -> its condition."""
+    def forward(self, image: Tensor, modulate: Modulate | None = None) -> Condition:
+        """(B, in_channels, *spatial) of any size -> its condition.
+
+        Args:
+            image: what is encoded.
+            modulate: changes the features (B, C, *spatial) that come out of each block, which it
+                is told by number, 0 ... 2 levels - 2, the way down first.
+        """
+        change = modulate or _unchanged
         x = pad_to_multiple(image, self.multiple)
         skips = []
-        for down in self.down:
-            x = down(x)
+        for block, down in enumerate(self.down):
+            x = change(block, down(x))
             skips.append(x)
         features = [x]
-        for level in reversed(range(len(self.up))):
+        for block, level in enumerate(reversed(range(len(self.up))), start=len(self.down)):
             skip = skips[level]
             x = self.up[level](skip + upsample_to(self.lateral[level](x), skip.shape[2:]))
+            x = change(block, x)
             features.insert(0, x)
         return Condition(crop_to(self.head(x), image.shape[2:]), tuple(features))
+
+
+def _unchanged(block: int, x: Tensor) -> Tensor:
+    return x

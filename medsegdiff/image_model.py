@@ -1,0 +1,141 @@
+"""Diffusion of images themselves: unconditional, with a label, with or beside a mask."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from medsegdiff.diffusion.affine import AffineProcess
+from medsegdiff.diffusion.samplers import Noise, Sampler
+from medsegdiff.networks.image_denoiser import ImageDenoiser
+from medsegdiff.precision import autocast
+from medsegdiff.types import Precision
+
+
+class ImageDiffusion(nn.Module):
+    """Draws images, and finishes noisy ones. The denoiser predicts the velocity ``v``.
+
+    ``x_0`` (B, C, *spatial) are channels of mean about 0 and deviation at most about 1: of images
+    (standardised), and with them, if wanted, of masks (one-hot in [-1, 1]). Nothing is clamped,
+    since images have no natural bounds.
+
+    Args:
+        denoiser: of the C channels, after which it sees those that are ``given``.
+        process: how images are noised.
+        precision: of the network: ``bfloat16`` where the device is made for it with ``auto``.
+    """
+
+    def __init__(
+        self,
+        denoiser: ImageDenoiser,
+        process: AffineProcess,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.process, self.precision = denoiser, process, precision
+
+    def forward(
+        self,
+        x_0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        given: Tensor | None = None,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """(B, C, *spatial) predicted velocity of images noised by ``eps`` to time steps ``t`` (B,).
+
+        Args:
+            x_0: (B, C, *spatial).
+            eps: standard normal noise like ``x_0``.
+            t: (B,) integer time steps.
+            given: (B, G, *spatial) what the denoiser sees beside them, such as a mask.
+            label: (B,) whole numbers; ``num_labels`` stands for none.
+        """
+        return self.velocity(self.process.add_noise(x_0, eps, t), t, given, label)
+
+    def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """(B, C, *spatial), what ``forward`` should give."""
+        return self.process.target(x_0, eps, t, "v")
+
+    def velocity(
+        self, x_t: Tensor, t: Tensor, given: Tensor | None = None, label: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, *spatial) velocity seen in ``x_t`` at integer time steps ``t`` (B,) or (1,)."""
+        seen = x_t if given is None else torch.cat([x_t, given], dim=1)
+        with self._autocast(x_t):
+            return self.denoiser(seen, self._unit(t), label).output.float()
+
+    def features(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> tuple[Tensor, ...]:
+        """(B, C_l, *spatial / 2^l) activations of the decoder's levels l, finest first."""
+        with self._autocast(x_t):
+            found = self.denoiser(x_t, self._unit(t), label).features
+        return tuple(one.float() for one in found)
+
+    def x_0(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        given: Tensor | None = None,
+        label: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """(B, C, *spatial) clean image seen in ``x_t`` at time steps ``t`` (B,) or (1,).
+
+        Args:
+            guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here):
+                how far towards the label, and beyond it above 1, from what no label gives.
+            x_t: noisy images.
+            t: their time steps.
+            given: see ``forward``.
+            label: see ``forward``.
+        """
+        v = self.velocity(x_t, t, given, label)
+        if guidance != 1.0:
+            v = torch.lerp(self.velocity(x_t, t, given), v, guidance)
+        return self.process.x_0_from_velocity(x_t, v, *self.process.coefficients(t, x_t))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        x_T: Tensor,
+        noise: Noise,
+        *,
+        sampler: Sampler,
+        steps: int,
+        start: float = 1.0,
+        given: Tensor | None = None,
+        label: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> Tensor:
+        """(B, C, *spatial) images.
+
+        Args:
+            x_T: (B, C, *spatial) states to start from: pure noise, or for ``start`` below 1 images
+                noised to that time (``noised``).
+            noise: gives further noise to a stochastic sampler.
+            sampler: one of ``diffusion.samplers`` of continuous states.
+            steps: of the time grid.
+            start: fraction of the time steps to begin at, in (0, 1].
+            given: see ``forward``.
+            label: see ``forward``.
+            guidance: see ``x_0``.
+        """
+        grid = self.process.grid(steps, start)
+        at = {t: torch.full((1,), t, device=x_T.device) for t in grid.timesteps}
+        return sampler(
+            lambda x_t, t: self.x_0(x_t, at[t], given, label, guidance), x_T, grid, noise
+        )
+
+    def noised(self, x_0: Tensor, eps: Tensor, start: float) -> Tensor:
+        """``x_0`` noised by ``eps`` to where sampling with ``start`` begins."""
+        first = self.process.grid(1, start).timesteps[0]
+        return self.process.add_noise(x_0, eps, torch.full((1,), first, device=x_0.device))
+
+    def _unit(self, t: Tensor) -> Tensor:
+        return t.float() / (self.process.n_timesteps - 1)
+
+    def _autocast(self, x: Tensor) -> AbstractContextManager[None]:
+        smallest = -(-min(x.shape[2:]) // self.denoiser.unet.multiple)
+        return autocast(self.precision, x.device, smallest if self.training else None)

@@ -1,0 +1,134 @@
+"""(x_t, t) -> prediction, where x_t is a noisy image: the encoder's U-Net, told the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
+from torch import Tensor, nn
+
+from medsegdiff.networks.encoder import ImageEncoder
+from medsegdiff.networks.layers import crop_to
+
+
+class DenoisedImage(NamedTuple):
+    """One evaluation.
+
+    Attributes:
+        output: (B, out_channels, *spatial) of the target.
+        features: (B, C_l, *spatial / 2^l) of the decoder at each level l, finest first; sizes are
+            those of the image padded to a multiple of 2^(levels - 1).
+    """
+
+    output: Tensor
+    features: tuple[Tensor, ...]
+
+
+class ImageDenoiser(nn.Module):
+    """An ``ImageEncoder`` whose blocks the time, and perhaps a label, scale and shift (FiLM).
+
+    Mean and deviation of each channel, which the U-Net's normalisation forgets, come in by FiLM
+    too.
+
+    The U-Net has the encoder's own names and sizes, so what it learns from images alone starts a
+    segmenter (``encoder_weights``).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of what is noised and of what is given beside it.
+        out_channels: channels of what is noised.
+        channels: width of each level, finest first.
+        depths: convolutions of a block at each level; 2, so all residual, unless told.
+        num_labels: labels an image may have, such as healthy and diseased; one more, the last,
+            stands for no label. 0: images have none.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        channels: Sequence[int] = (16, 32, 64, 128),
+        depths: Sequence[int] | None = None,
+        num_labels: int = 0,
+    ) -> None:
+        super().__init__()
+        depths = [2] * len(channels) if depths is None else depths
+        self.unet = ImageEncoder(spatial_dims, in_channels, out_channels, channels, depths)
+        self.time_channels = 4 * channels[0]
+        self.num_labels = num_labels
+        self.time = nn.Sequential(
+            nn.Linear(self.time_channels, self.time_channels),
+            nn.SiLU(),
+            nn.Linear(self.time_channels, self.time_channels),
+        )
+        self.brightness = nn.Linear(2 * in_channels, self.time_channels)
+        if num_labels:
+            self.label = nn.Embedding(num_labels + 1, self.time_channels)
+        widths = (*channels, *reversed(channels[:-1]))
+        self.film = nn.ModuleList(nn.Linear(self.time_channels, 2 * width) for width in widths)
+        for layer in (*self.film, self.unet.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> DenoisedImage:
+        """One evaluation of the network.
+
+        Args:
+            x_t: (B, in_channels, *spatial), the noisy image and what is given beside it.
+            t: (B,) or (1,) time in [0, 1].
+            label: (B,) or (1,) of the images; None: of none.
+
+        Raises:
+            ValueError: a label for a network without labels.
+        """
+        if label is not None and not self.num_labels:
+            raise ValueError("a label needs a network with num_labels of at least 1. Got 0.")
+        time = self.time(get_timestep_embedding(1000.0 * t, self.time_channels).to(x_t.dtype))
+        deviation, mean = torch.std_mean(x_t.flatten(2), dim=2)
+        time = time + self.brightness(torch.cat([mean, deviation], dim=1))
+        if self.num_labels:
+            none = torch.full((1,), self.num_labels, device=x_t.device)
+            time = time + self.label(none if label is None else label)
+        time = nn.functional.silu(time)
+
+        def modulate(block: int, x: Tensor) -> Tensor:
+            scale, shift = (
+                self.film[block](time).view(len(time), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+            )
+            return x * (1.0 + scale) + shift
+
+        found = self.unet(x_t, modulate)
+        return DenoisedImage(crop_to(found.anchor, x_t.shape[2:]), found.features)
+
+
+def encoder_weights(denoiser: ImageDenoiser, encoder: ImageEncoder) -> dict[str, Tensor]:
+    """What of a denoiser of images an encoder can start with: all but the head.
+
+    Args:
+        denoiser: trained on images of as many channels as the encoder takes.
+        encoder: with the same ``channels`` and ``depths``.
+
+    Returns:
+        A state for ``encoder.load_state_dict(..., strict=False)``.
+
+    Raises:
+        ValueError: naming the first weight that does not fit.
+    """
+    wanted = encoder.state_dict()
+    given = {k: v for k, v in denoiser.unet.state_dict().items() if not k.startswith("head.")}
+    for name, value in given.items():
+        if name not in wanted or wanted[name].shape != value.shape:
+            has = tuple(wanted[name].shape) if name in wanted else "none"
+            raise ValueError(
+                f"the encoder must have the denoiser's channels and depths: {name} is "
+                f"{tuple(value.shape)} there. Got {has}."
+            )
+    missing = [k for k in wanted if k not in given and not k.startswith("head.")]
+    if missing:
+        raise ValueError(
+            f"the encoder must have the denoiser's channels and depths. Got {missing[0]} besides."
+        )
+    return given

@@ -1,0 +1,109 @@
+"""A batch of images, perhaps with masks and labels -> one training step of ``ImageDiffusion``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from monai.engines.utils import PrepareBatch
+from torch import Tensor
+
+from medsegdiff.diffusion.process import low_discrepancy_timesteps
+from medsegdiff.image_model import ImageDiffusion
+from medsegdiff.training.prepare_batch import one_hot
+
+Part = Literal["image", "mask"]
+"""What the channels of a state, or those given beside it, are made of."""
+
+
+def channels_of(
+    parts: Sequence[Part], image: Tensor, mask: Tensor | None, num_classes: int
+) -> Tensor | None:
+    """Channels of what is noised, or of what is given: images as they are, masks in [-1, 1].
+
+    Args:
+        parts: in the channels' order.
+        image: (B, C, *spatial).
+        mask: (B, 1, *spatial) label map, if it is a part.
+        num_classes: K, background included.
+
+    Returns:
+        (B, C and/or K, *spatial); None without parts.
+
+    Raises:
+        ValueError: an unknown part, or the mask is one but is not there.
+    """
+    found = []
+    for part in parts:
+        if part not in get_args(Part):
+            raise ValueError(f"a part must be one of {list(get_args(Part))}. Got {part!r}.")
+        if part == "mask" and mask is None:
+            raise ValueError("the part 'mask' needs a batch with label maps. Got none.")
+        found.append(image if part == "image" else 2.0 * one_hot(mask[:, 0], num_classes) - 1.0)  # type: ignore[index]
+    return torch.cat(found, dim=1) if found else None
+
+
+class NoisedImagePrepareBatch(PrepareBatch):
+    """Noises images, or images and masks together, to times that cover [0, T) evenly.
+
+    Args:
+        network: whose process they are noised by.
+        noised: the parts that are noised, and that the network learns to draw.
+        given: the parts that it sees clean beside them.
+        num_classes: K of the masks, background included; 0: none are used.
+        image_key: key of the images (B, C, *spatial) in a batch.
+        mask_key: key of the label maps (B, 1, *spatial).
+        label_key: key of each image's label, a whole number; None: images have none.
+        label_dropout: probability that a label is left out, for classifier-free guidance.
+
+    Raises:
+        ValueError: a probability that is none.
+    """
+
+    def __init__(
+        self,
+        network: ImageDiffusion,
+        noised: Sequence[Part] = ("image",),
+        given: Sequence[Part] = (),
+        num_classes: int = 0,
+        image_key: str = "image",
+        mask_key: str = "label",
+        label_key: str | None = None,
+        label_dropout: float = 0.15,
+    ) -> None:
+        if not 0.0 <= label_dropout <= 1.0:
+            raise ValueError(f"label_dropout must be in [0, 1]. Got {label_dropout}.")
+        self.network, self.noised, self.given = network, tuple(noised), tuple(given)
+        self.num_classes = num_classes
+        self.image_key, self.mask_key, self.label_key = image_key, mask_key, label_key
+        self.label_dropout = label_dropout
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
+        """(x_0, target, (), {"eps", "t", ...}), as MONAI's ``SupervisedTrainer`` asks for."""
+
+        def moved(key: str) -> Tensor:
+            return torch.as_tensor(batchdata[key]).to(device, non_blocking=non_blocking)
+
+        image = moved(self.image_key).float()
+        mask = moved(self.mask_key) if "mask" in self.noised + self.given else None
+        x_0 = channels_of(self.noised, image, mask, self.num_classes)
+        if x_0 is None:
+            raise ValueError("noised must name a part at least. Got none.")
+        eps = torch.randn_like(x_0)
+        t = low_discrepancy_timesteps(len(x_0), self.network.process.n_timesteps).to(x_0.device)
+        further = {"eps": eps, "t": t}
+        given = channels_of(self.given, image, mask, self.num_classes)
+        if given is not None:
+            further["given"] = given
+        if self.label_key is not None:
+            label = moved(self.label_key).long().reshape(len(x_0))
+            left_out = torch.rand(len(x_0), device=label.device) < self.label_dropout
+            further["label"] = label.masked_fill(left_out, self.network.denoiser.num_labels)
+        return x_0, self.network.target(x_0, eps, t), (), further
