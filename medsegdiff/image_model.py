@@ -85,7 +85,8 @@ class ImageDiffusion(nn.Module):
 
         Args:
             guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here):
-                how far towards the label, and beyond it above 1, from what no label gives.
+                how far towards the label, and beyond it above 1, from what no label gives; without
+                a label, towards what is given, from what nothing (0 everywhere) gives.
             x_t: noisy images.
             t: their time steps.
             given: see ``forward``.
@@ -93,6 +94,8 @@ class ImageDiffusion(nn.Module):
         """
         v = self.velocity(x_t, t, given, label)
         if guidance != 1.0:
+            if label is None and given is not None:
+                given = torch.zeros_like(given)
             v = torch.lerp(self.velocity(x_t, t, given), v, guidance)
         return self.process.x_0_from_velocity(x_t, v, *self.process.coefficients(t, x_t))
 
@@ -137,5 +140,5 @@ class ImageDiffusion(nn.Module):
         return t.float() / (self.process.n_timesteps - 1)
 
     def _autocast(self, x: Tensor) -> AbstractContextManager[None]:
-        smallest = -(-min(x.shape[2:]) // self.denoiser.unet.multiple)
+        smallest = -(-min(x.shape[2:]) // self.denoiser.multiple)
         return autocast(self.precision, x.device, smallest if self.training else None)
