@@ -43,7 +43,9 @@ def aligned_distances(
         raise ValueError(f"images must lie on one grid. Got {shapes}.")
     q, r = pool(queries.float(), coarse), pool(references.float(), coarse)
     if min(q.shape[2:]) <= 2 * shift:
-        raise ValueError(f"a shift of {shift} leaves nothing of {tuple(q.shape[2:])} coarse voxels.")
+        raise ValueError(
+            f"a shift of {shift} leaves nothing of {tuple(q.shape[2:])} coarse voxels."
+        )
     middle = _standardised(_window(q, [shift] * (q.ndim - 2), shift))
     least = torch.full((len(q), len(r)), torch.inf)
     for flips in _subsets(mirror_axes):

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from monai.transforms import Compose, MapTransform
+from monai.transforms import Compose, RandomizableTransform
 from torch import Tensor
 from tqdm import tqdm
 
@@ -69,7 +69,7 @@ class Synthesizer:
         criteria: Criteria,
         segmenter: str | None = None,
         masks: str | None = None,
-        deformation: MapTransform | None = None,
+        deformation: RandomizableTransform | None = None,
         attempts: int = 4,
         overwrite: bool = False,
     ) -> None:
@@ -175,13 +175,11 @@ class Synthesizer:
         label = self.given[int(random.integers(len(self.given)))]
         if self.deformation is None:
             return label[0]
-        self.deformation.set_random_state(int(random.integers(2**31)))  # type: ignore[attr-defined]
+        self.deformation.set_random_state(int(random.integers(2**31)))
         return torch.as_tensor(self.deformation({"label": label})["label"])[0]
 
 
-def mask_finder(
-    name: str | None, drawer: PairDrawer, spacing: Sequence[float]
-) -> FindMask | None:
+def mask_finder(name: str | None, drawer: PairDrawer, spacing: Sequence[float]) -> FindMask | None:
     """A function that segments a pair's image as ``medsegdiff segment`` would; None without a name.
 
     Args:

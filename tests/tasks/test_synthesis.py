@@ -174,7 +174,9 @@ def test_masks_of_other_data_are_given(image_model: Bundle, data: Path, tmp_path
     )
     assert record["settings"]["masks"] == "only one"
     volumes = [int((v > 0).sum()) for n, v in values(tmp_path / "out").items() if "labels" in n]
-    real = int((np.asarray(nib.load(data.parent / "labelsTr/phantom_002.nii.gz").dataobj) > 0).sum())
+    real = int(
+        (np.asarray(nib.load(data.parent / "labelsTr/phantom_002.nii.gz").dataobj) > 0).sum()
+    )
     assert all(0.5 * real < volume < 2.0 * real for volume in volumes)
 
 
