@@ -1,65 +1,64 @@
 """Pairs of image and mask from few labelled and many unlabelled scans, and what they are for.
 
-python -m benchmarks.synthetic_pairs --data hippocampus_mr=/data/hippocampus --labelled 5
+python -m benchmarks.synthetic_pairs --data hippocampus_mr=/data/hippocampus --synthetic synthetic
 """
 
 from __future__ import annotations
 
-import copy
+import argparse
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.networks.nets import UNet
-from monai.transforms import (
-    CenterSpatialCropd,
-    Compose,
-    NormalizeIntensityd,
-    Orientationd,
-    RandAdjustContrastd,
-    RandFlipd,
-    RandGaussianNoised,
-    RandScaleIntensityd,
-    Spacingd,
-    SpatialPadd,
-    ToTensord,
-)
+from monai.transforms import Compose, RandFlipd
 from torch import Tensor, nn
 
-from benchmarks.contenders import dice_ce, one_hot
-from benchmarks.training import schedule
+from benchmarks.few_labels import (
+    Item,
+    Step,
+    agreement,
+    batches,
+    fit,
+    fit_segmenter,
+    load_items,
+    marks,
+    num_classes_of,
+)
+from benchmarks.pair_measures import (
+    dice_of,
+    drawn_cases,
+    encoder_features,
+    measured_copies,
+    measured_fidelity,
+    mixed,
+)
 from medsegdiff.data.deformation import RandomDeformationd
-from medsegdiff.data.manifest import Case, datalist
-from medsegdiff.data.transforms import LoadCased, load
+from medsegdiff.data.manifest import Case, load_manifest
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.samplers import make_sampler
-from medsegdiff.files import write_text, written_aside
+from medsegdiff.evaluation.copies_chart import save_distance_chart
+from medsegdiff.files import read_json, write_json, write_text, written_aside
 from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.draw import Pair, PairDrawer
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 from medsegdiff.training.prepare_images import NoisedImagePrepareBatch
 from medsegdiff.types import UNKNOWN_CLASS
 
-SIZE = (40, 56, 40)
-"""Voxels of 1 mm; the scans are padded and cropped to it around their middle."""
+NAME = "synthetic_pairs"
 CHANNELS = (32, 64, 128)
 SHARES = (0.35, 0.4)
 """Of the minutes: for the segmenter, for the image model; what is left is to draw 60 or so."""
 PRETRAINING_MINUTES = 10.0
-BATCH = 2
 STEPS = 10
 GUIDANCE = 2.0
 AGREEMENT = 0.6
 """Least mean Dice between a mask that was given and the one seen in the image drawn for it."""
-
-N = TypeVar("N", bound=nn.Module)
-Item = dict[str, Any]
-Step = Callable[[int], Tensor]
 
 
 def make_pairs(
@@ -115,41 +114,6 @@ def make_pairs(
     ]
 
 
-def load_items(cases: Sequence[Case], *, masks: bool) -> list[Item]:
-    """``image`` (1, *SIZE), standardised, and ``label`` (1, *SIZE), UNKNOWN_CLASS without masks."""
-    chain = Compose(
-        [
-            LoadCased(),
-            Orientationd(["image", "label"], "RAS", labels=None, allow_missing_keys=True),
-            Spacingd(
-                ["image", "label"],
-                (1.0, 1.0, 1.0),
-                mode=["bilinear", "nearest"],
-                allow_missing_keys=True,
-            ),
-            NormalizeIntensityd("image"),
-            SpatialPadd(["image", "label"], SIZE, mode="edge", allow_missing_keys=True),
-            CenterSpatialCropd(["image", "label"], SIZE, allow_missing_keys=True),
-            ToTensord(["image", "label"], track_meta=False, allow_missing_keys=True),
-        ]
-    )
-    found = []
-    for item in datalist(cases):
-        if not masks:
-            item.pop("label", None)
-        loaded = load(chain, item)
-        label = loaded.get(
-            "label", torch.full(loaded["image"].shape, UNKNOWN_CLASS, dtype=torch.uint8)
-        )
-        found.append({"image": loaded["image"], "label": label})
-    return found
-
-
-def num_classes_of(items: Sequence[Item]) -> int:
-    """K, background included, of the masks that are there."""
-    return 1 + max(int(item["label"].max()) for item in items)
-
-
 def pretrained_network(
     items: Sequence[Item], num_classes: int, file: Path, minutes: float
 ) -> ImageDiffusion:
@@ -180,10 +144,10 @@ def draw_pairs(
 ) -> list[Pair]:
     """Trains segmenter and image model for their shares of the time, draws and sorts out."""
     num_classes = num_classes_of(items)
-    segmenter = fit_segmenter(items, num_classes, SHARES[0] * seconds)
+    segmenter = fit_segmenter(items, num_classes, SHARES[0] * seconds, (16, 32, 64, 128), 3e-3)
     marked = [{**item, "label": marks(segmenter, item["image"])} for item in others]
     repeats = max(1, len(marked) // (4 * len(items)))  # a fifth of what is seen, or more
-    seen = [*marked, *items * repeats] if marked else list(items)
+    seen = [*marked, *list(items) * repeats]
     step = diffusion_step(network, seen, num_classes, mask_dropout=0.1)
     network = fit(network, step, SHARES[1] * seconds, 1e-3)
     sampler = make_sampler("ddim", eta=0.0)
@@ -202,7 +166,10 @@ def draw_pairs(
         numbers = range(number, number + drawer.batch)
         chosen = [torch.as_tensor(deform(items[n % len(items)])["label"][0]) for n in numbers]
         pairs = drawer.from_masks(numbers, chosen)
-        found += [p for p in pairs if agreement(segmenter, p, num_classes) >= AGREEMENT]
+        for pair in pairs:
+            item = {"image": pair.image, "label": pair.label[None]}
+            if agreement(segmenter, item, num_classes) >= AGREEMENT:
+                found.append(pair)
     return found[:count]
 
 
@@ -229,87 +196,6 @@ def diffusion_step(
     return step
 
 
-def fit_segmenter(items: Sequence[Item], num_classes: int, seconds: float) -> nn.Module:
-    """A U-Net of half the width of the benchmark's (``benchmarks/unets.py``), trained on items."""
-    unet = UNet(3, 1, num_classes, (16, 32, 64, 128), (2, 2, 2), num_res_units=2)
-    unet.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    augment = Compose(
-        [
-            RandFlipd(["image", "label"], prob=0.5, spatial_axis=0),
-            RandomDeformationd(["image", "label"], 3, displacement=1.0, prob=0.85),
-            RandGaussianNoised("image", prob=0.2, std=0.15),
-            RandScaleIntensityd("image", prob=0.3, factors=0.25),
-            RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
-        ]
-    )
-    drawn = batches(items, augment)
-
-    def step(number: int) -> Tensor:
-        batch = next(drawn)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = unet(batch["image"])
-        loss: Tensor = dice_ce(logits.float(), one_hot(batch["label"][:, 0], num_classes))
-        return loss
-
-    return fit(unet, step, seconds, 3e-3).eval()
-
-
-@torch.no_grad()
-def marks(segmenter: nn.Module, image: Tensor) -> Tensor:
-    """(1, *SIZE) class numbers found in an image and its mirror image (1, *SIZE)."""
-    both = torch.stack([image, image.flip(1)])
-    with torch.autocast("cpu", torch.bfloat16):
-        found = segmenter(both).float().softmax(dim=1)
-    return (found[0] + found[1].flip(1)).argmax(dim=0, keepdim=True).to(torch.uint8)
-
-
-def agreement(segmenter: nn.Module, pair: Pair, num_classes: int) -> float:
-    """Mean Dice over the foreground between a pair's mask and what is found in its image."""
-    found = marks(segmenter, pair.image)[0]
-    scores = []
-    for value in range(1, num_classes):
-        a, b = found == value, pair.label == value
-        scores.append(2.0 * float((a & b).sum()) / max(float(a.sum() + b.sum()), 1.0))
-    return float(np.mean(scores))
-
-
-def batches(items: Sequence[Item], augment: Compose) -> Iterator[dict[str, Tensor]]:
-    """Batches without end, each from items in a random order, augmented."""
-    augment.set_random_state(int(torch.randint(2**31, ())))
-    order: list[int] = []
-    while True:
-        while len(order) < BATCH:
-            order += torch.randperm(len(items)).tolist()
-        chosen, order = order[:BATCH], order[BATCH:]
-        made = [augment(items[index]) for index in chosen]
-        yield {
-            key: torch.stack([torch.as_tensor(item[key]).as_subclass(Tensor) for item in made])
-            for key in ("image", "label")
-        }
-
-
-def fit(network: N, step: Step, seconds: float, rate: float) -> N:
-    """Train for so many seconds of this process's computing; gives the averaged weights."""
-    average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
-    network.train()
-    number, started = 0, time.process_time()
-    while (spent := (time.process_time() - started) / max(seconds, 1e-9)) < 1.0:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * schedule(spent)
-        loss = step(number)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        number += 1
-        share = min(0.995, number / (10 + number))
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - share)
-    return average
-
-
 def write_pair(folder: Path, stem: str, pair: Pair) -> None:
     """Two NIfTI files of voxels of 1 mm."""
     for name, values in (("image", pair.image[0].numpy()), ("label", pair.label.numpy())):
@@ -321,3 +207,125 @@ def write_pair(folder: Path, stem: str, pair: Pair) -> None:
 
 def _key(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:12]
+
+
+def main(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, and write ``synthetic_pairs.json``, ``.md`` and ``.png``; gives what is written."""
+    options = parsed(words)
+    manifest = load_manifest(options.data)
+    training, held_out = manifest.split(options.fold)
+    result: dict[str, Any] = read_json(options.output / f"{NAME}.json") or {}
+    result["command"] = "python -m benchmarks.synthetic_pairs " + shlex.join(words or sys.argv[1:])
+    if options.synthetic:
+        real, other = load_items(training, masks=False), load_items(held_out, masks=False)
+        drawn = load_items(load_manifest(options.synthetic).cases, masks=False)
+        images = [[item["image"] for item in items] for items in (real, drawn, other)]
+        features = [encoder_features(some) for some in images]
+        result["synthesis"] = without_pairs(read_json(options.synthetic / "synthesis.json"))
+        result["fidelity"] = measured_fidelity(features[0], features[1], features[2])
+        result["copies"] = measured_copies(torch.stack(images[0]), torch.stack(images[1]))
+        written(result, options.output)
+    rows: list[dict[str, Any]] = result.setdefault("usefulness", [])
+    test = load_items(held_out, masks=True) if options.draws else []
+    for draw in range(options.draws):
+        labelled, others = drawn_cases(training, options.labelled, draw)
+        folder = options.work / f"{options.labelled}-{draw}-{options.count}-{options.minutes:g}"
+        pairs = make_pairs(
+            labelled,
+            others,
+            folder,
+            count=options.count,
+            seed=draw,
+            minutes=options.minutes,
+            pretraining_minutes=options.pretraining_minutes,
+        )
+        real, synthetic = load_items(labelled, masks=True), load_items(pairs, masks=True)
+        for share in (0.0, options.share):
+            key = {
+                "labelled_cases": options.labelled,
+                "draw": draw,
+                "share": share,
+                "pairs": len(pairs) if share else 0,
+                "training_minutes": options.training_minutes,
+            }
+            if not any(row.items() >= key.items() for row in rows):
+                items = mixed(real, synthetic, share) if share else real
+                rows.append(key | {"dice": dice_of(items, test, options.training_minutes, draw)})
+                written(result, options.output)
+    return result
+
+
+def without_pairs(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What a ``synthesis.json`` says of all pairs together."""
+    left_out = ("pairs", "real_distances")
+    return record and {name: value for name, value in record.items() if name not in left_out}
+
+
+def written(result: dict[str, Any], folder: Path) -> None:
+    """Write what there is so far."""
+    write_json(folder / f"{NAME}.json", result)
+    write_text(folder / f"{NAME}.md", "\n".join(page(result)) + "\n")
+    if "copies" in result:
+        copies = result["copies"]
+        limits = copies["real"], copies["drawn"], copies["copy_distance"]
+        save_distance_chart(folder / f"{NAME}.png", *limits)
+
+
+def page(result: dict[str, Any]) -> Iterator[str]:
+    """The results as Markdown, line by line."""
+    yield "# Synthetic pairs"
+    yield f"`{result['command']}`"
+    if "copies" in result:
+        made, near, like = result["synthesis"], result["copies"], result["fidelity"]
+        dropped = ", ".join(f"{n} by {rule}" for rule, n in made["dropped"].items())
+        yield f"\n## Cases drawn by {made['settings']['bundle']}"
+        yield f"{made['drawn']} drawn, {made['kept']} kept; dropped: {dropped}.\n"
+        yield f"![distances]({NAME}.png)\n"
+        yield "| distance to the nearest training image | median | least |"
+        yield "| --- | --- | --- |"
+        yield f"| drawn | {near['median_drawn']:.3f} | {near['least_drawn']:.3f} |"
+        yield f"| real, itself left out | {near['median_real']:.3f} | {near['real'][0]:.3f} |"
+        yield f"\nA copy is nearer than {near['copy_distance']:.3f}, the 1st percentile of the real"
+        yield f"ones' distances: {near['copies']} of {len(near['drawn'])} kept cases are.\n"
+        yield f"| against {like['images_a_side']} training images | Frechet | precision | recall |"
+        yield "| --- | --- | --- | --- |"
+        sides = like["held_out_a_side"]
+        names = {"drawn": "drawn", "real": "other training images"}
+        names |= {"held_out": f"held-out images ({sides} a side)"}
+        for kind, name in names.items():
+            values = [like[kind][figure] for figure in ("frechet", "precision", "recall")]
+            yield f"| {name} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+    rows = result.get("usefulness", [])
+    if rows:
+        yield "\n## What pairs are for: held-out Dice of a U-Net"
+        yield "| labelled | draw | minutes | pairs | share | Dice |"
+        yield "| --- | --- | --- | --- | --- | --- |"
+        for row in sorted(
+            rows, key=lambda row: [row[k] for k in ("labelled_cases", "draw", "share")]
+        ):
+            figures = [
+                row[k] for k in ("labelled_cases", "draw", "training_minutes", "pairs", "share")
+            ]
+            yield "| " + " | ".join(f"{v:g}" for v in figures) + f" | {row['dice']:.4f} |"
+
+
+def parsed(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="hippocampus_mr")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--synthetic", type=Path, help="what medsegdiff synthesize wrote")
+    parser.add_argument("--labelled", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=3, help="of the labelled cases")
+    parser.add_argument("--count", type=int, default=60, help="pairs a draw")
+    parser.add_argument("--share", type=float, default=0.5, help="of pairs in training")
+    parser.add_argument("--minutes", type=float, default=2.0, help="to make the pairs")
+    parser.add_argument("--pretraining-minutes", type=float, default=PRETRAINING_MINUTES)
+    parser.add_argument("--training-minutes", type=float, default=4.0, help="of each U-Net")
+    parser.add_argument("--work", type=Path, default=Path("runs/synthetic_pairs"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

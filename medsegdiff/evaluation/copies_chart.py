@@ -24,7 +24,7 @@ def distance_chart(real: Sequence[float], drawn: Sequence[float], threshold: flo
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()
     both = [*real, *drawn, threshold]
-    bins = np.linspace(min(both), max(both) + 1e-6, 25)
+    bins = np.linspace(min(both), max(both) + 1e-6, 25).tolist()
     for values, colour, name in (
         (real, REAL, f"real to nearest other real (n = {len(real)})"),
         (drawn, DRAWN, f"drawn to nearest training (n = {len(drawn)})"),

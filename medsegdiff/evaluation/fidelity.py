@@ -16,7 +16,8 @@ class Fidelity(NamedTuple):
         frechet: squared Frechet distance of two normal distributions fitted to the features (Heusel
             et al. 2017); 0 at best. It grows with the number of features and with few images, so it
             only says something beside that of real images against other real ones.
-        precision: share of the drawn images that lie where real ones are (Kynkaanniemi et al. 2019).
+        precision: share of the drawn images that lie where real ones are (Kynkaanniemi et al.
+            2019).
         recall: share of the real images that lie where drawn ones are.
     """
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from medsegdiff.diffusion.samplers import Sampler
-from medsegdiff.image_model import ImageDiffusion
+from medsegdiff.image_model import ImageDiffusion, channels_of
 from medsegdiff.inference.noise import MemberNoise, blocks_of
-from medsegdiff.training.prepare_images import channels_of
 from medsegdiff.types import UsageError
 
 

@@ -266,7 +266,13 @@ def synthesize(
         InputError: the bundle or the data cannot be used, or too few pairs pass the filter.
         UsageError: the device or an option cannot be used.
     """
-    chosen = {"seed": seed, "fold": fold, "steps": steps, "guidance": guidance, "masks": masks}
+    chosen: dict[str, Any] = {
+        "seed": seed,
+        "fold": fold,
+        "steps": steps,
+        "guidance": guidance,
+        "masks": masks,
+    }
     chosen |= {"segmenter": segmenter, "agreement": agreement}
     changes = {name: value for name, value in chosen.items() if value is not None}
     if segmenter == "none":

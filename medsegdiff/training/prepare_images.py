@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
-from medsegdiff.image_model import ImageDiffusion
-from medsegdiff.training.prepare_batch import one_hot
+from medsegdiff.image_model import ImageDiffusion, Part, channels_of
 from medsegdiff.types import UNKNOWN_CLASS
-
-Part = Literal["image", "mask"]
-"""What the channels of a state, or those given beside it, are made of."""
-
-
-def channels_of(
-    parts: Sequence[Part], image: Tensor, mask: Tensor | None, num_classes: int
-) -> Tensor | None:
-    """Channels of what is noised, or of what is given: images as they are, masks in [-1, 1].
-
-    Args:
-        parts: in the channels' order.
-        image: (B, C, *spatial).
-        mask: (B, 1, *spatial) label map, if it is a part. A voxel of ``UNKNOWN_CLASS`` is 0 in all
-            its channels, which no known one is.
-        num_classes: K, background included.
-
-    Returns:
-        (B, C and/or K, *spatial); None without parts.
-
-    Raises:
-        ValueError: an unknown part, or the mask is one but is not there.
-    """
-    found = []
-    for part in parts:
-        if part not in get_args(Part):
-            raise ValueError(f"a part must be one of {list(get_args(Part))}. Got {part!r}.")
-        if part == "mask" and mask is None:
-            raise ValueError("the part 'mask' needs a batch with label maps. Got none.")
-        found.append(image if mask is None or part == "image" else _scaled(mask, num_classes))
-    return torch.cat(found, dim=1) if found else None
-
-
-def _scaled(mask: Tensor, num_classes: int) -> Tensor:
-    """(B, 1, *spatial) label map -> (B, K, *spatial) in [-1, 1], 0 where the class is unknown."""
-    unknown = mask == UNKNOWN_CLASS
-    known = mask.masked_fill(unknown, 0)[:, 0]
-    return (2.0 * one_hot(known, num_classes) - 1.0).masked_fill(unknown, 0.0)
 
 
 class NoisedImagePrepareBatch(PrepareBatch):

@@ -17,11 +17,11 @@ def test_voxels_move_as_far_as_told(size: tuple[int, ...]) -> None:
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"))
     deform = RandomDeformationd(["image"], len(size), displacement=1.5, modes=["bilinear"], **STILL)
     deform.set_random_state(0)
-    inner = (slice(None), *[slice(6, -6)] * len(size))
+    inner: tuple[slice, ...] = (slice(6, -6),) * len(size)
     moved = []
     for _ in range(20):
         came_from = torch.as_tensor(deform({"image": places})["image"])
-        moved.append((came_from - places)[inner].square().mean().item())
+        moved.append((came_from - places).square()[(slice(None), *inner)].mean().item())
     # The magnitude is uniform in [0, 2 displacement]: its mean square is 4/3 of the displacement's.
     expected = 4.0 / 3.0 * 1.5**2
     assert 0.5 * expected < np.mean(moved) < 1.5 * expected
@@ -30,7 +30,8 @@ def test_voxels_move_as_far_as_told(size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_image_and_mask_are_deformed_alike_and_by_the_seed(size: tuple[int, ...]) -> None:
     label = torch.zeros(1, *size)
-    label[(0, *[slice(n // 4, -n // 4) for n in size])] = 1.0
+    middle: tuple[slice, ...] = tuple(slice(n // 4, -n // 4) for n in size)
+    label[(slice(None), *middle)] = 1.0
     pair = {"image": label.clone(), "label": label}
     deform = RandomDeformationd(["image", "label"], len(size), modes=["nearest", "nearest"])
     made = []

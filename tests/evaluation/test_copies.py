@@ -1,4 +1,4 @@
-"""A copy is near its original however it was moved, mirrored or brightened; another image is not."""
+"""A copy is near its original, moved, mirrored or brightened; another image is not."""
 
 import numpy as np
 import pytest

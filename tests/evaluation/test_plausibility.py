@@ -43,8 +43,8 @@ def test_margin_widens_the_range() -> None:
 
 
 def test_a_class_that_was_empty_once_may_be_empty() -> None:
-    rules = learn_rules([np.zeros((4, 4)), mask((4, 4), 2)], 1.0, [1])
-    assert broken_rules(np.zeros((4, 4)), 1.0, rules) == []
+    rules = learn_rules([np.zeros((4, 4), dtype=np.uint8), mask((4, 4), 2)], 1.0, [1])
+    assert broken_rules(np.zeros((4, 4), dtype=np.uint8), 1.0, rules) == []
 
 
 def test_corners_do_not_hold_a_component_together() -> None:
