@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import run
 
 from medsegdiff.bundle import Bundle, find_bundle
 from medsegdiff.data.manifest import load_manifest
@@ -141,6 +142,17 @@ def test_the_same_seed_gives_the_same_cases_and_going_on_those_of_one_go(
     assert len(other) == 4 and not np.allclose(
         next(iter(other.values())), next(iter(first.values()))
     )
+
+
+def test_monais_command_does_the_same(
+    drawn: Path, image_model: Bundle, data: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"bundle_root": str(image_model.root), "dataset_dir": str(data)}
+    settings |= {"output_dir": str(tmp_path), "count": 3, "seed": 5, "steps": 2, "device": "cpu"}
+    run(config_file=str(image_model.config("synthesize")), **settings)
+    again, first = values(tmp_path), values(drawn)
+    assert again.keys() == first.keys()
+    assert all(np.allclose(again[name], first[name], atol=1e-4) for name in first)
 
 
 def test_another_data_set_is_not_touched(image_model: Bundle, data: Path) -> None:
