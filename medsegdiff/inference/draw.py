@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from monai.networks.layers import GaussianFilter
 from torch import Tensor
 
 from medsegdiff.diffusion.samplers import Sampler
@@ -38,6 +39,8 @@ class PairDrawer:
         sampler: of continuous states.
         steps: of its time grid.
         guidance: w of classifier-free guidance by the mask that is given; 1: none.
+        smoothness: standard deviation, in voxels, of the Gaussian that smooths drawn masks before
+            each voxel takes its class: single voxels of noise along the outlines go.
         seed: a pair depends on it and on the pair's own number alone.
         batch: pairs drawn at once; changes no result.
     """
@@ -48,6 +51,7 @@ class PairDrawer:
     steps: int
     image_channels: int = 1
     guidance: float = 1.0
+    smoothness: float = 0.0
     seed: int = 0
     batch: int = 4
 
@@ -73,6 +77,8 @@ class PairDrawer:
         for start in range(0, len(numbers), self.batch):
             drawn = self._draw(numbers[start : start + self.batch], size, None)
             images, masks = drawn.split([self.image_channels, self.num_classes], dim=1)
+            if self.smoothness:
+                masks = GaussianFilter(len(size), self.smoothness)(masks)
             labels = masks.argmax(dim=1).to(torch.uint8)
             pairs += [Pair(i, m) for i, m in zip(images, labels, strict=True)]
         return pairs

@@ -1,7 +1,10 @@
 """Pairs depend on seed and number alone, and given masks come back as they were."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from scipy import ndimage
 from torch import nn
 
 from medsegdiff.diffusion.gaussian import GaussianProcess
@@ -47,6 +50,17 @@ def test_masks_that_are_given_come_back_and_shape_the_image(size: tuple[int, ...
     swapped = draws.from_masks([0, 1, 2], masks[::-1])
     assert not torch.allclose(pairs[0].image, swapped[0].image, atol=1e-3)
     torch.testing.assert_close(pairs[1].image, swapped[1].image, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (12, 12, 12)], ids=["2d", "3d"])
+def test_smoothing_leaves_fewer_pieces(size: tuple[int, ...]) -> None:
+    rough = drawer(len(size), 4)
+    smooth = replace(rough, smoothness=1.0)
+    pieces = []
+    for draws in (rough, smooth):
+        label = draws.together([0], size)[0].label.numpy()
+        pieces.append(sum(ndimage.label(label == value)[1] for value in range(3)))
+    assert 0 < pieces[1] < 0.5 * pieces[0]
 
 
 def test_a_network_of_neither_kind_is_refused() -> None:
