@@ -127,7 +127,7 @@ class Synthesizer:
         """
         if count < 1:
             raise UsageError("--count", f"must be 1 or more, not {count}", "Give for instance 20")
-        find_mask = mask_finder(self.segmenter, self.drawer, self.spacing)
+        find_mask = self._mask_finder()
         learned = self.filter.described(self.classes)
         content = self.cases.save(learned)
         hidden = None if logger.isEnabledFor(logging.INFO) else True
@@ -145,6 +145,21 @@ class Synthesizer:
             raise InputError(self.cases.folder, f"{rule} (dropped: {told})", remedy)
         logger.info("%d drawn, %d kept, in %s", content["drawn"], count, self.cases.folder)
         return content
+
+    def _mask_finder(self) -> FindMask | None:
+        """A function that segments a pair's image; None without a segmenter.
+
+        Raises:
+            UsageError: the segmenter finds other classes than the drawn masks have.
+        """
+        if self.segmenter is None:
+            return None
+        bundle = find_bundle(self.segmenter)
+        known = {value for value in bundle.labels if value}
+        if known != set(self.classes):
+            rule = f"finds the classes {sorted(known)}, not {sorted(self.classes)} of the cases"
+            raise UsageError("--segmenter", rule, "Choose another, or none")
+        return mask_finder(bundle, self.drawer, self.spacing)
 
     def _draw(self, numbers: range, count: int, find_mask: FindMask | None) -> None:
         """Draw, judge and add a batch of pairs, those beyond the count left out."""
@@ -179,19 +194,17 @@ class Synthesizer:
         return torch.as_tensor(self.deformation({"label": label})["label"])[0]
 
 
-def mask_finder(name: str | None, drawer: PairDrawer, spacing: Sequence[float]) -> FindMask | None:
-    """A function that segments a pair's image as ``medsegdiff segment`` would; None without a name.
+def mask_finder(bundle: Bundle, drawer: PairDrawer, spacing: Sequence[float]) -> FindMask:
+    """A function that segments a pair's image as ``medsegdiff segment`` would, with four members.
 
     Args:
-        name: of the segmenting bundle, or its folder.
+        bundle: made for segmenting.
         drawer: on whose device it runs.
         spacing: millimetres of the pairs' voxels.
     """
-    if name is None:
-        return None
     device = next(drawer.network.parameters()).device
     changes = {"members": 4, "calibration": "off", **device_change(str(device))}
-    parser = find_bundle(name).parser("inference", changes)
+    parser = bundle.parser("inference", changes)
     parts = [parser.get_parsed_content(p) for p in ("network", "preprocessing", "inferer")]
 
     def find(pair: Pair) -> Tensor:

@@ -211,6 +211,13 @@ def test_a_segmenter_has_to_find_the_mask(
     assert record["dropped"]["agreement"] == record["drawn"] == 4
 
 
+def test_a_segmenter_of_other_classes_is_refused(
+    image_model: Bundle, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="finds the classes \\[1\\], not \\[1, 2\\]"):
+        synthesize(image_model, data, tmp_path, count=1, segmenter="lung_nodule_ct", device="cpu")
+
+
 def test_new_cases_are_trained_on(
     untrained: Bundle, drawn: Path, data: Path, tmp_path: Path
 ) -> None:
