@@ -45,8 +45,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def made(kind: str, data: Path, folder: Path) -> Bundle:
-    """A copy of the bundle that ships, tiny and trained for an epoch."""
+def made(kind: str, folder: Path) -> Bundle:
+    """A copy of the bundle that ships, tiny and with the weights it starts from."""
     root = folder / f"tiny_{kind}"
     shipped = find_bundle("hippocampus_synthesis").root
     shutil.copytree(shipped, root, ignore=shutil.ignore_patterns("*.pt", "runs", "eval"))
@@ -57,21 +57,15 @@ def made(kind: str, data: Path, folder: Path) -> Bundle:
             assert before in text or name == "train.yaml"
             text = text.replace(before, after)
         path.write_text(text)
-    changes: dict[str, Any] = {
-        "train#trainer#max_epochs": 1,
-        "val_interval": 1,
-        "unlabelled": kind == "image",
-        "tracking_uri": f"sqlite:///{folder}/mlruns.db",
-    }
-    train(Bundle(root), data, folder / kind, device="cpu", overrides=changes)
+    network = Bundle(root).parser("synthesize").get_parsed_content("network_def")
     (root / "models").mkdir(exist_ok=True)
-    shutil.copy(folder / kind / "final.pt", root / "models" / "model.pt")
+    torch.save(network.state_dict(), root / "models" / "model.pt")
     return Bundle(root)
 
 
 @pytest.fixture(scope="module")
-def image_model(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return made("image", data, tmp_path_factory.mktemp("image"))
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return made("image", tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +78,6 @@ def drawn(image_model: Bundle, data: Path, tmp_path_factory: pytest.TempPathFact
 def values(folder: Path) -> dict[str, np.ndarray]:
     paths = sorted(folder.glob("*Tr/*.nii.gz"))
     return {str(p.relative_to(folder)): np.asarray(nib.load(p).dataobj) for p in paths}
-
-
-def test_images_without_labels_are_learned_from(image_model: Bundle, data: Path) -> None:
-    run = json.loads((image_model.root.parent / "image" / "cases.json").read_text())
-    assert run["training"][-1] == "phantom_004" and "phantom_000" not in run["training"]
 
 
 def test_new_cases_are_a_data_set(drawn: Path, data: Path) -> None:
@@ -162,7 +151,14 @@ def test_another_data_set_is_not_touched(image_model: Bundle, data: Path) -> Non
 
 
 def test_pairs_that_are_unfit_are_counted_and_the_run_says_so(data: Path, tmp_path: Path) -> None:
-    bundle = made("pair", data, tmp_path)  # an epoch teaches it nothing: its masks are noise
+    bundle = made("pair", tmp_path)
+    changes = {
+        "train#trainer#max_epochs": 1,
+        "val_interval": 1,
+        "tracking_uri": f"sqlite:///{tmp_path}/mlruns.db",
+    }
+    train(bundle, data, tmp_path / "run", device="cpu", overrides=changes)
+    shutil.copy(tmp_path / "run" / "final.pt", bundle.weights())  # it has learned no mask yet
     with pytest.raises(InputError, match="only 0 of 1 cases are fit, of 4 drawn"):
         synthesize(bundle, data, tmp_path / "out", count=1, steps=2, device="cpu")
     record = json.loads((tmp_path / "out" / "synthesis.json").read_text())
