@@ -24,6 +24,7 @@ from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.tasks.pair_filter import Criteria, PairFilter
 from medsegdiff.tasks.synthetic_cases import CHART, RECORD, SyntheticCases
+from medsegdiff.training.train import check_labels
 from medsegdiff.types import Geometry, InputError, UsageError, surfacing_input_errors
 from medsegdiff.writers.nifti import write_nifti
 
@@ -79,6 +80,7 @@ class Synthesizer:
         self.bundle, self.drawer, self.deformation = bundle, drawer, deformation
         self.attempts, self.segmenter = attempts, segmenter
         manifest = load_manifest(data)
+        check_labels(manifest, bundle)
         self.training = manifest.split(fold)[0]
         self.items = [load(preprocessing, item) for item in datalist(self.training)]
         self.given = self._masks(masks, preprocessing) if drawer.given_masks else []

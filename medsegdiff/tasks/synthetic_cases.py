@@ -52,7 +52,7 @@ class SyntheticCases:
             raise InputError(folder, "holds another data set", remedy)
         if before is not None and before["settings"] != self.settings:
             changed = [k for k, v in self.settings.items() if before["settings"].get(k) != v]
-            rule = f"holds cases of other settings ({', '.join(changed) or 'fewer'} differ)"
+            rule = f"holds cases of other settings ({', '.join(changed) or 'further ones'})"
             raise InputError(folder, rule, "Add --overwrite, or choose another folder")
         self.pairs: list[dict[str, Any]] = before["pairs"] if before else []
 
