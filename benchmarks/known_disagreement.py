@@ -123,7 +123,9 @@ def _members(
     changes = {
         "members": members,
         "preprocessing#transforms": chain(["image"]),
-        "noise_scale": 1.0,  # that of the bundle is fitted to its own data, as are its mirrors
+        "noise_scale": 1.0,  # what the bundle has is fitted to its own data, as are its mirrors
+        "oversampling": 1,
+        "repulsion": 1.0,
         "inferer#mirror_axes": [],
     }
     parser = bundle.parser("inference", changes)

@@ -128,15 +128,22 @@ def fit_calibration(
     )
 
 
-def drawn_voxels(cases: Sequence[CaseVoxels]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(K, V) probabilities and shares of voxels in the regions of interest, some if many."""
+def drawn_voxels(
+    cases: Sequence[CaseVoxels],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
+    """(K, V) probabilities and shares of voxels in the regions of interest, some if many.
+
+    With them come their weights (V,): each case counts as much as any other, whatever its size, as
+    in ``ece_roi``.
+    """
     total = sum(case.share.shape[1] for case in cases)
     rng, drawn = np.random.default_rng(SEED), []
     for case in cases:
         inside, n = case.probability[:, case.region], case.share.shape[1]
         some = rng.permutation(n)[: round(n * min(1.0, MOST_VOXELS / max(total, 1)))]
-        drawn.append((inside[:, some], case.share[:, some]))
-    if not sum(p.shape[1] for p, _ in drawn):
+        drawn.append((inside[:, some], case.share[:, some], np.full(len(some), 1.0 / max(n, 1))))
+    if not sum(p.shape[1] for p, *_ in drawn):
         rule = "no reader has marked anything in any case"
         raise InputError("calibration", rule, "Use cases with references that are not empty")
-    return np.concatenate([p for p, _ in drawn], 1), np.concatenate([s for _, s in drawn], 1)
+    probabilities, shares, weights = zip(*drawn, strict=True)
+    return np.concatenate(probabilities, 1), np.concatenate(shares, 1), np.concatenate(weights)

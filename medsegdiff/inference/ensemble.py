@@ -68,7 +68,7 @@ class Ensemble:
 
     Attributes:
         mean: (K, *spatial) float32 in [0, 1], summing to 1 over the classes.
-        variance: (K, *spatial) float32 in [0, 0.25], over members.
+        variance: (K, *spatial) float32 in [0, 0.25], over all that were drawn.
         anchor: (K, *spatial) float32 in [0, 1], the deterministic mask's probabilities.
         labels: (N, *spatial) uint8 label map of each member.
         by_steps: (K, *spatial) float32 in [0, 1], the fusion by step uncertainty; None unless it

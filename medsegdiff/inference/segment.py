@@ -39,7 +39,7 @@ class SegmentedCase:
         image: (C, *shape) intensities as the network saw them.
         mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
         mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
-        variance: (K, *shape) in [0, 0.25], over members.
+        variance: (K, *shape) in [0, 0.25], over all that were drawn.
         entropy: (*shape) of the mean, in nats.
         anchor: (*shape) label map of the deterministic pass.
         members: (N, *shape) label map of each member.

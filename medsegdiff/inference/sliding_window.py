@@ -23,6 +23,7 @@ from medsegdiff.inference.ensemble import (
 )
 from medsegdiff.inference.fusion import StepUncertainty, fuse
 from medsegdiff.inference.noise import MemberNoise, blocks_of
+from medsegdiff.inference.representatives import jaccard_distances, representatives
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.storage import Storage
 from medsegdiff.types import Fusion
@@ -43,6 +44,12 @@ class EnsembleInferer(Inferer):
     Args:
         window: largest size seen at once, one value a spatial axis of the network.
         members: N.
+        oversampling: how many times as many are drawn. Above 1 the N that stand best for all are
+            kept (see ``inference.representatives``); mean and variance are over all drawn. They are
+            chosen for an image as a whole; of a volume taken slice by slice, by the mean distance
+            over the slices.
+        repulsion: 1: members as diverse as all that were drawn; below, they keep nearer to the
+            middle. Says nothing without oversampling.
         steps: of the time grid; denoiser evaluations a member (``heun``: 2 ``steps`` - 1).
         sampler: name in ``diffusion.samplers``.
         sampler_options: its further arguments, such as ``{"eta": 1.0}``.
@@ -81,15 +88,22 @@ class EnsembleInferer(Inferer):
         anchor_share: float = 0.0,
         noise_scale: float = 1.0,
         empty_up_to: float | Literal["lowest"] | None = "lowest",
+        oversampling: int = 1,
+        repulsion: float = 1.0,
     ) -> None:
         super().__init__()
-        if members < 1:
-            raise ValueError(f"members must be at least 1. Got {members}.")
+        if min(members, oversampling) < 1:
+            rule = "members and oversampling must be at least 1"
+            raise ValueError(f"{rule}. Got {members}, {oversampling}.")
+        if not 0.0 <= repulsion <= 1.0:
+            raise ValueError(f"repulsion must be in [0, 1]. Got {repulsion}.")
         if fusion not in get_args(Fusion):
             raise ValueError(f"fusion must be one of {list(get_args(Fusion))}. Got {fusion!r}.")
         if not 0.0 < warm_start <= 1.0:
             raise ValueError(f"warm_start must be in (0, 1]. Got {warm_start}.")
         self.window, self.members, self.steps = tuple(window), members, steps
+        self.oversampling, self.repulsion = oversampling, repulsion
+        self.drawn = members * oversampling
         if not 0.0 <= anchor_share <= 1.0:
             raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
         if noise_scale < 0.0:
@@ -159,7 +173,16 @@ class EnsembleInferer(Inferer):
             found = stack_slices(planes, slices[0], storage)
         else:
             found = of(image, storage)
-        return replace(found, seconds=tally.seconds, windows=tally.windows)
+        labels = self._kept(found.labels, network.num_classes, bool(slices))
+        return replace(found, labels=labels, seconds=tally.seconds, windows=tally.windows)
+
+    def _kept(self, labels: Tensor, num_classes: int, by_slice: bool) -> Tensor:
+        """(drawn, *spatial) -> (N, *spatial), the members that stand for all."""
+        if self.oversampling == 1:
+            return labels
+        parts = labels.unbind(-1) if by_slice else [labels]
+        distances = torch.stack([jaccard_distances(part, num_classes) for part in parts])
+        return labels[representatives(distances.mean(dim=0), self.members, self.repulsion)]
 
     def _background(self, image: Tensor) -> Tensor | None:
         """For each channel, the value up to which it is background; None: all may be body."""
@@ -199,7 +222,7 @@ class EnsembleInferer(Inferer):
             maps, labels = maps_of(places[0])
             maps = {name: x.cpu() for name, x in maps.items()}
             return Ensemble(labels=labels, seconds={}, windows={}, **maps)
-        blend = Blend(size, roi, self.members, storage)
+        blend = Blend(size, roi, self.drawn, storage)
         for place in places:
             blend.add(place, *maps_of(place))
         maps, labels = blend.result()
@@ -213,7 +236,7 @@ class EnsembleInferer(Inferer):
         maps = {"mean": certain, "variance": zeros, "anchor": certain}
         if self.fusion == "step_uncertainty":
             maps["by_steps"] = certain
-        return maps, torch.zeros(self.members, *roi, dtype=torch.uint8)
+        return maps, torch.zeros(self.drawn, *roi, dtype=torch.uint8)
 
     def _window(
         self,
@@ -224,16 +247,16 @@ class EnsembleInferer(Inferer):
         blocks: Sequence[int],
         seconds: dict[str, float],
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Maps (K, *window) of one window, as ``Ensemble`` names them, and labels (N, *window).
+        """Maps (K, *window) of a window, as ``Ensemble`` names them, and labels (drawn, *window).
 
         The time spent is added to ``seconds``.
         """
         moments, anchors = RunningMoments(), RunningMoments()
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
-        labels = torch.zeros(self.members, *window.shape[2:], dtype=torch.uint8)
+        labels = torch.zeros(self.drawn, *window.shape[2:], dtype=torch.uint8)
         state = network.state_size(window.shape[2:])
-        for variant, axes in enumerate(self.mirrors[: self.members]):
-            mine = range(variant, self.members, len(self.mirrors))
+        for variant, axes in enumerate(self.mirrors[: self.drawn]):
+            mine = range(variant, self.drawn, len(self.mirrors))
             flipped = [2 + a for a in axes]
             started = time.perf_counter()
             condition = network.encode(window.flip(flipped) if axes else window)

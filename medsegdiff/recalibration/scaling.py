@@ -58,6 +58,7 @@ class Scaling:
 def fit_scaling(
     probability: NDArray[Any],
     share: NDArray[Any],
+    weight: NDArray[Any],
     method: ScalingMethod = "vector",
     start: Scaling | None = None,
 ) -> Scaling:
@@ -66,10 +67,11 @@ def fit_scaling(
     Args:
         probability: (K, V) of V voxels, in [0, 1].
         share: (K, V) of the raters that chose each class; 0 or 1 with one rater.
+        weight: (V,) of the voxels, none negative, some above 0.
         method: ``temperature``: one T for all classes and no bias; ``vector``: a T and a b each.
         start: where to begin; no scaling if None.
     """
-    k, n = probability.shape
+    k, relative = len(probability), weight / weight.sum()
     log_p = np.log(np.clip(probability, TINY, 1.0).astype(np.float64))
 
     def unpack(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -77,24 +79,25 @@ def fit_scaling(
             return np.full(k, np.exp(x[0])), np.zeros(k)
         return np.exp(x[:k]), np.append(0.0, x[k:])
 
-    def loss(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+    def likelihood(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         t, b = unpack(x)
         z = log_p / t[:, None] + b[:, None]
         z -= z.max(axis=0)
         log_q = z - np.log(np.exp(z).sum(axis=0))
-        of_z = (np.exp(log_q) * share.sum(axis=0) - share) / n
+        of_z = (np.exp(log_q) * share.sum(axis=0) - share) * relative
+        loss = float(-(share * log_q * relative).sum())
         of_log_t = -(of_z * log_p).sum(axis=1) / t
         if method == "temperature":
-            return float(-(share * log_q).sum() / n), of_log_t.sum(keepdims=True)
-        return float(-(share * log_q).sum() / n), np.append(of_log_t, of_z.sum(axis=1)[1:])
+            return loss, of_log_t.sum(keepdims=True)
+        return loss, np.append(of_log_t, of_z.sum(axis=1)[1:])
 
     begin = start or Scaling((1.0,) * k, (0.0,) * k)
     first, limits = np.log(begin.temperature), [tuple(np.log(TEMPERATURES))]
     if method == "temperature":
-        found = minimize(loss, first[:1], jac=True, method="L-BFGS-B", bounds=limits)
+        found = minimize(likelihood, first[:1], jac=True, method="L-BFGS-B", bounds=limits)
     else:
         bounds = limits * k + [BIASES] * (k - 1)
         x = np.append(first, begin.bias[1:])
-        found = minimize(loss, x, jac=True, method="L-BFGS-B", bounds=bounds)
+        found = minimize(likelihood, x, jac=True, method="L-BFGS-B", bounds=bounds)
     temperature, bias = unpack(found.x)
     return Scaling(tuple(temperature.tolist()), tuple(bias.tolist()))

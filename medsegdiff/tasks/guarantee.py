@@ -13,7 +13,7 @@ from medsegdiff.types import CalibrationUse, UsageError
 
 FITTED_WITH = (
     *("members", "steps", "sampler", "sampler_options", "warm_start"),
-    *("anchor_share", "noise_scale"),
+    *("anchor_share", "noise_scale", "oversampling", "repulsion"),
 )
 """Settings that a calibration is of."""
 

@@ -129,6 +129,8 @@ class CaseSegmenter:
             "fusion": inferer.fusion,
             "anchor_share": inferer.anchor_share,
             "noise_scale": inferer.noise_scale,
+            "oversampling": inferer.oversampling,
+            "repulsion": inferer.repulsion,
             "empty_up_to": inferer.empty_up_to,
             "uneven": uneven,
             "calibrated": self.calibration is not None,

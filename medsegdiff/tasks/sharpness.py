@@ -1,4 +1,4 @@
-"""How much should members differ? The noise scale at which they agree as often as readers do."""
+"""How much should members differ? The setting at which they agree as often as readers do."""
 
 from __future__ import annotations
 
@@ -27,29 +27,31 @@ logger = logging.getLogger(__name__)
 FIGURES = ("ged2", "hm_iou", "diversity", "rater_diversity")
 
 
-def compare_noise_scales(
+def compare_settings(
     bundle: Bundle,
     data: str | Path,
     output: str | Path,
-    scales: Sequence[float],
+    setting: str,
+    values: Sequence[float],
     *,
     fold: int = 0,
     inference: Mapping[str, Any] | None = None,
     progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> dict[str, Any]:
-    """Sample held-out cases at several noise scales, and judge how often their members agree.
+    """Sample held-out cases at several values of a setting; judge how often their members agree.
 
     A voxel that 80 % of the members mark should be marked by 80 % of the readers (of one reader,
     in 80 % of the cases). ``votes_ece`` is how far that is off in the region of interest, all
-    cases together; ``best`` is the scale where it is least, for ``noise_scale`` in the bundle's
-    ``inference.yaml``. Beside it stand GED^2, HM-IoU and the diversity of members and readers, as
+    cases together; ``best`` is the value where it is least, for the bundle's ``inference.yaml``.
+    Beside it stand GED^2, HM-IoU and the diversity of members and readers, as
     means over what is judged (planes of a data set of planes).
 
     Args:
         bundle: with weights.
         data: description of the data set, or a known name.
         output: file to write, JSON.
-        scales: 0 or more each, at least one.
+        setting: key of ``configs/inference``, such as ``noise_scale`` or ``repulsion``.
+        values: of it, at least one.
         fold: whose held-out cases are taken.
         inference: values of ``configs/inference`` to change.
         progress: wrapper of a sequence that shows how many are done.
@@ -58,26 +60,35 @@ def compare_noise_scales(
         What was written.
 
     Raises:
-        UsageError: no scale, or a negative one.
+        UsageError: no value, one that does not suit, or an unknown setting.
         InputError: a case cannot be read.
     """
-    if not scales or min(scales) < 0.0:
-        rule = f"must be numbers of 0 or more, at least one. Got {list(scales)}"
-        raise UsageError("noise_scales", rule, "Give for instance [0.6, 0.8, 1.0]")
+    if not values:
+        raise UsageError("values", "must be one at least", "Give for instance [0.6, 0.8, 1.0]")
     manifest = load_manifest(data)
     cases = manifest.split(fold)[1]
     rows = []
-    for scale in scales:
-        changes = {"calibration": "off", **(inference or {}), "noise_scale": scale}
-        parser = bundle.parser("inference", changes)
-        parts = [parser.get_parsed_content(p) for p in ("network", "preprocessing", "inferer")]
+    for value in values:
+        parts = _parts(bundle, {"calibration": "off", **(inference or {}), setting: value})
         judged = [judge(case, manifest, parts) for case in progress(cases)]
-        rows.append({"noise_scale": scale, **summed(judged)})
-        logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in rows[-1].items()))
-    best = min(rows, key=lambda row: row["votes_ece"])["noise_scale"]
+        rows.append({setting: value, **summed(judged)})
+        logger.info("%s", ", ".join(f"{name} {figure:.4g}" for name, figure in rows[-1].items()))
+    best = min(rows, key=lambda row: row["votes_ece"])[setting]
     content = {"data": manifest.name, "fold": fold, "cases": len(cases), "rows": rows, "best": best}
     write_json(Path(output), content)
     return content
+
+
+def _parts(bundle: Bundle, changes: Mapping[str, Any]) -> list[Any]:
+    """Network, preprocessing and inferer of the bundle with some values changed."""
+    parser = bundle.parser("inference", changes)
+    try:
+        return [parser.get_parsed_content(p) for p in ("network", "preprocessing", "inferer")]
+    except RuntimeError as error:  # MONAI's, around what a class says of its arguments
+        if not isinstance(error.__cause__, ValueError):
+            raise
+        rule = str(error.__cause__).rstrip(".")
+        raise UsageError("values", rule, "Choose others") from error
 
 
 def judge(

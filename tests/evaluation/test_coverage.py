@@ -87,8 +87,17 @@ def test_cross_fitting_lowers_the_calibration_error() -> None:
 
 def test_of_many_voxels_some_are_drawn_from_every_case() -> None:
     cases = cohort(3, voxels=MOST_VOXELS // 2)
-    p, share = drawn_voxels(cases)
+    p, share, weight = drawn_voxels(cases)
     assert p.shape == share.shape and abs(p.shape[1] - MOST_VOXELS) <= 3
+    assert len(weight) == p.shape[1]
+
+
+def test_a_small_case_counts_as_much_as_a_large_one() -> None:
+    small, large = cohort(1, voxels=40)[0], cohort(2, voxels=4000)[1]
+    _, share, weight = drawn_voxels([small, large])
+    first = small.share.shape[1]
+    assert 0 < first < share.shape[1] - first
+    assert weight[:first].sum() == pytest.approx(weight[first:].sum())
 
 
 def test_references_that_are_all_empty_are_told() -> None:

@@ -13,12 +13,12 @@ from medsegdiff.types import ScalingMethod
 METHODS: tuple[ScalingMethod, ...] = ("temperature", "vector")
 
 
-def drawn(true: Scaling, voxels: int = 60_000) -> tuple[np.ndarray, np.ndarray]:
+def drawn(true: Scaling, voxels: int = 60_000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities p (K, V), and labels, one-hot, that come true as often as ``true(p)`` says."""
     rng, classes = np.random.default_rng(0), len(true.bias)
     p = softmax(rng.normal(0.0, 2.0, (classes, voxels)), axis=0)
     label = (true(p).cumsum(axis=0) < rng.random(voxels)).sum(axis=0).clip(0, classes - 1)
-    return p, np.eye(classes)[:, label]
+    return p, np.eye(classes)[:, label], np.ones(voxels)
 
 
 def same(classes: int, temperature: float) -> Scaling:
@@ -47,17 +47,18 @@ def test_a_known_temperature_and_bias_of_each_class_are_found() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_optimum_is_that_of_a_search_without_gradient(method: ScalingMethod) -> None:
-    p, label = drawn(Scaling((1.4, 0.9, 1.1), (0.0, 0.2, -0.2)), 3000)
+    p, label, _ = drawn(Scaling((1.4, 0.9, 1.1), (0.0, 0.2, -0.2)), 3000)
+    weight = np.random.default_rng(1).exponential(size=3000)
     share, log_p = 0.7 * label + 0.3 * p, np.log(p)  # of several raters
 
     def loss(x: np.ndarray) -> float:
         t = np.full(3, x[0]) if method == "temperature" else x[:3]
         b = np.zeros(3) if method == "temperature" else np.append(0.0, x[3:])
         z = log_softmax(log_p / t[:, None] + b[:, None], axis=0)
-        return float(-(share * z).sum(axis=0).mean())
+        return float(-np.average((share * z).sum(axis=0), weights=weight))
 
     start = np.ones(1) if method == "temperature" else np.array([1.0, 1.0, 1.0, 0.0, 0.0])
-    found = fit_scaling(np.exp(log_p), share, method)
+    found = fit_scaling(np.exp(log_p), share, weight, method)
     x = np.array(
         found.temperature[:1] if method == "temperature" else [*found.temperature, *found.bias[1:]]
     )
@@ -78,14 +79,14 @@ def test_probabilities_sum_to_one_and_zeros_stay() -> None:
 
 
 def test_the_temperature_keeps_to_its_limits() -> None:
-    p, label = drawn(same(3, 1.0), 2000)
+    p, label, weight = drawn(same(3, 1.0), 2000)
     wrong = np.roll(label, 1, axis=0)  # nothing that p says is true
-    found = fit_scaling(p, wrong, "temperature")
+    found = fit_scaling(p, wrong, weight, "temperature")
     assert TEMPERATURES[0] <= found.temperature[0] <= TEMPERATURES[1] + 1e-9
 
 
 def test_a_class_that_no_reference_has_keeps_finite_numbers() -> None:
-    p, label = drawn(same(3, 1.0), 2000)
+    p, label, weight = drawn(same(3, 1.0), 2000)
     share = np.stack([label[0] + label[2], label[1], np.zeros(p.shape[1])])
-    found = fit_scaling(p, share, "vector")
+    found = fit_scaling(p, share, weight, "vector")
     assert found.bias[2] >= BIASES[0] and found(p)[2].mean() < 0.01

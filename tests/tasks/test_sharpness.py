@@ -1,4 +1,4 @@
-"""The noise scale at which members agree as often as readers do."""
+"""The setting at which members agree as often as readers do."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from medsegdiff.data.phantom import write_cohort
 from medsegdiff.evaluation.files import read_reference
 from medsegdiff.inference.segment import segment_case
 from medsegdiff.tasks import sharpness
-from medsegdiff.tasks.sharpness import FIGURES, compare_noise_scales, judge, summed
+from medsegdiff.tasks.sharpness import FIGURES, compare_settings, judge, summed
 from medsegdiff.types import UsageError
 from tests.tasks.test_monai_bundle import monai_run
 
 SMALL = {"members": 4, "steps": 1}
 
 
-def test_the_bundle_says_which_scale_is_best(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
+def test_the_bundle_says_which_value_is_best(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
     file = tmp_path / "sharpness.json"
-    changes = {"output_file": file, "noise_scales": "[0.0, 3.0]", "inference": str(SMALL)}
+    changes = {"output_file": file, "values": "[0.0, 3.0]", "inference": str(SMALL)}
     monai_run(bundle, "sharpness", dataset_dir=cohort, **changes)
     content = json.loads(file.read_text())
     still, loud = content["rows"]
@@ -45,7 +45,9 @@ def test_each_scale_is_that_of_the_sampling(
         return segment_case(case, network, preprocessing, inferer)
 
     monkeypatch.setattr(sharpness, "segment_case", watched)
-    compare_noise_scales(bundle, cohort, tmp_path / "out.json", [0.5, 1.5], inference=SMALL)
+    compare_settings(
+        bundle, cohort, tmp_path / "out.json", "noise_scale", [0.5, 1.5], inference=SMALL
+    )
     assert sampled == [(0.5, 4), (1.5, 4)]
 
 
@@ -85,9 +87,17 @@ def test_planes_of_a_stack_are_judged_by_themselves(
     assert (len(whole), len(sets)) == (1, planes)
 
 
-@pytest.mark.parametrize("scales", [[], [0.5, -1.0]])
-def test_scales_that_are_none_are_refused(
-    bundle: Bundle, cohort: Path, tmp_path: Path, scales: list[float]
+@pytest.mark.parametrize(
+    ("setting", "values", "told"),
+    [
+        ("noise_scale", [], "one at least"),
+        ("noise_scale", [-1.0], "noise_scale must be 0 or more"),
+        ("repulsion", [1.5], r"repulsion must be in \[0, 1\]"),
+        ("repulsoin", [0.5], "Did you mean repulsion"),
+    ],
+)
+def test_values_that_do_not_suit_are_refused(
+    bundle: Bundle, cohort: Path, tmp_path: Path, setting: str, values: list[float], told: str
 ) -> None:
-    with pytest.raises(UsageError, match="noise_scales"):
-        compare_noise_scales(bundle, cohort, tmp_path / "out.json", scales)
+    with pytest.raises(UsageError, match=told):
+        compare_settings(bundle, cohort, tmp_path / "out.json", setting, values)

@@ -1,0 +1,82 @@
+"""A few members that stand for many: what a small set loses to chance is won back by choosing.
+
+Sixteen independent draws of a distribution of masks are on average a sixteenth of their diversity
+further from it, in GED^2, than the distribution itself. Sixteen chosen from many more, so that
+the energy distance between the chosen and all is small, are much nearer (support points, Mak &
+Joseph 2018). Drawing a mask is cheap here, since the image is encoded once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+VOXELS_AT_ONCE = 2**20
+
+
+def jaccard_distances(labels: Tensor, num_classes: int) -> Tensor:
+    """1 - IoU of each two label maps, the mean over the foreground classes.
+
+    Two masks that are empty are at distance 0.
+
+    Args:
+        labels: (M, *spatial) uint8.
+        num_classes: K, background included.
+
+    Returns:
+        (M, M) float64 in [0, 1].
+
+    Example:
+        >>> jaccard_distances(torch.tensor([[0, 1, 1], [1, 1, 0], [0, 0, 0]]), 2)[0]
+        tensor([0.0000, 0.6667, 1.0000], dtype=torch.float64)
+    """
+    row = max(1, labels[0, 0].numel() * len(labels))
+    distances = torch.zeros(len(labels), len(labels), dtype=torch.float64)
+    for k in range(1, num_classes):
+        overlap = torch.zeros_like(distances)
+        for part in labels.split(max(1, VOXELS_AT_ONCE // row), dim=1):
+            marked = (part == k).flatten(1).float()
+            overlap += marked @ marked.T
+        size = overlap.diagonal()
+        union = size[:, None] + size[None] - overlap
+        distances += torch.where(union > 0, 1.0 - overlap / union, 0.0)
+    return distances / max(num_classes - 1, 1)
+
+
+def representatives(distances: Tensor, count: int, repulsion: float = 1.0) -> list[int]:
+    """Which of M members stand best for all of them, the most typical first.
+
+    One after the other is taken that most lowers the energy distance between the taken and all:
+    twice the mean distance to all, less ``repulsion`` times the mean distance among the taken
+    (greedy support points: Mak & Joseph 2018, eq. 4; herding, Chen et al. 2010). So any first few
+    of them stand for all as well as so many can.
+
+    Args:
+        distances: (M, M), symmetric, 0 on the diagonal.
+        count: how many are taken, up to M.
+        repulsion: 1: as diverse as all members are. Below, the taken keep nearer to the middle; at
+            0 they are those nearest to all others.
+
+    Returns:
+        Their indices.
+
+    Raises:
+        ValueError: more are wanted than there are.
+
+    Example:
+        >>> spots = torch.arange(9.0)
+        >>> representatives((spots[:, None] - spots).abs(), 3)
+        [4, 2, 7]
+    """
+    if count > len(distances):
+        raise ValueError(f"count must be at most {len(distances)}, as there are. Got {count}.")
+    to_all = distances.mean(dim=1)
+    to_taken = torch.zeros_like(to_all)
+    taken: list[int] = []
+    for n in range(1, count + 1):
+        gain = n * to_all - repulsion * to_taken
+        gain[taken] = torch.inf
+        best = int(gain.argmin())
+        taken.append(best)
+        to_taken = to_taken + distances[best]
+    return taken
