@@ -215,8 +215,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     manifest = load_manifest(options.data)
     training, held_out = manifest.split(options.fold)
     result: dict[str, Any] = read_json(options.output / f"{NAME}.json") or {}
-    result["command"] = "python -m benchmarks.synthetic_pairs " + shlex.join(words or sys.argv[1:])
+    command = "python -m benchmarks.synthetic_pairs " + shlex.join(words or sys.argv[1:])
     if options.synthetic:
+        result["command"] = command
         real, other = load_items(training, masks=False), load_items(held_out, masks=False)
         drawn = load_items(load_manifest(options.synthetic).cases, masks=False)
         images = [[item["image"] for item in items] for items in (real, drawn, other)]
@@ -227,6 +228,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         written(result, options.output)
     rows: list[dict[str, Any]] = result.setdefault("usefulness", [])
     test = load_items(held_out, masks=True) if options.draws else []
+    if options.draws:
+        result["usefulness_command"] = command
     for draw in range(options.draws):
         labelled, others = drawn_cases(training, options.labelled, draw)
         folder = options.work / f"{options.labelled}-{draw}-{options.count}-{options.minutes:g}"
@@ -274,11 +277,11 @@ def written(result: dict[str, Any], folder: Path) -> None:
 def page(result: dict[str, Any]) -> Iterator[str]:
     """The results as Markdown, line by line."""
     yield "# Synthetic pairs"
-    yield f"`{result['command']}`"
     if "copies" in result:
         made, near, like = result["synthesis"], result["copies"], result["fidelity"]
         dropped = ", ".join(f"{n} by {rule}" for rule, n in made["dropped"].items())
         yield f"\n## Cases drawn by {made['settings']['bundle']}"
+        yield f"`{result['command']}`\n"
         yield f"{made['drawn']} drawn, {made['kept']} kept; dropped: {dropped}.\n"
         yield f"![distances]({NAME}.png)\n"
         yield "| distance to the nearest training image | median | least |"
@@ -298,6 +301,7 @@ def page(result: dict[str, Any]) -> Iterator[str]:
     rows = result.get("usefulness", [])
     if rows:
         yield "\n## What pairs are for: held-out Dice of a U-Net"
+        yield f"`{result['usefulness_command']}`\n"
         yield "| labelled | draw | minutes | pairs | share | Dice |"
         yield "| --- | --- | --- | --- | --- | --- |"
         for row in sorted(
