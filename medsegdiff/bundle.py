@@ -69,6 +69,13 @@ class Bundle:
         """Class number -> its DICOM codes, from the metadata's ``segment_codes``; may be empty."""
         return {int(v): c for v, c in self.metadata.get("segment_codes", {}).items()}
 
+    @property
+    def configs(self) -> list[str]:
+        """Names of its configurations, which tell what it is made for."""
+        files = (self.root / "configs").glob("*.*")
+        found = {path.stem for path in files if path.suffix in (".yaml", ".yml", ".json")}
+        return sorted(found - {"metadata"})
+
     def config(self, name: str) -> Path:
         """The configuration ``configs/<name>`` as YAML or JSON.
 
@@ -79,9 +86,9 @@ class Bundle:
             path = self.root / "configs" / f"{name}{ending}"
             if path.is_file():
                 return path
-        raise InputError(
-            self.root, f"has no configs/{name}.yaml or .json", "Give the folder of a MONAI bundle"
-        )
+        there = ", ".join(self.configs) or "none"
+        rule = f"has no configs/{name}.yaml or .json, so it is not made for that (it has: {there})"
+        raise InputError(self.root, rule, "Choose a bundle that has; medsegdiff bundles lists them")
 
     def weights(self) -> Path:
         """The trained weights.

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medsegdiff.diffusion.affine import AffineProcess
 from medsegdiff.diffusion.samplers import Noise, Sampler
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 from medsegdiff.precision import autocast
-from medsegdiff.types import Precision
+from medsegdiff.types import UNKNOWN_CLASS, Precision
+
+Part = Literal["image", "mask"]
+"""What the channels of a state, or those given beside it, are made of."""
+
+
+def channels_of(
+    parts: Sequence[Part], image: Tensor, mask: Tensor | None, num_classes: int
+) -> Tensor | None:
+    """Channels of what is noised, or of what is given: images as they are, masks in [-1, 1].
+
+    Args:
+        parts: in the channels' order.
+        image: (B, C, *spatial).
+        mask: (B, 1, *spatial) label map, if it is a part. A voxel of ``UNKNOWN_CLASS`` is 0 in all
+            its channels, which no known one is.
+        num_classes: K, background included.
+
+    Returns:
+        (B, C and/or K, *spatial); None without parts.
+
+    Raises:
+        ValueError: an unknown part, or the mask is one but is not there.
+    """
+    found = []
+    for part in parts:
+        if part not in get_args(Part):
+            raise ValueError(f"a part must be one of {list(get_args(Part))}. Got {part!r}.")
+        if part == "mask" and mask is None:
+            raise ValueError("the part 'mask' needs a batch with label maps. Got none.")
+        found.append(image if mask is None or part == "image" else _scaled(mask, num_classes))
+    return torch.cat(found, dim=1) if found else None
+
+
+def _scaled(mask: Tensor, num_classes: int) -> Tensor:
+    """(B, 1, *spatial) label map -> (B, K, *spatial) in [-1, 1], 0 where the class is unknown."""
+    unknown = mask == UNKNOWN_CLASS
+    known = mask.masked_fill(unknown, 0)[:, 0].long()
+    one_hot = F.one_hot(known, num_classes).movedim(-1, 1).float()
+    return (2.0 * one_hot - 1.0).masked_fill(unknown, 0.0)
 
 
 class ImageDiffusion(nn.Module):
@@ -85,7 +127,8 @@ class ImageDiffusion(nn.Module):
 
         Args:
             guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here):
-                how far towards the label, and beyond it above 1, from what no label gives.
+                how far towards the label, and beyond it above 1, from what no label gives; without
+                a label, towards what is given, from what nothing (0 everywhere) gives.
             x_t: noisy images.
             t: their time steps.
             given: see ``forward``.
@@ -93,6 +136,8 @@ class ImageDiffusion(nn.Module):
         """
         v = self.velocity(x_t, t, given, label)
         if guidance != 1.0:
+            if label is None and given is not None:
+                given = torch.zeros_like(given)
             v = torch.lerp(self.velocity(x_t, t, given), v, guidance)
         return self.process.x_0_from_velocity(x_t, v, *self.process.coefficients(t, x_t))
 
@@ -137,5 +182,5 @@ class ImageDiffusion(nn.Module):
         return t.float() / (self.process.n_timesteps - 1)
 
     def _autocast(self, x: Tensor) -> AbstractContextManager[None]:
-        smallest = -(-min(x.shape[2:]) // self.denoiser.unet.multiple)
+        smallest = -(-min(x.shape[2:]) // self.denoiser.multiple)
         return autocast(self.precision, x.device, smallest if self.training else None)

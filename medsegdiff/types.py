@@ -43,6 +43,9 @@ Uneven = Literal["refuse", "resample"]
 OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
 """File formats a segmentation can be written in."""
 
+UNKNOWN_CLASS = 255
+"""Class number of voxels whose class is not known, such as all of an image without a mask."""
+
 Form = tuple[NDArray[np.float64], int]
 """A NIfTI spatial form: 4 x 4 voxel -> RAS+ millimetres, and its code (0: not set)."""
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.samplers import make_sampler
 from medsegdiff.image_model import ImageDiffusion
-from medsegdiff.networks.encoder import ImageEncoder
 from medsegdiff.networks.image_denoiser import DenoisedImage, ImageDenoiser
 
 SIZES = [(9, 8), (6, 8, 7)]
@@ -21,7 +20,7 @@ class Oracle(nn.Module):
     def __init__(self, images: Tensor, process: GaussianProcess) -> None:
         super().__init__()
         self.images, self.process = images, process
-        self.unet = ImageEncoder(images.ndim - 2, 1, 1, (8,))  # whose sizes are asked for
+        self.multiple = 1
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> DenoisedImage:
         steps = (t * (self.process.n_timesteps - 1)).round().long()
@@ -84,6 +83,18 @@ def test_what_is_given_is_seen_and_not_noised() -> None:
     found = model.velocity(x_t, t, given)
     assert found.shape == x_t.shape
     assert not torch.allclose(found, model.velocity(x_t, t, given.flip(0)))
+
+
+def test_guidance_by_what_is_given_leads_away_from_what_nothing_gives() -> None:
+    torch.manual_seed(0)
+    model = ImageDiffusion(ImageDenoiser(2, 3, 1, (8, 8)), GaussianProcess(n_timesteps=10))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x_t, t, given = torch.randn(2, 1, 8, 8), torch.tensor([3]), torch.randn(2, 2, 8, 8)
+    w = {guidance: model.x_0(x_t, t, given, guidance=guidance) for guidance in (0.0, 1.0, 2.5)}
+    torch.testing.assert_close(w[0.0], model.x_0(x_t, t, torch.zeros_like(given)))
+    torch.testing.assert_close(w[2.5], w[0.0] + 2.5 * (w[1.0] - w[0.0]), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(w[0.0], w[1.0])
 
 
 def test_it_learns_a_distribution_of_images() -> None:

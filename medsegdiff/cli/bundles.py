@@ -47,6 +47,7 @@ def _described(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "labels", ", ".join(name for value, name in sorted(bundle.labels.items()) if value)
     channels = ", ".join(str(name) for name in image["channel_def"].values())
     yield "input", f"{len(image['spatial_shape'])}D, {channels}"
+    yield "made for", ", ".join(bundle.configs)
     yield "size", _size(bundle)
     yield "figures", _figures(metadata.get("eval_metrics", {}))
     yield "use", str(metadata.get("intended_use", ""))

@@ -15,6 +15,7 @@ from medsegdiff.cli.convert import convert
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.evaluate import evaluate
 from medsegdiff.cli.segment import segment
+from medsegdiff.cli.synthesize import synthesize
 from medsegdiff.cli.train import train
 
 app = typer.Typer(
@@ -25,7 +26,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (check, convert, train, segment, calibrate, evaluate, bundles, demo):
+for command in (
+    *(check, convert, train, segment, calibrate, evaluate, synthesize),
+    *(bundles, demo),
+):
     app.command(cls=Command)(command)
 
 

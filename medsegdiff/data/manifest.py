@@ -127,6 +127,11 @@ class Manifest:
             raise InputError(self.name, rule, "Add labelled cases of other patients")
         return training, validation
 
+    def unlabelled(self, fold: int) -> tuple[Case, ...]:
+        """Cases without a label, but those of patients in this fold or kept for the test."""
+        kept = {*self.folds[fold], *self.test}
+        return tuple(case for case in self.cases if not case.labels and case.patient not in kept)
+
 
 def load_manifest(data: str | Path) -> Manifest:
     """Read a description of data: ``dataset.json``, its folder, or a name in ``data_manifests/``.

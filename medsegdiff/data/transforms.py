@@ -30,7 +30,7 @@ from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_aff
 from medsegdiff.data.label_values import LabelValues, renumber
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.references import Structures, is_reference, read_structures
-from medsegdiff.types import Geometry, InputError, surfacing_input_errors
+from medsegdiff.types import UNKNOWN_CLASS, Geometry, InputError, surfacing_input_errors
 
 GRID_TOLERANCE = 0.1
 """Greatest distance between image and label, or between channels, in voxels."""
@@ -95,6 +95,29 @@ class LoadCased(Transform):
             files, values = _listed(item[self.label_key]), item.pop("label_values", ())
             label = read_labels(files, geometry, self.labels, self.raters, values, self.references)
             item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
+        return item
+
+
+class UnknownLabeld(Transform):
+    """Gives an image without a label one of unknown class in all voxels.
+
+    So it can stand in a batch beside labelled ones. Others stay as they are.
+
+    Args:
+        image_key: of a MetaTensor (C, *spatial), from ``LoadCased``.
+        label_key: of the label (1, *spatial), uint8, on its grid.
+    """
+
+    def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
+        self.image_key, self.label_key = image_key, label_key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete one case."""
+        item = dict(data)
+        if self.label_key not in item:
+            image = item[self.image_key]
+            unknown = torch.full((1, *image.shape[1:]), UNKNOWN_CLASS, dtype=torch.uint8)
+            item[self.label_key] = MetaTensor(unknown, meta=deepcopy(image.meta))
         return item
 
 

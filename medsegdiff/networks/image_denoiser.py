@@ -10,7 +10,7 @@ from monai.networks.nets.diffusion_model_unet import get_timestep_embedding
 from torch import Tensor, nn
 
 from medsegdiff.networks.encoder import ImageEncoder
-from medsegdiff.networks.layers import crop_to
+from medsegdiff.networks.layers import crop_to, from_patches, pad_to_multiple, to_patches
 
 
 class DenoisedImage(NamedTuple):
@@ -18,8 +18,8 @@ class DenoisedImage(NamedTuple):
 
     Attributes:
         output: (B, out_channels, *spatial) of the target.
-        features: (B, C_l, *spatial / 2^l) of the decoder at each level l, finest first; sizes are
-            those of the image padded to a multiple of 2^(levels - 1).
+        features: (B, C_l, *spatial / 2^l) of the decoder at each level l, finest first, all coarser
+            by the stride; sizes are those of the image padded to a multiple of 2^(levels - 1).
     """
 
     output: Tensor
@@ -43,6 +43,8 @@ class ImageDenoiser(nn.Module):
         depths: convolutions of a block at each level; 2, so all residual, unless told.
         num_labels: labels an image may have, such as healthy and diseased; one more, the last,
             stands for no label. 0: images have none.
+        stride: side of the patches whose voxels the U-Net sees as channels, so that its finest
+            level is coarser than the image: 2 takes an eighth of the time in three dimensions.
     """
 
     def __init__(
@@ -53,12 +55,17 @@ class ImageDenoiser(nn.Module):
         channels: Sequence[int] = (16, 32, 64, 128),
         depths: Sequence[int] | None = None,
         num_labels: int = 0,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         depths = [2] * len(channels) if depths is None else depths
-        self.unet = ImageEncoder(spatial_dims, in_channels, out_channels, channels, depths)
+        patch = stride**spatial_dims
+        self.unet = ImageEncoder(
+            spatial_dims, patch * in_channels, patch * out_channels, channels, depths
+        )
+        self.stride, self.multiple = stride, stride * self.unet.multiple
         self.time_channels = 4 * channels[0]
-        self.num_labels = num_labels
+        self.out_channels, self.num_labels = out_channels, num_labels
         self.time = nn.Sequential(
             nn.Linear(self.time_channels, self.time_channels),
             nn.SiLU(),
@@ -100,8 +107,9 @@ class ImageDenoiser(nn.Module):
             )
             return x * (1.0 + scale) + shift
 
-        found = self.unet(x_t, modulate)
-        return DenoisedImage(crop_to(found.anchor, x_t.shape[2:]), found.features)
+        found = self.unet(to_patches(pad_to_multiple(x_t, self.stride), self.stride), modulate)
+        output = from_patches(found.anchor, self.stride)
+        return DenoisedImage(crop_to(output, x_t.shape[2:]), found.features)
 
 
 def encoder_weights(denoiser: ImageDenoiser, encoder: ImageEncoder) -> dict[str, Tensor]:

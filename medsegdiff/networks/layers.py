@@ -135,3 +135,25 @@ def pool(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     return F.avg_pool2d(x, stride) if x.ndim == 4 else F.avg_pool3d(x, stride)
+
+
+def to_patches(x: Tensor, stride: int) -> Tensor:
+    """Voxels of a patch become channels: (B, C, *spatial) -> (B, C stride^d, *spatial / stride).
+
+    In two dimensions that is ``nn.PixelUnshuffle``. The sides must divide by ``stride``.
+    """
+    dims = x.ndim - 2
+    sides = [n for length in x.shape[2:] for n in (length // stride, stride)]
+    split = x.reshape(*x.shape[:2], *sides)
+    places = [2 + 2 * axis for axis in range(dims)]
+    within = [3 + 2 * axis for axis in range(dims)]
+    return split.permute(0, 1, *within, *places).flatten(1, 1 + dims)
+
+
+def from_patches(x: Tensor, stride: int) -> Tensor:
+    """Undoes ``to_patches``: (B, C stride^d, *spatial) -> (B, C, *spatial stride)."""
+    dims = x.ndim - 2
+    split = x.unflatten(1, (-1, *[stride] * dims))
+    order = [a for axis in range(dims) for a in (2 + dims + axis, 2 + axis)]
+    size = [stride * length for length in x.shape[2:]]
+    return split.permute(0, 1, *order).reshape(len(x), -1, *size)

@@ -8,10 +8,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from monai.transforms import Compose
+from torch import nn
 from tqdm import tqdm
 
 from medsegdiff.bundle import Bundle, device_change
@@ -56,6 +57,8 @@ from medsegdiff.types import (
 )
 
 logger = logging.getLogger(__name__)
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class CaseSegmenter:
@@ -367,11 +370,11 @@ def raise_for_failures(failures: Mapping[str, str]) -> None:
 
 
 def load_network(
-    network: DiffusionSegmenter,
+    network: N,
     bundle: Bundle,
     device: torch.device,
     compilation: Compilation = "off",
-) -> DiffusionSegmenter:
+) -> N:
     """The network with the bundle's weights, in evaluation mode, channels last.
 
     ``compilation`` is that of its two halves (``compilation.compile_parts``).

@@ -3,45 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
-from medsegdiff.image_model import ImageDiffusion
-from medsegdiff.training.prepare_batch import one_hot
-
-Part = Literal["image", "mask"]
-"""What the channels of a state, or those given beside it, are made of."""
-
-
-def channels_of(
-    parts: Sequence[Part], image: Tensor, mask: Tensor | None, num_classes: int
-) -> Tensor | None:
-    """Channels of what is noised, or of what is given: images as they are, masks in [-1, 1].
-
-    Args:
-        parts: in the channels' order.
-        image: (B, C, *spatial).
-        mask: (B, 1, *spatial) label map, if it is a part.
-        num_classes: K, background included.
-
-    Returns:
-        (B, C and/or K, *spatial); None without parts.
-
-    Raises:
-        ValueError: an unknown part, or the mask is one but is not there.
-    """
-    found = []
-    for part in parts:
-        if part not in get_args(Part):
-            raise ValueError(f"a part must be one of {list(get_args(Part))}. Got {part!r}.")
-        if part == "mask" and mask is None:
-            raise ValueError("the part 'mask' needs a batch with label maps. Got none.")
-        found.append(image if part == "image" else 2.0 * one_hot(mask[:, 0], num_classes) - 1.0)  # type: ignore[index]
-    return torch.cat(found, dim=1) if found else None
+from medsegdiff.image_model import ImageDiffusion, Part, channels_of
+from medsegdiff.types import UNKNOWN_CLASS
 
 
 class NoisedImagePrepareBatch(PrepareBatch):
@@ -56,6 +26,8 @@ class NoisedImagePrepareBatch(PrepareBatch):
         mask_key: key of the label maps (B, 1, *spatial).
         label_key: key of each image's label, a whole number; None: images have none.
         label_dropout: probability that a label is left out, for classifier-free guidance.
+        mask_dropout: probability that a given mask is left out (unknown everywhere), likewise.
+            Images that have none, ``UNKNOWN_CLASS`` in all voxels, teach the same.
 
     Raises:
         ValueError: a probability that is none.
@@ -71,13 +43,15 @@ class NoisedImagePrepareBatch(PrepareBatch):
         mask_key: str = "label",
         label_key: str | None = None,
         label_dropout: float = 0.15,
+        mask_dropout: float = 0.0,
     ) -> None:
-        if not 0.0 <= label_dropout <= 1.0:
-            raise ValueError(f"label_dropout must be in [0, 1]. Got {label_dropout}.")
+        for name, value in (("label_dropout", label_dropout), ("mask_dropout", mask_dropout)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1]. Got {value}.")
         self.network, self.noised, self.given = network, tuple(noised), tuple(given)
         self.num_classes = num_classes
         self.image_key, self.mask_key, self.label_key = image_key, mask_key, label_key
-        self.label_dropout = label_dropout
+        self.label_dropout, self.mask_dropout = label_dropout, mask_dropout
 
     def __call__(
         self,
@@ -93,12 +67,17 @@ class NoisedImagePrepareBatch(PrepareBatch):
 
         image = moved(self.image_key).float()
         mask = moved(self.mask_key) if "mask" in self.noised + self.given else None
+        if mask is not None and "mask" in self.noised and (mask == UNKNOWN_CLASS).any():
+            raise ValueError("a mask that is noised must be known. Got voxels of unknown class.")
         x_0 = channels_of(self.noised, image, mask, self.num_classes)
         if x_0 is None:
             raise ValueError("noised must name a part at least. Got none.")
         eps = torch.randn_like(x_0)
         t = low_discrepancy_timesteps(len(x_0), self.network.process.n_timesteps).to(x_0.device)
         further = {"eps": eps, "t": t}
+        if mask is not None and self.mask_dropout and "mask" in self.given:
+            left_out = torch.rand(len(mask), device=mask.device) < self.mask_dropout
+            mask = mask.masked_fill(left_out.view(-1, *[1] * (mask.ndim - 1)), UNKNOWN_CLASS)
         given = channels_of(self.given, image, mask, self.num_classes)
         if given is not None:
             further["given"] = given

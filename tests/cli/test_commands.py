@@ -177,9 +177,17 @@ def test_bundles_are_described() -> None:
     result = RUNNER.invoke(app, ["bundles"])
     assert result.exit_code == 0, result.output
     text = " ".join(result.stdout.split())
-    for said in ("hippocampus_mr", "anterior", "posterior", "T1-weighted MR"):
+    for said in (
+        "hippocampus_mr",
+        "made for",
+        "synthesize, train",
+        "anterior",
+        "posterior",
+        "T1-weighted MR",
+    ):
         assert said in text
     assert RUNNER.invoke(app, ["bundles", "-q"]).stdout.split() == [
         "hippocampus_mr",
+        "hippocampus_synthesis",
         "lung_nodule_ct",
     ]

@@ -13,7 +13,7 @@ from medsegdiff import __version__
 from medsegdiff.cli.main import app
 from medsegdiff.types import InputError, UsageError
 
-COMMANDS = ("check", "train", "segment", "evaluate", "bundles", "demo")
+COMMANDS = ("check", "train", "segment", "evaluate", "synthesize", "bundles", "demo")
 RUNNER = CliRunner()
 
 

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 
 from medsegdiff.networks.encoder import ImageEncoder
 from medsegdiff.networks.image_denoiser import ImageDenoiser, encoder_weights
+from medsegdiff.networks.layers import from_patches, to_patches
 
 SIZES = [(13, 10), (8, 9, 7)]
 CHANNELS = (8, 16, 16)
@@ -44,6 +46,30 @@ def test_time_and_label_change_the_answer_of_each_image_alone(size: tuple[int, .
     assert not torch.allclose(both, network(x, t, label.flip(0)).output, atol=1e-3)
     none = network(x, t, torch.tensor([2])).output
     torch.testing.assert_close(network(x, t).output, none)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (4, 6, 2)], ids=["2d", "3d"])
+def test_patches_come_and_go(size: tuple[int, ...]) -> None:
+    x = torch.randn(2, 3, *size)
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 3 * 2 ** len(size), *[n // 2 for n in size])
+    assert torch.equal(from_patches(patches, 2), x)
+    corner = x[:, :, :2, :2, :2] if len(size) == 3 else x[:, :, :2, :2]
+    assert torch.equal(patches.flatten(2)[..., 0], corner.flatten(1))
+    if len(size) == 2:
+        assert torch.equal(patches, torch.nn.functional.pixel_unshuffle(x, 2))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_a_coarse_denoiser_answers_at_the_images_size(size: tuple[int, ...]) -> None:
+    network = ImageDenoiser(len(size), 2, 1, CHANNELS, stride=2)
+    nn.init.normal_(network.unet.head.weight)  # type: ignore[arg-type]
+    found = network(torch.randn(2, 2, *size), torch.rand(2))
+    assert found.output.shape == (2, 1, *size) and network.multiple == 8
+    padded = [-(-n // 8) * 8 for n in size]
+    assert found.features[0].shape[2:] == tuple(n // 2 for n in padded)
+    found.output.square().mean().backward()
+    assert all(p.grad is not None for p in network.parameters())
 
 
 def test_before_training_it_answers_with_nothing() -> None:

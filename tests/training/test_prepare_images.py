@@ -9,6 +9,7 @@ from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 from medsegdiff.training.prepare_images import NoisedImagePrepareBatch, Part, channels_of
+from medsegdiff.types import UNKNOWN_CLASS
 
 
 def network(seen: int, drawn: int, labels: int = 0) -> ImageDiffusion:
@@ -43,6 +44,36 @@ def test_mask_is_given_clean() -> None:
     assert x_0.shape == (4, 1, 8, 8)
     assert torch.equal(further["given"].argmax(dim=1, keepdim=True), items["label"])
     assert model(x_0, **further).shape == x_0.shape
+
+
+def test_voxels_of_unknown_class_are_0_in_all_channels() -> None:
+    items = batch()
+    items["label"][:2] = UNKNOWN_CLASS
+    items["label"][2, :, :4] = UNKNOWN_CLASS
+    given = channels_of(("mask",), items["image"], items["label"], 3)
+    assert given is not None
+    assert not given[:2].any() and not given[2, :, :4].any()
+    assert set(given[2, :, 4:].unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(given[3].argmax(dim=0), items["label"][3, 0])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_given_masks_are_left_out_as_often_as_told(dropout: float) -> None:
+    prepare = NoisedImagePrepareBatch(
+        network(4, 1), given=("mask",), num_classes=3, mask_dropout=dropout
+    )
+    items = batch()
+    given = prepare(items)[3]["given"]
+    assert given.any().item() == (dropout == 0.0)
+    assert (items["label"] < 3).all()  # the batch itself stays as it was
+
+
+def test_an_unknown_mask_cannot_be_noised() -> None:
+    prepare = NoisedImagePrepareBatch(network(4, 4), noised=("image", "mask"), num_classes=3)
+    items = batch()
+    items["label"][0] = UNKNOWN_CLASS
+    with pytest.raises(ValueError, match="must be known"):
+        prepare(items)
 
 
 @pytest.mark.parametrize(("dropout", "labels"), [(0.0, [0, 1, 1, 0]), (1.0, [2, 2, 2, 2])])
