@@ -7,7 +7,7 @@ not there.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -279,8 +279,10 @@ def _placed(
     return None
 
 
-def _grid() -> Sequence[NDArray[np.float64]]:
-    return np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
+def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Row and column of each pixel."""
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float64)
+    return rows, columns
 
 
 def _grown(mask: Mask) -> Mask:

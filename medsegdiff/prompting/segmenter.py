@@ -1,9 +1,9 @@
 """Masks of words in a given image, without any mask to learn from.
 
 Noise the image to several levels, let the U-Net denoise it while it is told the words, and see
-where each word is attended to; every draw of noise is one opinion. Whether a word is there at all is
-told by the denoising error: an image with a kidney is denoised better if a kidney is named (Li et
-al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
+where each word is attended to; every draw of noise is one opinion. Whether a word is there at all
+is told by the denoising error: an image with a kidney is denoised better if a kidney is named (Li
+et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
 """
 
 from __future__ import annotations

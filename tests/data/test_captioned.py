@@ -37,9 +37,8 @@ def test_things_do_not_overlap_and_each_is_named_once() -> None:
 
 
 def test_all_things_occur_and_lesions_are_small() -> None:
-    sizes = {
-        name: [t.mask.sum() for o in DRAWN for t in o.things if t.name == name] for name in NAMES
-    }
+    things = [thing for one in DRAWN for thing in one.things]
+    sizes = {name: [t.mask.sum() for t in things if t.name == name] for name in NAMES}
     assert all(sizes.values())
     assert max(sizes[LESION]) < 50 < min(np.mean(sizes[name]) for name in NAMES if name != LESION)
 

@@ -131,8 +131,14 @@ def train_diffusion(
         attention_head_dim=4,
         norm_num_groups=8,
     )
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
-                              clip_sample=False, set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
     alphas = scheduler.alphas_cumprod
     both = nn.ModuleList([text, unet])
     optimizer = torch.optim.AdamW(both.parameters(), lr=1e-3, weight_decay=0.01)
