@@ -6,7 +6,6 @@ python -m benchmarks.text_prompted --output benchmarks/results
 from __future__ import annotations
 
 import argparse
-import copy
 import shlex
 import sys
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from monai.networks.nets import UNet
 from torch import Tensor, nn
@@ -25,8 +23,12 @@ from medsegdiff.data.captioned import NAMES, CaptionedImage, captioned_image
 from medsegdiff.files import read_json, write_json, write_text
 from medsegdiff.pictures import save_png
 from medsegdiff.prompting.draw import DrawOptions
-from medsegdiff.prompting.grounding import GroundingHead, embedded_words, seen_by_unet
-from medsegdiff.prompting.maps import resize
+from medsegdiff.prompting.grounded import (
+    Example,
+    GroundedSegmenter,
+    TeachingOptions,
+    teach,
+)
 from medsegdiff.prompting.pairs import DrawnPair, PairOptions, draw_pairs
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
@@ -43,6 +45,13 @@ TEMPLATE = "a scan with {}"
 def picture(one: CaptionedImage) -> Tensor:
     """(1, 64, 64) in [-1, 1]."""
     return as_picture(torch.from_numpy(one.image)[None])
+
+
+def example(one: CaptionedImage) -> Example:
+    """An image with its masks, each by its text and by its name alone."""
+    masks = [torch.from_numpy(thing.mask) for thing in one.things]
+    texts = [(thing.text, thing.name) for thing in one.things]
+    return Example(picture(one), tuple(texts), tuple(masks))
 
 
 def iou(found: Tensor, truth: Tensor) -> float:
@@ -79,79 +88,15 @@ def prompted(
     }
 
 
-class Grounder:
-    """A grounding head, and how it looks at images."""
-
-    def __init__(self, model: TextToImage, level: float = 0.1) -> None:
-        self.model, self.t = model, round(level * (model.n_timesteps - 1))
-        self.head: GroundingHead
-
-    def look(
-        self, images: Tensor, names: Sequence[str], noise: Tensor
-    ) -> tuple[Any, Tensor, Tensor]:
-        """Features, attention and embeddings of images (B, 1, 64, 64) asked for names."""
-        caption = self.model.caption(names, TEMPLATE)
-        latents = self.model.encode(images)
-        features, attention = seen_by_unet(self.model, latents, noise, self.t, caption)
-        return features, attention, embedded_words(caption)
-
-    def teach(self, images: Sequence[CaptionedImage], seconds: float, seed: int = 0) -> None:
-        """Teach the head the masks of what is seen: their texts, and the names of absent things."""
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        known = [name for name in NAMES if any(t.name == name for o in images for t in o.things)]
-        features, _, words = self.look(
-            picture(images[0])[None], ["liver"], torch.randn(1, 4, 32, 32)
-        )
-        self.head = GroundingHead([f.shape[1] for f in features], words.shape[1])
-        optimizer = torch.optim.AdamW(self.head.parameters(), lr=2e-3, weight_decay=0.01)
-        average = copy.deepcopy(self.head)
-        started, step = time.process_time(), 0
-        while (spent := (time.process_time() - started) / seconds) < 1.0:
-            total = torch.zeros(())
-            for _ in range(4):
-                one = images[int(torch.randint(len(images), (), generator=generator))]
-                names = [t.text if float(torch.rand(())) < 0.7 else t.name for t in one.things]
-                masks = [torch.from_numpy(thing.mask).float() for thing in one.things]
-                missing = [n for n in known if n not in {t.name for t in one.things}]
-                if missing:
-                    names.append(missing[int(torch.randint(len(missing), (), generator=generator))])
-                    masks.append(torch.zeros(64, 64))
-                seen = self.look(picture(one)[None], names, torch.randn(1, 4, 32, 32))
-                logits = resize(self.head(*seen), (64, 64))
-                target = torch.stack(masks)[None]
-                chance = logits.sigmoid()
-                overlap = 2 * (chance * target).sum((2, 3)) + 1.0
-                dice = 1 - overlap / (chance.sum((2, 3)) + target.sum((2, 3)) + 1.0)
-                total = total + F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
-            optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, 2.0 * (1.0 - spent))
-            optimizer.zero_grad()
-            total.backward()
-            optimizer.step()
-            step += 1
-            with torch.no_grad():
-                for mean, new in zip(average.parameters(), self.head.parameters(), strict=True):
-                    mean.lerp_(new, 1.0 - min(0.99, step / (10 + step)))
-        self.head = average.eval()
-
-    @torch.no_grad()
-    def masks(self, image: Tensor, names: Sequence[str], draws: int = 4) -> Tensor:
-        """(K, 64, 64) whether each name is there, by the mean over draws of noise."""
-        noise = torch.randn(draws, 4, 32, 32, generator=torch.Generator().manual_seed(0))
-        features, attention, words = self.look(image[None].expand(draws, -1, -1, -1), names, noise)
-        logits = resize(self.head(features, attention, words), (64, 64))
-        found: Tensor = logits.sigmoid().mean(dim=0) > 0.5
-        return found
-
-
-def grounded(grounder: Grounder, images: Sequence[CaptionedImage]) -> dict[str, float]:
+def grounded(segmenter: GroundedSegmenter, images: Sequence[CaptionedImage]) -> dict[str, float]:
     """MIoU of seen things and of unseen ones, asked for by their texts; area of absent ones."""
     scores: dict[bool, list[float]] = {False: [], True: []}
     absent: list[float] = []
     for number, one in enumerate(images):
         missing = [name for name in NAMES if name not in {t.name for t in one.things}]
         asked = [*(t.text for t in one.things), missing[number % len(missing)]]
-        found = grounder.masks(picture(one), asked)
+        chance = segmenter(picture(one), asked, number).probability.mean(dim=0)
+        found = chance.argmax(dim=0) == torch.arange(1, 1 + len(asked))[:, None, None]
         for mask, thing in zip(found, one.things, strict=False):
             scores[thing.unseen].append(iou(mask, torch.from_numpy(thing.mask)))
         absent.append(float(found[-1].float().mean()))
@@ -285,10 +230,11 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         result["absent_false_positive_rate"] = found["absent_false_positive_rate"]
         written(result, options.output)
     if "grounding" in options.parts:
-        grounder = Grounder(model)
         taught = [captioned_image(TEACHING, n, without_unseen=True) for n in range(options.taught)]
-        grounder.teach(taught, options.grounding_seconds)
-        found = grounded(grounder, test)
+        examples = [example(one) for one in taught]
+        teaching = TeachingOptions(steps=options.grounding_steps, template=TEMPLATE)
+        head = teach(model, examples, teaching)
+        found = grounded(GroundedSegmenter(model, head, teaching), test)
         result["grounding"] = found | {"taught_images": len(taught)}
         result["grounding_seen_miou"] = found["seen_miou"]
         result["grounding_unseen_miou"] = found["unseen_miou"]
@@ -327,26 +273,17 @@ def page(result: dict[str, Any]) -> str:
         rate = found["absent_false_positive_rate"]
         lines += [f"A name that is absent is given a mask in {100 * rate:.0f} % of the images.", ""]
     if found := result.get("diffumask"):
-        lines += [
-            "## A segmenter taught by drawn images alone",
-            "| taught by | Dice on real images |",
-        ]
-        lines += [
-            "| --- | --- |",
-            f"| {found['pairs']} drawn images | {found['dice_synthetic']:.3f} |",
-        ]
-        lines += [f"| {found['pairs']} real images | {found['dice_real']:.3f} |"]
+        count = found["pairs"]
+        lines += ["## A segmenter taught by drawn images alone", "| taught by | Dice on real |"]
+        lines += ["| --- | --- |", f"| {count} drawn images | {found['dice_synthetic']:.3f} |"]
+        lines += [f"| {count} real images | {found['dice_real']:.3f} |"]
         lines += [f"| ratio | {found['ratio']:.3f} |", ""]
-        lines += [
-            f"{found['drawn']} were drawn, {found['pairs']} kept. ![pairs]({NAME}_pairs.png)",
-            "",
-        ]
+        lines += [f"{found['drawn']} were drawn, {count} kept. ![pairs]({NAME}_pairs.png)", ""]
     if found := result.get("variants"):
+        few, more, drawn = found["images"], found["kept"], found["drawn"]
         lines += ["## Variants of few labelled images", "| taught by | Dice |", "| --- | --- |"]
-        lines += [f"| {found['images']} real images | {found['dice_without']:.3f} |"]
-        lines += [
-            f"| and {found['kept']} variants of them ({found['drawn']} drawn) | {found['dice_with']:.3f} |"
-        ]
+        lines += [f"| {few} real images | {found['dice_without']:.3f} |"]
+        lines += [f"| and {more} variants of them, of {drawn} | {found['dice_with']:.3f} |"]
     return "\n".join(lines) + "\n"
 
 
@@ -361,7 +298,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--test", type=int, default=100, help="held-out images")
     parser.add_argument("--taught", type=int, default=200, help="images of the grounding module")
-    parser.add_argument("--grounding-seconds", type=float, default=180.0)
+    parser.add_argument("--grounding-steps", type=int, default=400)
     parser.add_argument("--pairs", type=int, default=150, help="drawn images that are kept")
     parser.add_argument("--draw-steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)

@@ -13,7 +13,9 @@ from medsegdiff.cli.check import check
 from medsegdiff.cli.common import Command, Commands
 from medsegdiff.cli.convert import convert
 from medsegdiff.cli.demo import demo
+from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
+from medsegdiff.cli.ground import ground
 from medsegdiff.cli.prompt import prompt
 from medsegdiff.cli.segment import segment
 from medsegdiff.cli.synthesize import synthesize
@@ -29,7 +31,7 @@ app = typer.Typer(
 )
 for command in (
     *(check, convert, train, segment, calibrate, evaluate),
-    *(synthesize, prompt),
+    *(synthesize, prompt, ground, diffumask),
     *(bundles, demo),
 ):
     app.command(cls=Command)(command)

@@ -26,6 +26,9 @@ def prompt(
     template: Annotated[
         str, typer.Option("--caption", help="The text around the words, which stand at {}.")
     ] = "{}",
+    grounding: Annotated[
+        Path | None, typer.Option(help="A head taught by 'medsegdiff ground', to look with.")
+    ] = None,
     axis: Annotated[
         Literal["axial", "coronal", "sagittal"], typer.Option(help="Plane of a volume's slices.")
     ] = "axial",
@@ -80,6 +83,7 @@ def prompt(
         model,
         output,
         options,
+        grounding=grounding,
         axis=axis,
         device=device,
         formats=chosen,

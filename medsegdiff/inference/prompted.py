@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from medsegdiff.inference.ensemble import RunningMoments, most_probable, predict
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
 from medsegdiff.prompting.pictures import as_picture
-from medsegdiff.prompting.segmenter import PromptSegmenter
+from medsegdiff.prompting.segmenter import FindWords
 
 Axis = Literal["axial", "coronal", "sagittal"]
 """The plane of a volume's slices."""
@@ -43,7 +43,7 @@ class FoundWords:
 
 def find_words(
     case: CaseInput,
-    segmenter: PromptSegmenter,
+    segmenter: FindWords,
     names: Sequence[str],
     axis: Axis = "axial",
     progress: Callable[[int, int], None] | None = None,
@@ -55,7 +55,7 @@ def find_words(
 
     Args:
         case: its name and files.
-        segmenter: with the model.
+        segmenter: finds them in a picture.
         names: what to find.
         axis: plane of the slices of a volume.
         progress: told after each slice how many are done, and of how many.
@@ -65,7 +65,7 @@ def find_words(
         UsageError: no names, or more than the model reads.
     """
     started = time.perf_counter()
-    chain = _chain(case)
+    chain = picture_chain(case)
     item = load(chain, {"case": case.id, "image": list(case.image)})
     image = item["image"]
     plain = as_picture(torch.as_tensor(image.as_tensor()))
@@ -112,14 +112,25 @@ def find_words(
     )
 
 
-def _chain(case: CaseInput) -> Compose:
+def picture_chain(case: CaseInput, labels: Mapping[int, str] | None = None) -> Compose:
+    """MONAI chain from a case's files to ``image``, and ``label`` if it has one.
+
+    Volumes are brought to LPS, so that slices can be cut as radiologists see them.
+    """
     photograph = str(case.image[0]).lower().endswith(PHOTOGRAPHS)
     channels = 3 if photograph else len(case.image)
     axes = len(read_geometry(case.image[0]).shape)
-    steps: list[object] = [LoadCased(axes, channels)]
+    steps: list[object] = [LoadCased(axes, channels, labels)]
     if axes == 3:
-        steps.append(Orientationd("image", "LPS", labels=None))
+        steps.append(Orientationd(["image", "label"], "LPS", labels=None, allow_missing_keys=True))
     return Compose(steps)
+
+
+def slices_of(values: Tensor, axis: Axis) -> Tensor:
+    """Maps (C, X, Y) or in LPS (C, X, Y, Z) -> (slices, C, rows, columns)."""
+    if values.ndim == 3:
+        return _Turn(None).pictures(values[..., None])
+    return _Turn(axis).pictures(values)
 
 
 class _Turn:

@@ -35,6 +35,7 @@ class GroundingHead(nn.Module):
         self, channels: Sequence[int], text_dim: int, width: int = 48, text_dropout: float = 0.5
     ) -> None:
         super().__init__()
+        self.channels, self.text_dim = tuple(channels), text_dim
         self.text_dropout = text_dropout
         self.levels = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(8, width)) for c in channels

@@ -8,7 +8,7 @@ et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,10 @@ class Prompted:
     probability: Tensor
     gain: Tensor
     present: Tensor
+
+
+FindWords = Callable[[Tensor, Sequence[str], int], Prompted]
+"""(picture, names, number of the picture) -> what was found."""
 
 
 class PromptSegmenter:

@@ -6,16 +6,19 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from medsegdiff.bundle import checked_device, find_bundle
 from medsegdiff.data.manifest import class_slug
+from medsegdiff.files import digest
 from medsegdiff.inference.inputs import CaseInput, found_cases, parse_inputs
 from medsegdiff.inference.prompted import Axis, FoundWords, find_words
+from medsegdiff.prompting.grounded import GroundedSegmenter, load_head
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
-from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter
+from medsegdiff.prompting.segmenter import FindWords, PromptOptions, PromptSegmenter
 from medsegdiff.quiet import silenced
 from medsegdiff.tasks.case_files import check_formats
 from medsegdiff.tasks.cases import CaseWriter, hidden_bars, one_by_one
@@ -31,6 +34,7 @@ def prompt(
     output: Path,
     options: PromptOptions,
     *,
+    grounding: Path | None = None,
     axis: Axis = "axial",
     device: str = "auto",
     formats: Sequence[OutputFormat] = ("nifti",),
@@ -45,6 +49,8 @@ def prompt(
         model: a folder in the ``diffusers`` format, a bundle that holds one, or a hub's name.
         output: gets a folder for each case.
         options: how words are looked for.
+        grounding: a head taught by ``ground``, which looks instead of attention alone; of the
+            options, ``draws`` and ``seed`` are left.
         axis: plane of the slices of a volume.
         device: ``auto``, or a torch device.
         formats: files to write.
@@ -58,10 +64,15 @@ def prompt(
         InputError: the model cannot be used.
         UsageError: words are missing or alike, or the device cannot be had.
     """
-    names = _checked(words)
+    names = checked_words(words)
     pipeline = open_model(model, device)
-    segmenter = PromptSegmenter(pipeline, options)
-    settings = {"model": pipeline.name, "words": names, "axis": axis}
+    segmenter: FindWords = PromptSegmenter(pipeline, options)
+    settings: dict[str, Any] = {"model": pipeline.name, "words": names, "axis": axis}
+    settings["grounding"] = grounding and digest([grounding])
+    if grounding is not None:
+        head, taught = load_head(grounding)
+        taught = dataclasses.replace(taught, draws=options.draws, seed=options.seed)
+        segmenter = GroundedSegmenter(pipeline, head, taught)
     settings |= {
         k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(options).items()
     }
@@ -131,7 +142,12 @@ def _warnings(found: FoundWords, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _checked(words: Sequence[str]) -> list[str]:
+def checked_words(words: Sequence[str]) -> list[str]:
+    """Words without stray spaces.
+
+    Raises:
+        UsageError: none, an empty one, or two that would have the same files.
+    """
     names = [" ".join(word.split()) for word in words]
     if not names or not all(names):
         raise UsageError(
