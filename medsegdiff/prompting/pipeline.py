@@ -189,7 +189,7 @@ def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype
     if local.is_dir() and not (local / "model_index.json").is_file():
         raise InputError(local, "has no model_index.json, as a diffusers pipeline has", remedy)
     further = {"safety_checker": None, "requires_safety_checker": False}
-    options: dict[str, Any] = {"use_safetensors": True, "torch_dtype": dtype}
+    options: dict[str, Any] = {"use_safetensors": True}
     options |= {"low_cpu_mem_usage": False}  # which needs accelerate
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(str(model), **options, **further)
@@ -201,7 +201,7 @@ def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype
         raise InputError(
             model, rule, "Choose a model with a UNet2DConditionModel and one text encoder"
         )
-    return TextToImage(pipeline.to(device), str(model))
+    return TextToImage(pipeline.to(device, dtype), str(model))
 
 
 def first_line(error: Exception) -> str:

@@ -64,9 +64,11 @@ def diffumask(
     pipeline = open_model(model, device)
     captions = random_captions(names, attributes, count * attempts, most, options.seed)
     with tqdm(desc="diffumask", total=count, unit="pair", disable=hidden_bars()) as bar:
-        made = draw_pairs(
-            pipeline, captions, names, count, options, lambda n, _: bar.update(n - bar.n) and None
-        )
+
+        def show(kept: int, _: int) -> None:
+            bar.update(kept - bar.n)
+
+        made = draw_pairs(pipeline, captions, names, count, options, show)
     path = _write(made, names, pipeline, output, options)
     if len(made.kept) < count:
         rule = f"got {len(made.kept)} pairs of {count}, of {made.drawn} drawn: {made.dropped}"

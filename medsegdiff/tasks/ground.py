@@ -57,7 +57,11 @@ def ground(
     if not any(example.masks for example in examples):
         raise InputError(manifest.name, "has no mask to learn from", "Leave out fewer labels")
     with tqdm(desc="ground", total=options.steps, unit="step", disable=hidden_bars()) as bar:
-        head = teach(pipeline, examples, options, lambda done, _: bar.update(done - bar.n) and None)
+
+        def show(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        head = teach(pipeline, examples, options, show)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_head(output, head, options, pipeline.name)
     return output

@@ -7,7 +7,7 @@ import torch
 
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
 from medsegdiff.types import InputError, UsageError
-from tests.prompting.conftest import diffusers, save_tiny
+from tests.tiny_pipeline import diffusers, save_tiny
 
 
 def test_size_is_that_of_the_models_own_images(tiny: TextToImage) -> None:
