@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,8 @@ transformers = pytest.importorskip("transformers", reason="the extra text is not
 WORDS = ("a", "scan", "with", "liver", "kidney", "left")
 
 
-def save_tiny(folder: Path, prediction: str = "epsilon") -> Path:
-    """Write it as diffusers does: 32 x 32 pixels, 16 x 16 latents."""
-    torch.manual_seed(0)
+def tiny_tokenizer(folder: Path, length: int = 12) -> Any:
+    """Each of ``WORDS`` is a token; others are spelled."""
     vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1}
     merges: list[str] = []
     for letter in "abcdefghijklmnopqrstuvwxyz,":
@@ -28,15 +28,21 @@ def save_tiny(folder: Path, prediction: str = "epsilon") -> Path:
                 merges.append(f"{parts[0]} {parts[1]}")
             parts = [parts[0] + parts[1], *parts[2:]]
             vocabulary.setdefault(parts[0], len(vocabulary))
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
-    tokens = transformers.CLIPTokenizer(
+    return transformers.CLIPTokenizer(
         str(folder / "vocab.json"),
         str(folder / "merges.txt"),
-        model_max_length=12,
+        model_max_length=length,
         pad_token="<|endoftext|>",
     )
+
+
+def save_tiny(folder: Path, prediction: str = "epsilon") -> Path:
+    """Write it as diffusers does: 32 x 32 pixels, 16 x 16 latents."""
+    torch.manual_seed(0)
+    tokens = tiny_tokenizer(folder)
     text = transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
             vocab_size=len(tokens),
