@@ -17,6 +17,7 @@ LEVELS = {
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
     **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
     **dict.fromkeys(("model", "image_model", "losses", "bundle", "pictures", "pages"), 2),
+    **dict.fromkeys(("prompting",), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
     "cli": 5,
@@ -33,6 +34,9 @@ ONE_FILE = {
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
     "jinja2": {"pages.py"},
+    "diffusers": {"prompting/pipeline.py"},
+    "transformers": {"prompting/pipeline.py"},
+    "kornia": {"prompting/refine.py"},
     "pydicom": {
         "data/dicom/duplicates.py",
         "data/dicom/find.py",
