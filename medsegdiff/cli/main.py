@@ -12,6 +12,7 @@ from medsegdiff.cli.calibrate import calibrate
 from medsegdiff.cli.check import check
 from medsegdiff.cli.common import Command, Commands
 from medsegdiff.cli.convert import convert
+from medsegdiff.cli.counterfactual import counterfactual
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 for command in (
     *(check, convert, train, segment, calibrate, evaluate),
-    *(synthesize, prompt, ground, diffumask),
+    *(synthesize, counterfactual, prompt, ground, diffumask),
     *(bundles, demo),
 ):
     app.command(cls=Command)(command)

@@ -153,7 +153,8 @@ def write_lesion_cohort(
         image = make_image(levels, 0, rng, factor)
         case = f"phantom_{number:04d}"
         _save(folder / "truth" / f"{case}_healthy.nii.gz", healthy, affine)
-        entries.append(_save_case(folder, case, [image], mask[None].astype(np.uint8), affine, False))
+        marked = mask[None].astype(np.uint8)
+        entries.append(_save_case(folder, case, [image], marked, affine, stacked=False))
     described = _described(f"lesions{spatial_dims}d", spatial_dims, ["Lesion"], entries)
     described["description"] = "Generated images, some with lesions; healthy twins in truth/"
     return _save_description(folder, described)

@@ -81,7 +81,8 @@ class Counterfactual:
             healthy += made / draws
         over_draws = torch.stack(differences)
         difference, variance = over_draws.mean(dim=0), over_draws.var(dim=0, correction=0)
-        return [CounterfactualMaps(*maps) for maps in zip(healthy, difference, variance, strict=True)]
+        found = zip(healthy, difference, variance, strict=True)
+        return [CounterfactualMaps(*maps) for maps in found]
 
     def _encoded(self, images: Tensor, cases: Sequence[str], draw: int) -> Tensor:
         if self.encoding == "inversion":

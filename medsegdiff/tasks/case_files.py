@@ -41,6 +41,8 @@ ENDINGS = (
     "_seg.dcm",
     "_mean.dcm",
     "_variance_*.dcm",
+    "_difference.nii.gz",
+    "_counterfactual*.nii.gz",
     "_preview.png",
 )
 """Patterns of all files of a case, behind its name."""
