@@ -1,0 +1,61 @@
+"""Small perceptrons that say what a voxel is from its features."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class VoxelMLPs(nn.Module):
+    """An ensemble of perceptrons of two hidden layers, told apart by their weights alone.
+
+    Baranchuk et al., "Label-Efficient Semantic Segmentation with Diffusion Models", ICLR 2022,
+    section 4. Features are standardised by ``mean`` and ``deviation``, which are part of the state.
+
+    Args:
+        features: C of each voxel.
+        num_classes: K, background included.
+        members: M of the ensemble.
+        hidden: width of the two hidden layers.
+        dropout: of features and of hidden units, each member's own.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        num_classes: int,
+        members: int = 8,
+        hidden: tuple[int, int] = (64, 32),
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.num_members, self.dropout = num_classes, members, dropout
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        widths = (features, *hidden, num_classes)
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.randn(members, i, o) * (2.0 / i) ** 0.5)
+            for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for o in widths[1:])
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation from features (V, C)."""
+        deviation, mean = torch.std_mean(features.float(), dim=0)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation.clamp_min(1e-6))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features (V, C) -> logits (M, V, K)."""
+        seen = (features.float() - self.mean) / self.deviation
+        x = seen.expand(self.num_members, -1, -1)
+        last = len(self.weights) - 1
+        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, F.dropout(x, self.dropout, self.training), weight)
+            if number < last:
+                x = F.relu(F.layer_norm(x, x.shape[-1:]))
+        return x
