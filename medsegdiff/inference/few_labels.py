@@ -1,33 +1,40 @@
-"""Masks from perceptrons on a denoiser's features, with the perceptrons as the ensemble."""
+"""Masks from perceptrons on a denoiser's features; the perceptrons are the ensemble."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import product
+from itertools import combinations
+from typing import Any
 
 import torch
 from monai.inferers import sliding_window_inference
-from torch import Tensor
+from torch import Tensor, nn
 
-from medsegdiff.inference.ensemble import Ensemble, RunningMoments, most_probable
+from medsegdiff.inference.ensemble import (
+    Ensemble,
+    RunningMoments,
+    most_probable,
+    stack_slices,
+)
 from medsegdiff.networks.voxel_mlps import VoxelMLPs
 from medsegdiff.storage import Storage
 from medsegdiff.types import Fusion
 from medsegdiff.voxel_features import VoxelFeatures
 
-VOXELS_AT_ONCE = 2**15
+VOXELS_AT_ONCE = 2**14
 
 
 class FewLabelInferer:
-    """Each perceptron draws a mask; their mean and majority are the ensemble's.
+    """Each perceptron gives a mask; their majority is the ensemble's.
 
     Args:
         features: of an image, with the network.
         mlps: fitted to them.
-        window: voxels of the images that the network has learned from; larger images are taken in
+        window: voxels of the images that the network has learned from; a larger image is taken in
             windows that overlap by half.
-        mirror_axes: the image is seen mirrored along each subset of these, too, and averaged.
+        mirror_axes: an image is seen mirrored along each subset of these, too, and averaged.
+        settings: further ones, for the record of a case.
     """
 
     fusion: Fusion = "majority"
@@ -38,55 +45,78 @@ class FewLabelInferer:
         mlps: VoxelMLPs,
         window: Sequence[int],
         mirror_axes: Sequence[int] = (),
+        settings: dict[str, Any] | None = None,
     ) -> None:
         self.features, self.mlps, self.window = features, mlps.eval(), tuple(window)
-        self.mirrors = [
-            [1 + axis for axis, used in zip(mirror_axes, flags, strict=True) if used]
-            for flags in product((False, True), repeat=len(mirror_axes))
-        ]
+        axes = range(len(mirror_axes) + 1)
+        self.mirrors = [[1 + a for a in c] for n in axes for c in combinations(mirror_axes, n)]
+        self.settings: dict[str, Any] = {
+            "members": mlps.num_members,
+            "fusion": self.fusion,
+            "seed": features.seed,
+            "steps": None,
+            "sampler": None,
+            "picks": [list(pick) for pick in features.picks],
+            **(settings or {}),
+        }
+
+    def check(self, network: nn.Module) -> None:
+        """There is nothing to refuse: the perceptrons were fitted to this network."""
 
     @torch.no_grad()
     def ensemble(
         self,
         image: Tensor,
-        network: torch.nn.Module,
+        network: nn.Module,
         case: str,
         storage: Storage | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Ensemble:
-        """The ensemble of one image (C, *spatial); see ``EnsembleInferer.ensemble``."""
+        """Statistics of the perceptrons on one image (C, *spatial); see ``EnsembleInferer``.
+
+        Of a volume and a network of planes, slice by slice along the last axis. The anchor is the
+        mean: there is no deterministic pass.
+        """
         started = time.perf_counter()
-        seen = image.to(next(network.parameters()).device)
-        if all(n <= w for n, w in zip(seen.shape[1:], self.window, strict=True)):
-            probability = self.probability(seen)
+        slices = image.shape[1 + len(self.window) :]
+        if slices:
+            planes = (self._plane(image[..., z]) for z in range(slices[0]))
+            found = stack_slices(planes, slices[0], storage or Storage())
         else:
-            flat: Tensor = sliding_window_inference(
-                seen[None],
+            found = self._plane(image)
+        found.seconds.update(encode=0.0, sample=time.perf_counter() - started)
+        found.windows.update(run=slices[0] if slices else 1, skipped=0)
+        return found
+
+    def _plane(self, image: Tensor) -> Ensemble:
+        """Statistics of an image of the network's own dimensions, on the CPU."""
+        if all(n <= w for n, w in zip(image.shape[1:], self.window, strict=True)):
+            probability = self.probability(image)
+        else:
+            flat = sliding_window_inference(
+                image[None],
                 self.window,
                 1,
                 lambda window: self.probability(window[0]).flatten(0, 1)[None],
                 overlap=0.5,
                 mode="gaussian",
-            )  # type: ignore[assignment]
-            probability = flat[0].unflatten(0, (self.mlps.num_members, self.mlps.num_classes))
+            )
+            shape = (self.mlps.num_members, self.mlps.num_classes)
+            probability = torch.as_tensor(flat)[0].unflatten(0, shape)
         moments = RunningMoments()
         moments.update(probability)
-        return Ensemble(
-            mean=moments.mean.cpu(),
-            variance=moments.variance.cpu(),
-            anchor=moments.mean.cpu(),
-            labels=most_probable(probability).cpu(),
-            seconds={"encode": 0.0, "sample": time.perf_counter() - started},
-            windows={"run": 1, "skipped": 0},
-        )
+        return Ensemble(moments.mean, moments.variance, moments.mean, most_probable(probability))
 
     @torch.no_grad()
     def probability(self, image: Tensor) -> Tensor:
-        """Image (C, *spatial) -> (M, K, *spatial) of each perceptron, a mean over mirror images."""
+        """Image (C, *spatial) -> (M, K, *spatial) of each perceptron, on the CPU.
+
+        It is the mean over the mirror images.
+        """
         total = torch.zeros(())
         for flips in self.mirrors:
-            seen = self.features(image.flip(flips)).flatten(1).T
-            parts = [self.mlps(part).softmax(dim=-1) for part in seen.split(VOXELS_AT_ONCE)]
+            seen = self.features(image.flip(flips)).flatten(1)
+            parts = [self.mlps(p.T).softmax(dim=-1).cpu() for p in seen.split(VOXELS_AT_ONCE, 1)]
             found = torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, image.shape[1:])
             total = total + found.flip([axis + 1 for axis in flips])
         return total / len(self.mirrors)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class VoxelMLPs(nn.Module):
-    """An ensemble of perceptrons of two hidden layers, told apart by their weights alone.
+    """An ensemble of perceptrons of two hidden layers, each with weights of its own.
 
     Baranchuk et al., "Label-Efficient Semantic Segmentation with Diffusion Models", ICLR 2022,
-    section 4. Features are standardised by ``mean`` and ``deviation``, which are part of the state.
+    sec. 4. Features are standardised by ``mean`` and ``deviation``, which are part of the state.
 
     Args:
         features: C of each voxel.
         num_classes: K, background included.
         members: M of the ensemble.
-        hidden: width of the two hidden layers.
-        dropout: of features and of hidden units, each member's own.
+        hidden: widths of the hidden layers.
+        dropout: probability, of features and hidden units, drawn for each member.
     """
 
     mean: Tensor
@@ -28,8 +30,8 @@ class VoxelMLPs(nn.Module):
         self,
         features: int,
         num_classes: int,
-        members: int = 8,
-        hidden: tuple[int, int] = (64, 32),
+        members: int = 10,
+        hidden: Sequence[int] = (64, 32),
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -50,9 +52,12 @@ class VoxelMLPs(nn.Module):
         self.deviation.copy_(deviation.clamp_min(1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (V, C) -> logits (M, V, K)."""
-        seen = (features.float() - self.mean) / self.deviation
-        x = seen.expand(self.num_members, -1, -1)
+        """Features (V, C) of voxels, seen by all members -> logits (M, V, K)."""
+        return self.of_each(features.expand(self.num_members, -1, -1))
+
+    def of_each(self, features: Tensor) -> Tensor:
+        """Features (M, V, C), those of each member's own voxels -> logits (M, V, K)."""
+        x = (features.float() - self.mean) / self.deviation
         last = len(self.weights) - 1
         for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             x = torch.baddbmm(bias, F.dropout(x, self.dropout, self.training), weight)

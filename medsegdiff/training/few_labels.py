@@ -1,14 +1,14 @@
-"""Perceptrons on a denoiser's features, fitted to the voxels of a few labelled cases.
+"""Perceptrons on a denoiser's features, fitted to voxels of a few labelled cases.
 
-Baranchuk et al., "Label-Efficient Semantic Segmentation with Diffusion Models", ICLR 2022. Features are made case by case, and
-only those of drawn voxels are kept, in half precision: 20 cases of 12,000 voxels and 900 features take 0.4 GiB, where
-all voxels would take 6.
+Baranchuk et al., "Label-Efficient Semantic Segmentation with Diffusion Models", ICLR 2022. There
+the features of all pixels are in memory at once, 210 GB for 50 images; here they are made image by
+image, and only those of drawn voxels are kept, in half precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,13 @@ from medsegdiff.networks.voxel_mlps import VoxelMLPs
 Features = Callable[[Tensor], Tensor]
 """Image (C', *spatial) -> features (C, *spatial)."""
 
+REACH = 3
+"""Voxels around a structure that count as near it."""
+SHOWN = 50_000
+"""Voxels that mean and deviation of the features are taken from, about."""
 
-@dataclass(frozen=True)
-class DrawnVoxels:
+
+class DrawnVoxels(NamedTuple):
     """Voxels of labelled cases.
 
     Attributes:
@@ -36,76 +40,74 @@ class DrawnVoxels:
 def draw_voxels(
     items: Iterable[tuple[Tensor, Tensor]],
     features: Features,
-    per_case: int,
-    mirror_axes: Sequence[int] = (),
+    per_item: int,
     generator: torch.Generator | None = None,
 ) -> DrawnVoxels:
-    """Features of some voxels of each case: half of them marked or near a mark, half anywhere.
+    """Features of some voxels of each image, half of them in or near a structure.
 
     Args:
-        items: images (C', *spatial) and label maps (1, *spatial).
+        items: images (C', *spatial) and their label maps (1, *spatial), one at a time.
         features: of an image.
-        per_case: voxels drawn of each case and mirror image, at most.
-        mirror_axes: spatial axes along which a case is shown mirrored, too, one after the other.
+        per_item: voxels of each, fewer of an image that has fewer.
         generator: of the choice.
     """
-    kept: list[Tensor] = []
-    classes: list[Tensor] = []
+    kept, classes = [], []
     for image, label in items:
-        for axes in [(), *((axis,) for axis in mirror_axes)]:
-            flips = [1 + axis for axis in axes]
-            seen = features(image.flip(flips)).flatten(1)
-            marks = label.flip(flips)
-            chosen = _chosen(marks[0], per_case, generator)
-            kept.append(seen[:, chosen.to(seen.device)].T.half().cpu())
-            classes.append(marks.flatten()[chosen].long())
+        chosen = _chosen(label[0], per_item, generator)
+        seen = features(image).flatten(1)
+        kept.append(seen[:, chosen.to(seen.device)].T.half().cpu())
+        classes.append(label.flatten()[chosen].long())
     return DrawnVoxels(torch.cat(kept), torch.cat(classes))
 
 
 def _chosen(label: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Indices of voxels of a label map (*spatial)."""
+    """Numbers of different voxels of a label map (*spatial), at most ``count``."""
     pool = F.max_pool2d if label.ndim == 2 else F.max_pool3d
-    near = pool((label > 0)[None, None].float(), 7, stride=1, padding=3).flatten().bool()
-    inside, anywhere = near.nonzero()[:, 0], torch.arange(label.numel())
-    half = count // 2
-    parts = [
-        part[torch.randperm(len(part), generator=generator)[:n]]
-        for part, n in ((inside, half), (anywhere, count - half))
-    ]
-    return torch.cat(parts)
+    marked = (label > 0)[None, None].float()
+    near = pool(marked, 2 * REACH + 1, stride=1, padding=REACH).flatten().bool()
+    inside = near.nonzero()[:, 0]
+    first = inside[torch.randperm(len(inside), generator=generator)[: count // 2]]
+    free = torch.ones(label.numel(), dtype=torch.bool)
+    free[first] = False
+    others = free.nonzero()[:, 0]
+    rest = others[torch.randperm(len(others), generator=generator)[: count - len(first)]]
+    return torch.cat([first, rest])
 
 
 def fit_mlps(
     mlps: VoxelMLPs,
     voxels: DrawnVoxels,
     steps: int,
-    batch: int = 2048,
+    batch: int = 1024,
     learning_rate: float = 3e-3,
     generator: torch.Generator | None = None,
 ) -> float:
-    """Fit all perceptrons by cross-entropy.
+    """Fit all perceptrons by cross-entropy, each by batches of its own.
 
     Args:
-        mlps: to be fitted.
+        mlps: to be fitted, on any device.
         voxels: to learn from.
-        steps: of Adam, with a cosine decay.
-        batch: voxels a step.
+        steps: of AdamW, with a cosine decay.
+        batch: voxels that each perceptron sees a step.
         learning_rate: at the start.
-        generator: of the drawing.
+        generator: of the batches.
 
     Returns:
-        The loss of the last tenth of the steps.
+        The mean loss of the last tenth of the steps.
     """
-    mlps.standardise(voxels.features[:: max(1, len(voxels.features) // 50_000)])
+    every = max(1, len(voxels.classes) // SHOWN)
+    mlps.standardise(voxels.features[::every])
     mlps.train()
+    device = mlps.mean.device
     optimizer = torch.optim.AdamW(mlps.parameters(), lr=learning_rate, weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses: list[float] = []
     for _ in range(steps):
-        drawn = torch.randint(len(voxels.classes), (batch,), generator=generator)
-        logits = mlps(voxels.features[drawn])
-        wanted = voxels.classes[drawn].expand(len(logits), -1)
-        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+        number = mlps.num_members * batch
+        drawn = torch.randint(len(voxels.classes), (number,), generator=generator)
+        seen = voxels.features[drawn].to(device).unflatten(0, (mlps.num_members, batch))
+        logits = mlps.of_each(seen)
+        loss = F.cross_entropy(logits.flatten(0, 1), voxels.classes[drawn].to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
