@@ -30,7 +30,7 @@ from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.few_labels import FewLabelInferer
 from medsegdiff.inference.fusion import vote_shares
 from medsegdiff.networks.encoder import ImageEncoder
-from medsegdiff.networks.image_denoiser import encoder_weights
+from medsegdiff.networks.encoder_start import encoder_weights
 
 CHANNELS, DEPTHS = (16, 32, 64, 192), (1, 2, 2, 2)
 """Of the encoder of ``hippocampus_mr``."""

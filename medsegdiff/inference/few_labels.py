@@ -50,14 +50,19 @@ class FewLabelInferer:
         self.features, self.mlps, self.window = features, mlps.eval(), tuple(window)
         axes = range(len(mirror_axes) + 1)
         self.mirrors = [[1 + a for a in c] for n in axes for c in combinations(mirror_axes, n)]
-        self.settings: dict[str, Any] = {
-            "members": mlps.num_members,
+        self.further = dict(settings or {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """See ``EnsembleInferer.settings``; there are neither steps nor a sampler."""
+        return {
+            "members": self.mlps.num_members,
             "fusion": self.fusion,
-            "seed": features.seed,
+            "seed": self.features.seed,
             "steps": None,
             "sampler": None,
-            "picks": [list(pick) for pick in features.picks],
-            **(settings or {}),
+            "picks": [list(pick) for pick in self.features.picks],
+            **self.further,
         }
 
     def check(self, network: nn.Module) -> None:
