@@ -14,6 +14,7 @@ from medsegdiff.cli.common import Command, Commands
 from medsegdiff.cli.convert import convert
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.evaluate import evaluate
+from medsegdiff.cli.label_efficient import label_efficient
 from medsegdiff.cli.segment import segment
 from medsegdiff.cli.synthesize import synthesize
 from medsegdiff.cli.train import train
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check, convert, train, segment, calibrate, evaluate, synthesize),
+    *(check, convert, train, segment, calibrate, evaluate, label_efficient, synthesize),
     *(bundles, demo),
 ):
     app.command(cls=Command)(command)

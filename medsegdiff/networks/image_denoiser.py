@@ -124,5 +124,3 @@ class ImageDenoiser(nn.Module):
         time = nn.functional.silu(time)
         both = (film(time).chunk(2, dim=1) for film in self.film)
         return [(1.0 + scale, shift) for scale, shift in both]
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class VoxelMLPs(nn.Module):
         widths = (features, *hidden, num_classes)
         self.weights = nn.ParameterList(
             nn.Parameter(torch.randn(members, i, o) * (2.0 / i) ** 0.5)
-            for i, o in zip(widths[:-1], widths[1:], strict=True)
+            for i, o in pairwise(widths)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for o in widths[1:])
 

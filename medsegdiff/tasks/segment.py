@@ -19,6 +19,7 @@ from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import digest, write_json
+from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.inputs import (
     CaseInput,
     DicomOptions,
@@ -28,10 +29,8 @@ from medsegdiff.inference.inputs import (
 )
 from medsegdiff.inference.key import write_key
 from medsegdiff.inference.resampling import resample_by_slabs
-from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.segment import CaseInferer, segment_case
 from medsegdiff.model import DiffusionSegmenter
-from medsegdiff.precision import resolve
 from medsegdiff.quiet import silenced
 from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
@@ -51,7 +50,6 @@ from medsegdiff.types import (
     InputError,
     OutputFormat,
     Uneven,
-    UsageError,
     reason_of,
     surfacing_input_errors,
 )

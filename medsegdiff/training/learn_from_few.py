@@ -90,9 +90,12 @@ class FewLabelLearner:
         generator = torch.Generator().manual_seed(self.seed)
         voxels = draw_voxels(self._views(items, augment), features, self.voxels, generator)
         drawn = time.perf_counter()
-        mlps = self.mlps(features.channels, num_classes)
-        mlps.to(next(network.parameters()).device)
-        loss = fit_mlps(mlps, voxels, self.steps, generator=generator)
+        with torch.random.fork_rng(devices=[]):  # of weights and dropout
+            torch.manual_seed(self.seed)
+            mlps = VoxelMLPs(
+                features.channels, num_classes, self.members, self.hidden, self.dropout
+            ).to(next(network.parameters()).device)
+            loss = fit_mlps(mlps, voxels, self.steps, generator=generator)
         record = {
             "picks": [list(pick) for pick in chosen],
             "search": [[*one.pick, round(one.score, 4)] for one in scored],
@@ -106,12 +109,6 @@ class FewLabelLearner:
             },
         }
         return Learned(features, mlps, record)
-
-    def mlps(self, channels: int, num_classes: int) -> VoxelMLPs:
-        """Perceptrons to be fitted; the seed alone decides their weights."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return VoxelMLPs(channels, num_classes, self.members, self.hidden, self.dropout)
 
     def _views(self, items: Sequence[Item], augment: Compose | None) -> Iterator[Item]:
         """Cases, one at a time, as they are and augmented."""
