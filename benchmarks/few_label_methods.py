@@ -36,6 +36,10 @@ CHANNELS, DEPTHS = (16, 32, 64, 192), (1, 2, 2, 2)
 """Of the encoder of ``hippocampus_mr``."""
 PSEUDO_SHARE = 0.5
 """Of marked scans in what self-training sees."""
+MARKED = 48
+"""Scans that are marked for it, at most."""
+TIME = 0.3
+"""At which the denoiser starts an encoder."""
 
 Marker = Callable[[Tensor], Tensor]
 """Image (1, *SIZE) -> class numbers (1, *SIZE)."""
@@ -90,7 +94,7 @@ class Anchor(nn.Module):
         super().__init__()
         self.encoder = ImageEncoder(3, 1, num_classes, CHANNELS, DEPTHS)
         if start is not None:
-            weights = encoder_weights(start.denoiser, self.encoder)
+            weights = encoder_weights(start.denoiser, self.encoder, TIME)
             self.encoder.load_state_dict(weights, strict=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -145,7 +149,7 @@ def self_trained(setting: Setting) -> Marker:
     """
     teacher, inferer = setting.shared["pretrained"], setting.shared["features"]
     soft = []
-    for item in setting.others:
+    for item in setting.others[:MARKED]:
         by_features = inferer.probability(item["image"]).mean(dim=0)
         both = (mirrored(teacher, item["image"]) + by_features) / 2.0
         soft.append({"image": item["image"], "label": both})
@@ -177,7 +181,7 @@ def conditional(setting: Setting, start: ImageDiffusion | None) -> Marker:
     prepare = parser.get_parsed_content("train#prepare_batch")
     criterion = parser.get_parsed_content("train#loss")
     if start is not None:
-        weights = encoder_weights(start.denoiser, network.encoder)
+        weights = encoder_weights(start.denoiser, network.encoder, TIME)
         network.encoder.load_state_dict(weights, strict=False)
     drawn = batches(setting.labelled, augmentation())
 
@@ -208,7 +212,7 @@ def synthetic(setting: Setting) -> Marker:
         folder,
         count=60,
         seed=setting.seed,
-        minutes=2.0 * setting.seconds / 60.0,
+        minutes=setting.seconds / 60.0,
         pretrained=setting.work,
     )
     items = mixed(setting.labelled, load_items(pairs, masks=True), 0.5)

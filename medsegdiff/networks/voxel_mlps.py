@@ -21,7 +21,7 @@ class VoxelMLPs(nn.Module):
         num_classes: K, background included.
         members: M of the ensemble.
         hidden: widths of the hidden layers.
-        dropout: probability, of features and hidden units, drawn for each member.
+        dropout: probability, of features and hidden units, in training (``of_each``).
     """
 
     mean: Tensor
@@ -31,7 +31,7 @@ class VoxelMLPs(nn.Module):
         self,
         features: int,
         num_classes: int,
-        members: int = 10,
+        members: int = 8,
         hidden: Sequence[int] = (64, 32),
         dropout: float = 0.1,
     ) -> None:
@@ -41,8 +41,7 @@ class VoxelMLPs(nn.Module):
         self.register_buffer("deviation", torch.ones(features))
         widths = (features, *hidden, num_classes)
         self.weights = nn.ParameterList(
-            nn.Parameter(torch.randn(members, i, o) * (2.0 / i) ** 0.5)
-            for i, o in pairwise(widths)
+            nn.Parameter(torch.randn(members, i, o) * (2.0 / i) ** 0.5) for i, o in pairwise(widths)
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, 1, o)) for o in widths[1:])
 
@@ -54,14 +53,20 @@ class VoxelMLPs(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (V, C) of voxels, seen by all members -> logits (M, V, K)."""
-        return self.of_each(features.expand(self.num_members, -1, -1))
+        x = (features.float() - self.mean) / self.deviation
+        first = self.weights[0].transpose(0, 1).flatten(1)  # all members in one product
+        x = (x @ first).unflatten(1, (self.num_members, -1)).transpose(0, 1)
+        return self._rest(x + self.biases[0])
 
     def of_each(self, features: Tensor) -> Tensor:
         """Features (M, V, C), those of each member's own voxels -> logits (M, V, K)."""
         x = (features.float() - self.mean) / self.deviation
-        last = len(self.weights) - 1
-        for number, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        x = F.dropout(x, self.dropout, self.training)
+        return self._rest(torch.baddbmm(self.biases[0], x, self.weights[0]))
+
+    def _rest(self, x: Tensor) -> Tensor:
+        """What follows the first layer's sums (M, V, H)."""
+        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
+            x = F.relu(F.layer_norm(x, x.shape[-1:]))
             x = torch.baddbmm(bias, F.dropout(x, self.dropout, self.training), weight)
-            if number < last:
-                x = F.relu(F.layer_norm(x, x.shape[-1:]))
         return x

@@ -78,7 +78,7 @@ def fit_mlps(
     mlps: VoxelMLPs,
     voxels: DrawnVoxels,
     steps: int,
-    batch: int = 1024,
+    batch: int = 512,
     learning_rate: float = 3e-3,
     generator: torch.Generator | None = None,
 ) -> float:

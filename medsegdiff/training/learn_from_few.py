@@ -14,7 +14,7 @@ from torch import Tensor
 from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.networks.voxel_mlps import VoxelMLPs
 from medsegdiff.training.few_labels import draw_voxels, fit_mlps
-from medsegdiff.training.pick_features import scored_picks
+from medsegdiff.training.pick_features import chosen_picks, scored_picks
 from medsegdiff.voxel_features import VoxelFeatures
 
 Item = tuple[Tensor, Tensor]
@@ -43,10 +43,11 @@ class FewLabelLearner:
     Attributes:
         noises: shares of the time steps to choose from.
         levels: of the decoder to choose from, 0 the finest.
-        picks: pairs of the two that are taken, the best by the search.
+        picks: pairs of the two that are taken: of each level the best, then the best others.
         views: images that voxels are drawn from: each case as it is, then augmented ones in turn.
         voxels: drawn of a view.
         steps: of the fit.
+        batch: voxels that each perceptron sees a step.
         members: perceptrons.
         hidden: widths of their layers.
         dropout: in them.
@@ -55,11 +56,12 @@ class FewLabelLearner:
 
     noises: Sequence[float]
     levels: Sequence[int]
-    picks: int = 8
-    views: int = 60
+    picks: int = 6
+    views: int = 40
     voxels: int = 3000
-    steps: int = 600
-    members: int = 10
+    steps: int = 500
+    batch: int = 512
+    members: int = 8
     hidden: Sequence[int] = (64, 32)
     dropout: float = 0.1
     seed: int = 0
@@ -84,7 +86,7 @@ class FewLabelLearner:
         scored = scored_picks(
             network, items, self.noises, self.levels, num_classes, self.voxels, self.seed
         )
-        chosen = [one.pick for one in scored[: self.picks]]
+        chosen = chosen_picks(scored, self.picks)
         searched = time.perf_counter()
         features = VoxelFeatures(network, chosen, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
@@ -95,7 +97,7 @@ class FewLabelLearner:
             mlps = VoxelMLPs(
                 features.channels, num_classes, self.members, self.hidden, self.dropout
             ).to(next(network.parameters()).device)
-            loss = fit_mlps(mlps, voxels, self.steps, generator=generator)
+            loss = fit_mlps(mlps, voxels, self.steps, self.batch, generator=generator)
         record = {
             "picks": [list(pick) for pick in chosen],
             "search": [[*one.pick, round(one.score, 4)] for one in scored],

@@ -17,7 +17,7 @@ RIDGE = 1e-2
 
 
 class ScoredPick(NamedTuple):
-    """A pick, and the mean Dice over the foreground that its features alone reach."""
+    """A pick, and the share of the classes' variance that its features alone explain."""
 
     score: float
     pick: Pick
@@ -34,9 +34,9 @@ def scored_picks(
 ) -> list[ScoredPick]:
     """Every pair of time step and block with its score, the best first.
 
-    The score is the mean foreground Dice, over drawn voxels, of a ridge regression to the classes,
-    fitted to half of the cases and applied to the other half, both ways round. Of a single case
-    its voxels are halved instead, which flatters all pairs alike.
+    The score is that of a ridge regression to the classes, fitted to drawn voxels of half of the
+    cases and applied to those of the other half, both ways round. Of a single case its voxels are
+    halved instead, which flatters all pairs.
 
     Args:
         network: whose features are judged.
@@ -58,7 +58,7 @@ def scored_picks(
         columns = torch.arange(features.channels).split(widths)
         for pick, column in zip(picks, columns, strict=True):
             parts = [DrawnVoxels(h.features[:, column].float(), h.classes) for h in halves]
-            scores = [ridge_dice(parts[i], parts[1 - i], num_classes) for i in (0, 1)]
+            scores = [explained(parts[i], parts[1 - i], num_classes) for i in (0, 1)]
             found.append(ScoredPick(sum(scores) / 2.0, pick))
     return sorted(found, key=lambda one: -one.score)
 
@@ -75,8 +75,10 @@ def _halves(cases: Sequence[DrawnVoxels], generator: torch.Generator) -> list[Dr
     ]
 
 
-def ridge_dice(known: DrawnVoxels, others: DrawnVoxels, num_classes: int) -> float:
-    """Mean foreground Dice on other voxels of a ridge regression fitted to known ones.
+def explained(known: DrawnVoxels, others: DrawnVoxels, num_classes: int) -> float:
+    """Share of the variance of others' classes that a ridge regression to known ones explains.
+
+    The mean over the classes that occur in both, background too; below 0 for worse than a mean.
 
     Args:
         known: to fit to.
@@ -88,13 +90,25 @@ def ridge_dice(known: DrawnVoxels, others: DrawnVoxels, num_classes: int) -> flo
         F.pad((voxels.features - mean) / deviation.clamp_min(1e-6), (0, 1), value=1.0)
         for voxels in (known, others)
     )
-    target = F.one_hot(known.classes, num_classes).float()
+    target, truth = (F.one_hot(v.classes, num_classes).float() for v in (known, others))
     gram = seen.T @ seen / len(seen) + RIDGE * torch.eye(seen.shape[1])
     weights = torch.linalg.solve(gram, seen.T @ target / len(seen))
-    guess = (unseen @ weights).argmax(dim=1)
-    dice = [_dice(guess == k, others.classes == k) for k in range(1, num_classes)]
-    return sum(dice) / len(dice)
+    variance = truth.var(dim=0, correction=0)
+    there = (variance > 0) & (target.var(dim=0) > 0)
+    error = (unseen @ weights - truth).square().mean(dim=0)
+    return float((1.0 - error / variance)[there].mean()) if there.any() else 0.0
 
 
-def _dice(guess: Tensor, truth: Tensor) -> float:
-    return 2.0 * float((guess & truth).sum()) / max(1.0, float(guess.sum() + truth.sum()))
+def chosen_picks(scored: Sequence[ScoredPick], count: int) -> list[Pick]:
+    """The best pick of each block, then the best others, up to ``count`` together.
+
+    Fine blocks score low alone, but say where a structure ends.
+
+    Args:
+        scored: the best first.
+        count: of picks.
+    """
+    best = {one.pick.level: one.pick for one in reversed(scored)}
+    first = [one.pick for one in scored if best[one.pick.level] == one.pick]
+    rest = [one.pick for one in scored if one.pick not in first]
+    return [*first, *rest][:count]
