@@ -38,8 +38,6 @@ PSEUDO_SHARE = 0.5
 """Of marked scans in what self-training sees."""
 MARKED = 48
 """Scans that are marked for it, at most."""
-TIME = 0.3
-"""At which the denoiser starts an encoder."""
 
 Marker = Callable[[Tensor], Tensor]
 """Image (1, *SIZE) -> class numbers (1, *SIZE)."""
@@ -94,7 +92,7 @@ class Anchor(nn.Module):
         super().__init__()
         self.encoder = ImageEncoder(3, 1, num_classes, CHANNELS, DEPTHS)
         if start is not None:
-            weights = encoder_weights(start.denoiser, self.encoder, TIME)
+            weights = encoder_weights(start.denoiser, self.encoder)
             self.encoder.load_state_dict(weights, strict=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -147,6 +145,9 @@ def self_trained(setting: Setting) -> Marker:
 
     A scan's soft mask is the mean of both probabilities, so where they disagree it says little.
     """
+    for name in ("pretrained", "features"):
+        if name not in setting.shared:
+            METHODS[name](setting)
     teacher, inferer = setting.shared["pretrained"], setting.shared["features"]
     soft = []
     for item in setting.others[:MARKED]:
@@ -181,7 +182,7 @@ def conditional(setting: Setting, start: ImageDiffusion | None) -> Marker:
     prepare = parser.get_parsed_content("train#prepare_batch")
     criterion = parser.get_parsed_content("train#loss")
     if start is not None:
-        weights = encoder_weights(start.denoiser, network.encoder, TIME)
+        weights = encoder_weights(start.denoiser, network.encoder)
         network.encoder.load_state_dict(weights, strict=False)
     drawn = batches(setting.labelled, augmentation())
 

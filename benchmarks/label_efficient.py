@@ -9,7 +9,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.few_label_methods import METHODS, Setting
-from benchmarks.few_labels import load_items, num_classes_of
+from benchmarks.few_labels import Item, load_items, num_classes_of
 from benchmarks.pair_measures import drawn_cases
 from medsegdiff.bundle import find_bundle
 from medsegdiff.data.manifest import load_manifest
@@ -54,38 +54,47 @@ def main(words: Sequence[str] | None = None) -> list[Row]:
     file = options.output / f"{NAME}.json"
     for count in options.counts:
         for draw in range(options.draws):
-            labelled, others = drawn_cases(training, count, draw)
-            setting = Setting(
-                [scans[case.id] for case in labelled],
-                [{"image": scans[case.id]["image"]} for case in others],
-                (labelled, others),
-                num_classes_of(test),
-                options.seconds,
-                draw,
-                find_bundle(options.few),
-                find_bundle("hippocampus_mr"),
-                options.work,
-            )
+            setting = setting_of(training, scans, count, draw, options)
             for method in options.methods:
-                content = read_json(file) or {"rows": []}
                 key = {"method": method, "labelled_cases": count, "draw": draw}
-                if any(row.items() >= key.items() for row in content["rows"]):
+                rows = (read_json(file) or {"rows": []})["rows"]
+                if any(row.items() >= key.items() for row in rows):
                     continue
                 row = key | measured(method, setting, test)
                 print(row, flush=True)
+                content = read_json(file) or {"rows": []}  # another process may have written
                 content["rows"].append(row)
                 content["command"] = "python -m benchmarks.label_efficient " + shlex.join(
                     words or sys.argv[1:]
                 )
                 written(content, options.output)
-    content = read_json(file) or {"rows": []}
-    if content["rows"]:
-        written(content, options.output)
-    rows: list[Row] = content["rows"]
-    return rows
+    found: list[Row] = (read_json(file) or {"rows": []})["rows"]
+    return found
 
 
-def measured(method: str, setting: Setting, test: Sequence[dict[str, Any]]) -> Row:
+def setting_of(
+    training: Sequence[Case],
+    scans: Mapping[str, Item],
+    count: int,
+    draw: int,
+    options: argparse.Namespace,
+) -> Setting:
+    """What the methods are given in one draw: masks of ``count`` scans, and images of all."""
+    labelled, others = drawn_cases(training, count, draw)
+    return Setting(
+        [scans[case.id] for case in labelled],
+        [{"image": scans[case.id]["image"]} for case in others],
+        (labelled, others),
+        num_classes_of(list(scans.values())),
+        options.seconds,
+        draw,
+        find_bundle(options.few),
+        find_bundle("hippocampus_mr"),
+        options.work,
+    )
+
+
+def measured(method: str, setting: Setting, test: Sequence[Item]) -> Row:
     """Train a method and judge it by held-out scans."""
     torch.manual_seed(setting.seed)
     setting.further.clear()

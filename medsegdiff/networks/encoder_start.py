@@ -8,6 +8,8 @@ from torch import Tensor
 from medsegdiff.networks.encoder import ImageEncoder
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 
+TIME = 0.3
+"""Whose features start an encoder: 0.2 to 0.7 gave one Dice, within 0.005, on the hippocampus."""
 LEAST_SCALE = 0.05
 """A scale folded into what a leaky ReLU follows has to be positive."""
 
@@ -15,7 +17,7 @@ State = dict[str, Tensor]
 
 
 def encoder_weights(
-    denoiser: ImageDenoiser, encoder: ImageEncoder, time: float = 0.1
+    denoiser: ImageDenoiser, encoder: ImageEncoder, time: float = TIME
 ) -> dict[str, Tensor]:
     """Weights with which an encoder sees in an image what the denoiser sees at one time.
 
