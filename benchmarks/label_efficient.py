@@ -20,7 +20,7 @@ from benchmarks.few_label_methods import METHODS, Setting
 from benchmarks.few_labels import Item, load_items, num_classes_of
 from benchmarks.pair_measures import drawn_cases
 from medsegdiff.bundle import find_bundle
-from medsegdiff.data.manifest import load_manifest
+from medsegdiff.data.manifest import Case, load_manifest
 from medsegdiff.files import read_json, write_json, write_text
 from medsegdiff.pictures import save_png
 from medsegdiff.tasks.pair_filter import mean_dice

@@ -74,7 +74,7 @@ def test_without_one_nothing_changes() -> None:
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     bundle = of_images(tmp_path, "[16, 32, 64, 96]")
-    with pytest.raises(InputError, match="cannot start the encoder.*channels and depths"):
+    with pytest.raises(InputError, match="cannot start the encoder"):
         started(segmenter(), str(bundle.root))
     with pytest.raises(UsageError, match="neither a folder nor a bundle"):
         started(segmenter(), "hippocampus_images")
