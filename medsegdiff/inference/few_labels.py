@@ -18,6 +18,7 @@ from medsegdiff.inference.ensemble import (
     stack_slices,
 )
 from medsegdiff.networks.voxel_mlps import VoxelMLPs
+from medsegdiff.precision import autocast
 from medsegdiff.storage import Storage
 from medsegdiff.types import Fusion
 from medsegdiff.voxel_features import VoxelFeatures
@@ -121,7 +122,8 @@ class FewLabelInferer:
         total = torch.zeros(())
         for flips in self.mirrors:
             seen = self.features(image.flip(flips)).flatten(1)
-            parts = [self.mlps(p.T).softmax(dim=-1).cpu() for p in seen.split(VOXELS_AT_ONCE, 1)]
-            found = torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, image.shape[1:])
+            with autocast(self.features.network.precision, seen.device):
+                parts = [self.mlps(part.T).float().cpu() for part in seen.split(VOXELS_AT_ONCE, 1)]
+            found = torch.cat(parts, dim=1).softmax(dim=-1).transpose(1, 2).unflatten(2, image.shape[1:])
             total = total + found.flip([axis + 1 for axis in flips])
         return total / len(self.mirrors)

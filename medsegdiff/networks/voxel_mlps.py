@@ -32,7 +32,7 @@ class VoxelMLPs(nn.Module):
         features: int,
         num_classes: int,
         members: int = 8,
-        hidden: Sequence[int] = (64, 32),
+        hidden: Sequence[int] = (32, 32),
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ class VoxelMLPs(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features (V, C) of voxels, seen by all members -> logits (M, V, K)."""
-        x = (features.float() - self.mean) / self.deviation
-        first = self.weights[0].transpose(0, 1).flatten(1)  # all members in one product
-        x = (x @ first).unflatten(1, (self.num_members, -1)).transpose(0, 1)
-        return self._rest(x + self.biases[0])
+        first = self.weights[0] / self.deviation[:, None]  # standardises as well
+        bias = self.biases[0] - (self.mean @ first)[:, None]
+        x = features @ first.transpose(0, 1).flatten(1).to(features.dtype)  # of all members
+        return self._rest(x.unflatten(1, (self.num_members, -1)).transpose(0, 1) + bias)
 
     def of_each(self, features: Tensor) -> Tensor:
         """Features (M, V, C), those of each member's own voxels -> logits (M, V, K)."""

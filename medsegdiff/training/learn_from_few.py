@@ -62,7 +62,7 @@ class FewLabelLearner:
     steps: int = 500
     batch: int = 512
     members: int = 8
-    hidden: Sequence[int] = (64, 32)
+    hidden: Sequence[int] = (32, 32)
     dropout: float = 0.1
     seed: int = 0
 
