@@ -124,6 +124,7 @@ class FewLabelInferer:
             seen = self.features(image.flip(flips)).flatten(1)
             with autocast(self.features.network.precision, seen.device):
                 parts = [self.mlps(part.T).float().cpu() for part in seen.split(VOXELS_AT_ONCE, 1)]
-            found = torch.cat(parts, dim=1).softmax(dim=-1).transpose(1, 2).unflatten(2, image.shape[1:])
+            found = torch.cat(parts, dim=1).softmax(dim=-1)
+            found = found.transpose(1, 2).unflatten(2, image.shape[1:])
             total = total + found.flip([axis + 1 for axis in flips])
         return total / len(self.mirrors)

@@ -16,9 +16,9 @@ SIZES = [(20, 24), (12, 10, 14)]
 
 def ball(size: tuple[int, ...]) -> Tensor:
     """(1, *size) label map of a small cube."""
-    label = torch.zeros(1, *size, dtype=torch.uint8)
-    label[(0, *[slice(4, 7)] * len(size))] = 1
-    return label
+    axes = torch.meshgrid(*[torch.arange(n) for n in size], indexing="ij")
+    inside = [(axis >= 4) & (axis < 7) for axis in axes]
+    return torch.stack(inside).all(dim=0)[None].to(torch.uint8)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
