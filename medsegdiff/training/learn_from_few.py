@@ -14,7 +14,7 @@ from torch import Tensor
 from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.networks.voxel_mlps import VoxelMLPs
 from medsegdiff.training.few_labels import draw_voxels, fit_mlps
-from medsegdiff.training.pick_features import chosen_picks, scored_picks
+from medsegdiff.training.pick_features import search_picks
 from medsegdiff.voxel_features import VoxelFeatures
 
 Item = tuple[Tensor, Tensor]
@@ -28,7 +28,7 @@ class Learned:
     Attributes:
         features: those that were chosen.
         mlps: fitted to them, in evaluation mode.
-        record: scores of the search, voxels, loss, seconds; for people.
+        record: what was chosen and what it explains, voxels, loss, seconds; for people.
     """
 
     features: VoxelFeatures
@@ -43,7 +43,7 @@ class FewLabelLearner:
     Attributes:
         noises: shares of the time steps to choose from.
         levels: of the decoder to choose from, 0 the finest.
-        picks: pairs of the two that are taken: of each level the best, then the best others.
+        picks: pairs of the two that are taken, each the one that adds most to those before it.
         views: images that voxels are drawn from: each case as it is, then augmented ones in turn.
         voxels: drawn of a view.
         steps: of the fit.
@@ -83,10 +83,17 @@ class FewLabelLearner:
                 are.
         """
         started = time.perf_counter()
-        scored = scored_picks(
-            network, items, self.noises, self.levels, num_classes, self.voxels, self.seed
+        found = search_picks(
+            network,
+            items,
+            self.noises,
+            self.levels,
+            num_classes,
+            self.picks,
+            self.voxels,
+            self.seed,
         )
-        chosen = chosen_picks(scored, self.picks)
+        chosen = [one.pick for one in found]
         searched = time.perf_counter()
         features = VoxelFeatures(network, chosen, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
@@ -100,7 +107,7 @@ class FewLabelLearner:
             loss = fit_mlps(mlps, voxels, self.steps, self.batch, generator=generator)
         record = {
             "picks": [list(pick) for pick in chosen],
-            "search": [[*one.pick, round(one.score, 4)] for one in scored],
+            "explained": [round(one.score, 4) for one in found],
             "features": features.channels,
             "voxels": len(voxels.classes),
             "loss": loss,

@@ -14,68 +14,120 @@ from medsegdiff.training.few_labels import DrawnVoxels, draw_voxels
 from medsegdiff.voxel_features import Pick, VoxelFeatures
 
 RIDGE = 1e-2
+MOST_VOXELS = 30_000
+"""Of all cases together, so that the search takes bounded memory."""
 
 
 class ScoredPick(NamedTuple):
-    """A pick, and the share of the classes' variance that its features alone explain."""
+    """A pick, and the share of the classes' variance that it and those before it explain."""
 
     score: float
     pick: Pick
 
 
-def scored_picks(
+class Moments(NamedTuple):
+    """What a ridge regression needs of voxels.
+
+    Attributes:
+        gram: (C, C) mean product of two features.
+        product: (C, K) of a feature and a class's indicator.
+        share: (K,) of each class.
+    """
+
+    gram: Tensor
+    product: Tensor
+    share: Tensor
+
+
+def search_picks(
     network: ImageDiffusion,
     items: Sequence[tuple[Tensor, Tensor]],
     noises: Sequence[float],
     levels: Sequence[int],
     num_classes: int,
+    count: int,
     per_case: int = 3000,
     seed: int = 0,
 ) -> list[ScoredPick]:
-    """Every pair of time step and block with its score, the best first.
+    """Pairs of time step and block, one after the other: each the one that adds most.
 
-    The score is that of a ridge regression to the classes, fitted to drawn voxels of half of the
-    cases and applied to those of the other half, both ways round. Of a single case its voxels are
-    halved instead, which flatters all pairs.
+    Judged by a ridge regression to the classes, fitted to drawn voxels of half of the cases and
+    applied to those of the other half, both ways round. Of a single case its voxels are halved
+    instead, which flatters all.
 
     Args:
         network: whose features are judged.
         items: images (C', *spatial) and label maps (1, *spatial).
-        noises: shares of the time steps.
-        levels: of the decoder.
+        noises: shares of the time steps to choose from.
+        levels: of the decoder to choose from.
         num_classes: K.
-        per_case: voxels drawn of each case.
-        seed: of noise and drawing; all pairs are judged by the same voxels.
+        count: of pairs that are chosen; all, if there are fewer.
+        per_case: voxels drawn of each case, at most.
+        seed: of noise and drawing.
     """
+    picks = [Pick(noise, level) for noise in noises for level in levels]
+    widths = [network.denoiser.unet.channels[pick.level] for pick in picks]
+    voxels = _voxels(network, items, noises, levels, min(per_case, MOST_VOXELS // len(items)), seed)
+    halves = [_moments(half, num_classes) for half in _halves(voxels, seed)]
+    columns = dict(zip(picks, torch.arange(sum(widths)).split(widths), strict=True))
+    chosen: list[ScoredPick] = []
+    used = torch.tensor([sum(widths)])  # the constant
+    while len(chosen) < min(count, len(picks)):
+        left = [pick for pick in picks if pick not in [one.pick for one in chosen]]
+        scores = [_both_ways(halves, torch.cat([used, columns[pick]])) for pick in left]
+        best = max(range(len(left)), key=scores.__getitem__)
+        chosen.append(ScoredPick(scores[best], left[best]))
+        used = torch.cat([used, columns[left[best]]])
+    return chosen
+
+
+def _voxels(
+    network: ImageDiffusion,
+    items: Sequence[tuple[Tensor, Tensor]],
+    noises: Sequence[float],
+    levels: Sequence[int],
+    per_case: int,
+    seed: int,
+) -> list[DrawnVoxels]:
+    """Of each case the same voxels at all time steps, with all features of these."""
     found = []
-    for noise in noises:
-        picks = [Pick(noise, level) for level in levels]
-        features = VoxelFeatures(network, picks, seed)
-        generator = torch.Generator().manual_seed(seed)
-        cases = [draw_voxels([item], features, per_case, generator) for item in items]
-        halves = _halves(cases, generator)
-        widths = [network.denoiser.unet.channels[level] for level in levels]
-        columns = torch.arange(features.channels).split(widths)
-        for pick, column in zip(picks, columns, strict=True):
-            parts = [DrawnVoxels(h.features[:, column].float(), h.classes) for h in halves]
-            scores = [explained(parts[i], parts[1 - i], num_classes) for i in (0, 1)]
-            found.append(ScoredPick(sum(scores) / 2.0, pick))
-    return sorted(found, key=lambda one: -one.score)
+    for item in items:
+        parts = []
+        for noise in noises:
+            features = VoxelFeatures(network, [Pick(noise, level) for level in levels], seed)
+            generator = torch.Generator().manual_seed(seed)
+            parts.append(draw_voxels([item], features, per_case, generator))
+        found.append(DrawnVoxels(torch.cat([p.features for p in parts], dim=1), parts[0].classes))
+    return found
 
 
-def _halves(cases: Sequence[DrawnVoxels], generator: torch.Generator) -> list[DrawnVoxels]:
-    """Two halves of the cases; of the voxels of a single one."""
+def _halves(cases: Sequence[DrawnVoxels], seed: int) -> list[DrawnVoxels]:
+    """Two halves of the cases, or of the voxels of a single one; features are standardised."""
     if len(cases) == 1:
-        order = torch.randperm(len(cases[0].classes), generator=generator)
-        return [DrawnVoxels(*(values[part] for values in cases[0])) for part in order.chunk(2)]
-    parts = (cases[0::2], cases[1::2])
+        order = torch.randperm(len(cases[0].classes), generator=torch.Generator().manual_seed(seed))
+        parts = [[DrawnVoxels(*(values[p] for values in cases[0]))] for p in order.chunk(2)]
+    else:
+        parts = [list(cases[0::2]), list(cases[1::2])]
+    features = [torch.cat([case.features for case in part]).float() for part in parts]
+    deviation, mean = torch.std_mean(torch.cat(features), dim=0)
     return [
-        DrawnVoxels(torch.cat([c.features for c in p]), torch.cat([c.classes for c in p]))
-        for p in parts
+        DrawnVoxels((f - mean) / deviation.clamp_min(1e-6), torch.cat([c.classes for c in part]))
+        for f, part in zip(features, parts, strict=True)
     ]
 
 
-def explained(known: DrawnVoxels, others: DrawnVoxels, num_classes: int) -> float:
+def _moments(voxels: DrawnVoxels, num_classes: int) -> Moments:
+    """Moments of features, and of a last one that is always 1."""
+    x = F.pad(voxels.features, (0, 1), value=1.0)
+    y = F.one_hot(voxels.classes, num_classes).float()
+    return Moments(x.T @ x / len(x), x.T @ y / len(x), y.mean(dim=0))
+
+
+def _both_ways(halves: Sequence[Moments], columns: Tensor) -> float:
+    return (explained(halves[0], halves[1], columns) + explained(*reversed(halves), columns)) / 2.0
+
+
+def explained(known: Moments, others: Moments, columns: Tensor) -> float:
     """Share of the variance of others' classes that a ridge regression to known ones explains.
 
     The mean over the classes that occur in both, background too; below 0 for worse than a mean.
@@ -83,32 +135,12 @@ def explained(known: DrawnVoxels, others: DrawnVoxels, num_classes: int) -> floa
     Args:
         known: to fit to.
         others: to judge by.
-        num_classes: K.
+        columns: of the features that are used.
     """
-    deviation, mean = torch.std_mean(known.features, dim=0)
-    seen, unseen = (
-        F.pad((voxels.features - mean) / deviation.clamp_min(1e-6), (0, 1), value=1.0)
-        for voxels in (known, others)
-    )
-    target, truth = (F.one_hot(v.classes, num_classes).float() for v in (known, others))
-    gram = seen.T @ seen / len(seen) + RIDGE * torch.eye(seen.shape[1])
-    weights = torch.linalg.solve(gram, seen.T @ target / len(seen))
-    variance = truth.var(dim=0, correction=0)
-    there = (variance > 0) & (target.var(dim=0) > 0)
-    error = (unseen @ weights - truth).square().mean(dim=0)
+    gram, product = known.gram[columns][:, columns], known.product[columns]
+    weights = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram)), product)
+    seen = (weights * (others.gram[columns][:, columns] @ weights)).sum(dim=0)
+    error = others.share - 2.0 * (weights * others.product[columns]).sum(dim=0) + seen
+    variance = others.share * (1.0 - others.share)
+    there = (variance > 0) & (known.share > 0)
     return float((1.0 - error / variance)[there].mean()) if there.any() else 0.0
-
-
-def chosen_picks(scored: Sequence[ScoredPick], count: int) -> list[Pick]:
-    """The best pick of each block, then the best others, up to ``count`` together.
-
-    Fine blocks score low alone, but say where a structure ends.
-
-    Args:
-        scored: the best first.
-        count: of picks.
-    """
-    best = {one.pick.level: one.pick for one in reversed(scored)}
-    first = [one.pick for one in scored if best[one.pick.level] == one.pick]
-    rest = [one.pick for one in scored if one.pick not in first]
-    return [*first, *rest][:count]

@@ -20,6 +20,7 @@ from medsegdiff.tasks.label_efficient import label_efficient, teachers
 from medsegdiff.tasks.segment import segment
 from medsegdiff.training.train import train
 from medsegdiff.types import InputError, UsageError
+from tests.docs.test_docs import DOCS, section, table_keys
 
 SMALL = {
     "size: [40, 56, 40]": "size: [16, 16, 16]",
@@ -131,11 +132,11 @@ def test_perceptrons_learn_more_than_where_nothing_is(marked: Path) -> None:
 
 def test_the_record_says_what_was_chosen(marked: Path) -> None:
     record = json.loads((marked / "few_labels.json").read_text())
+    page = DOCS / "reference" / "commands_and_files.md"
+    assert table_keys(section(page, "### Keys of `few_labels.json`")) == set(record)
     assert record["cases"] == ["phantom_003", "phantom_002"]
-    assert len(record["search"]) == 8 and len(record["picks"]) == 6
-    scores = [row[2] for row in record["search"]]
-    assert scores == sorted(scores, reverse=True)
-    assert {level for _, level in record["picks"]} == {0, 1, 2, 3}
+    assert len({tuple(pick) for pick in record["picks"]}) == len(record["explained"]) == 6
+    assert {noise for noise, _ in record["picks"]} <= {0.1, 0.4}
     assert 0 < record["voxels"] <= 8 * 1000
     assert record["peak_memory_mb"] > 0 and record["seconds"]["all"] > 0
 
