@@ -36,7 +36,7 @@ CHANNELS, DEPTHS = (16, 32, 64, 192), (1, 2, 2, 2)
 """Of the encoder of ``hippocampus_mr``."""
 PSEUDO_SHARE = 0.5
 """Of marked scans in what self-training sees."""
-MARKED = 48
+MARKED = 32
 """Scans that are marked for it, at most."""
 
 Marker = Callable[[Tensor], Tensor]
@@ -149,6 +149,7 @@ def self_trained(setting: Setting) -> Marker:
         if name not in setting.shared:
             METHODS[name](setting)
     teacher, inferer = setting.shared["pretrained"], setting.shared["features"]
+    inferer = FewLabelInferer(inferer.features, inferer.mlps, SIZE)  # unmirrored: half the time
     soft = []
     for item in setting.others[:MARKED]:
         by_features = inferer.probability(item["image"]).mean(dim=0)
