@@ -165,6 +165,7 @@ def page(content: dict[str, Any]) -> Iterator[str]:
             cells.append(f"{sum(dice) / len(dice):.3f}{span}" if dice else "")
         if any(cells):
             yield f"| {name} | " + " | ".join(cells) + " |"
+    yield from gains(rows, counts)
     yield "\nCost, mean over all runs:\n"
     yield "| | training, CPU seconds | marking a scan, CPU seconds | peak memory, MiB |"
     yield "| --- | --- | --- | --- |"
@@ -177,6 +178,25 @@ def page(content: dict[str, Any]) -> Iterator[str]:
             )
             peak = max((row["peak_memory_mb"] or 0) for row in mine)
             yield f"| {name} | {spent:.0f} | {marking:.2f} | {peak} |"
+
+
+def gains(rows: Sequence[Row], counts: Sequence[int]) -> Iterator[str]:
+    """What the best of (c) to (e) has more than the U-Net from scratch, on the same draws."""
+    yield "\nThe best of (c) to (e), and what it has more than the U-Net (a) on the same draws:\n"
+    yield "| labelled cases | best | gain | draws |"
+    yield "| --- | --- | --- | --- |"
+    for count in counts:
+        mine = [row for row in rows if row["labelled_cases"] == count]
+        dice = {(row["method"], row["draw"]): row["dice"] for row in mine}
+        found = []
+        for method in NAMES:
+            draws = [d for m, d in dice if m == method and ("unet", d) in dice]
+            if draws and NAMES[method][:3] in ("(c)", "(d)", "(e)"):
+                more = [dice[method, draw] - dice["unet", draw] for draw in draws]
+                found.append((sum(more) / len(more), len(draws), NAMES[method]))
+        if found:
+            gain, number, name = max(found)
+            yield f"| {count} | {name} | {gain:+.3f} | {number} |"
 
 
 def plot(rows: Sequence[Row]) -> Figure:
