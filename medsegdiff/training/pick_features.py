@@ -124,7 +124,8 @@ def _moments(voxels: DrawnVoxels, num_classes: int) -> Moments:
 
 
 def _both_ways(halves: Sequence[Moments], columns: Tensor) -> float:
-    return (explained(halves[0], halves[1], columns) + explained(*reversed(halves), columns)) / 2.0
+    one, other = halves
+    return (explained(one, other, columns) + explained(other, one, columns)) / 2.0
 
 
 def explained(known: Moments, others: Moments, columns: Tensor) -> float:

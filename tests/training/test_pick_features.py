@@ -28,7 +28,7 @@ def voxels(seed: int, count: int = 400) -> DrawnVoxels:
 
 def test_the_score_is_that_of_a_ridge_regression() -> None:
     known, others = voxels(0), voxels(1)
-    moments = [_moments(v, 3) for v in (known, others)]
+    learned, judge = (_moments(v, 3) for v in (known, others))
     for columns in ([0, 1, 2, 3, 4, 5, 6], [2, 0, 6]):
         x, z = (
             torch.nn.functional.pad(v.features, (0, 1), value=1.0)[:, columns]
@@ -37,7 +37,7 @@ def test_the_score_is_that_of_a_ridge_regression() -> None:
         y, truth = (torch.nn.functional.one_hot(v.classes, 3).float() for v in (known, others))
         ridge = Ridge(alpha=RIDGE * len(x), fit_intercept=False).fit(x.numpy(), y.numpy())
         wanted = r2_score(truth.numpy(), ridge.predict(z.numpy()))
-        assert explained(*moments, torch.tensor(columns)) == pytest.approx(wanted, abs=1e-4)
+        assert explained(learned, judge, torch.tensor(columns)) == pytest.approx(wanted, abs=1e-4)
 
 
 def test_features_without_meaning_explain_nothing() -> None:
@@ -74,8 +74,8 @@ def test_a_second_pick_is_one_that_adds() -> None:
     a, b = torch.randn(2, 600, generator=generator)
     classes = (a + 0.5 * b > 0).long()
     both = torch.stack([a, a + 0.01 * torch.randn(600, generator=generator), b], dim=1)
-    half = [_moments(DrawnVoxels(both[n::2], classes[n::2]), 2) for n in (0, 1)]
-    alone = [explained(*half, torch.tensor([3, k])) for k in range(3)]
+    one, other = (_moments(DrawnVoxels(both[n::2], classes[n::2]), 2) for n in (0, 1))
+    alone = [explained(one, other, torch.tensor([3, k])) for k in range(3)]
     assert alone[2] < alone[1]
-    with_first = [explained(*half, torch.tensor([3, 0, k])) for k in (1, 2)]
+    with_first = [explained(one, other, torch.tensor([3, 0, k])) for k in (1, 2)]
     assert with_first[1] > with_first[0] + 0.05
