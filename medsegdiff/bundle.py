@@ -181,13 +181,25 @@ def device_change(device: str) -> dict[str, str]:
     """
     if device == "auto":
         return {}
+    checked_device(device)
+    return {"device": f"$torch.device({device!r})"}
+
+
+def checked_device(device: str) -> torch.device:
+    """A torch device by name; ``auto``: a GPU if there is one.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().split("\n")[0]
         remedy = "Use --device cpu, or auto"
         raise UsageError(f"--device {device}", f"cannot be used ({reason})", remedy) from error
-    return {"device": f"$torch.device({device!r})"}
+    return torch.device(device)
 
 
 def find_bundle(name: str | Path) -> Bundle:

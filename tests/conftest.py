@@ -18,8 +18,9 @@ MakeNifti = Callable[..., Path]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``make pacs-test`` fails where Orthanc is missing, instead of skipping."""
+    """What only some runs can do."""
     parser.addoption("--need-orthanc", action="store_true", help="fail without an Orthanc server")
+    parser.addoption("--full-size", action="store_true", help="run Stable Diffusion's full layout")
 
 
 @pytest.fixture(scope="session", autouse=True)

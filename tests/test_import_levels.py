@@ -18,6 +18,7 @@ LEVELS = {
     **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
     **dict.fromkeys(("model", "image_model", "losses", "bundle", "pictures", "pages"), 2),
     "voxel_features": 2,
+    **dict.fromkeys(("prompting",), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
     "cli": 5,
@@ -34,6 +35,9 @@ ONE_FILE = {
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"tasks/demo.py"},
     "jinja2": {"pages.py"},
+    "diffusers": {"prompting/pipeline.py"},
+    "transformers": {"prompting/pipeline.py"},
+    "kornia": {"prompting/refine.py"},
     "pydicom": {
         "data/dicom/duplicates.py",
         "data/dicom/find.py",

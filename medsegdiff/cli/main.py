@@ -13,8 +13,11 @@ from medsegdiff.cli.check import check
 from medsegdiff.cli.common import Command, Commands
 from medsegdiff.cli.convert import convert
 from medsegdiff.cli.demo import demo
+from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
+from medsegdiff.cli.ground import ground
 from medsegdiff.cli.label_efficient import label_efficient
+from medsegdiff.cli.prompt import prompt
 from medsegdiff.cli.segment import segment
 from medsegdiff.cli.synthesize import synthesize
 from medsegdiff.cli.train import train
@@ -28,7 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check, convert, train, segment, calibrate, evaluate, label_efficient, synthesize),
+    *(check, convert, train, segment, calibrate, evaluate),
+    *(label_efficient, synthesize, prompt, ground, diffumask),
     *(bundles, demo),
 ):
     app.command(cls=Command)(command)

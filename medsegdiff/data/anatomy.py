@@ -92,9 +92,15 @@ def class_probabilities(levels: NDArray[np.float64], model: Raters) -> NDArray[n
 
 
 def make_image(
-    levels: NDArray[np.float64], channel: int, rng: np.random.Generator
+    levels: NDArray[np.float64],
+    channel: int,
+    rng: np.random.Generator,
+    factor: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int16]:
-    """An MR-like magnitude image (*shape): tissue contrast, blur, bias field and Rician noise."""
+    """An MR-like magnitude image (*shape): tissue contrast, blur, bias field and Rician noise.
+
+    ``factor`` (*shape) changes the tissue before the rest comes on it, as lesions do.
+    """
     shape = levels.shape[1:]
     contrast = np.random.default_rng([channel, len(levels)])  # the same in all cases
     steps = np.arange(1, len(levels) + 1) * 140.0 / len(levels)
@@ -104,6 +110,7 @@ def make_image(
     axes = [np.linspace(-1, 1, n) for n in shape]
     radius = np.linalg.norm(np.meshgrid(*axes, indexing="ij"), axis=0)
     clean = np.where((radius > 1.05) & (label == 0), 0.0, tissue[label])
+    clean = clean if factor is None else clean * factor
     clean = gaussian_filter(clean, 0.6)
     clean = clean * np.exp(0.15 * smooth_field(shape, max(shape) / 3, rng))
     clean = clean * (1 + 0.04 * smooth_field(shape, 1.0, rng))

@@ -5,6 +5,7 @@ What is written is made in :mod:`medsegdiff.data.anatomy`.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from medsegdiff.data.anatomy import (
     make_anatomy,
     make_image,
 )
+from medsegdiff.data.lesions import draw_lesions
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.types import InputError
 
@@ -98,17 +100,82 @@ def write_cohort(
             file = folder / "truth" / f"{case}_probability_{class_slug(name)}.nii.gz"
             _save(file, probability.astype(np.float32), affine)
         entries.append(_save_case(folder, case, images, readings, affine, stacked))
-    described: dict[str, Any] = {
-        "name": f"phantom{spatial_dims}d",
-        "description": "Generated volumes with simulated raters; true probabilities in truth/",
+    described = _described(f"phantom{spatial_dims}d", spatial_dims, names, entries)
+    described["description"] = (
+        "Generated volumes with simulated raters; true probabilities in truth/"
+    )
+    described["modality"] = {str(channel): "MRI" for channel in range(channels)}
+    described["raters"] = raters
+    return _save_description(folder, described)
+
+
+def write_lesion_cohort(
+    folder: str | Path,
+    *,
+    cases: int = 10,
+    spatial_dims: int = 2,
+    seed: int = 0,
+    size: int = 32,
+    diseased: float = 0.5,
+) -> Path:
+    """Write healthy and diseased images, the lesions' masks, and how each would look healthy.
+
+    The files are ``imagesTr/<case>.nii.gz``, ``labelsTr/<case>.nii.gz`` (1 in lesions, so all 0 for
+    a healthy case) and ``truth/<case>_healthy.nii.gz``: the same image, to the last bit of its
+    noise, without the lesions. A case depends on the settings, the seed and its number alone.
+
+    Args:
+        folder: created if it is not there.
+        cases: number of images, each of its own patient.
+        spatial_dims: 2 or 3.
+        seed: of all randomness.
+        size: voxels along an axis, give or take an eighth.
+        diseased: share of the cases that have lesions, in [0, 1].
+
+    Returns:
+        Path of the ``dataset.json``.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+    if spatial_dims not in (2, 3) or cases < 1 or size < 16 or not 0.0 <= diseased <= 1.0:
+        rule = "2 or 3 dimensions, a case, a size of 16 or more and a share in [0, 1] are needed"
+        raise InputError("phantom", rule, "Correct the arguments")
+    folder, entries = Path(folder), []
+    for number in range(cases):
+        rng = np.random.default_rng([seed, number])
+        affine, levels = make_anatomy(rng, spatial_dims, 2, size, "adjacent")
+        spacing = np.linalg.norm(affine[:3, :spatial_dims], axis=0)
+        mask, factor = draw_lesions(levels, spacing, rng)
+        if int((number + 1) * diseased) == int(number * diseased):
+            mask, factor = np.zeros_like(mask), np.ones_like(factor)
+        healthy = make_image(levels, 0, copy.deepcopy(rng))
+        image = make_image(levels, 0, rng, factor)
+        case = f"phantom_{number:04d}"
+        _save(folder / "truth" / f"{case}_healthy.nii.gz", healthy, affine)
+        entries.append(_save_case(folder, case, [image], mask[None].astype(np.uint8), affine, False))
+    described = _described(f"lesions{spatial_dims}d", spatial_dims, ["Lesion"], entries)
+    described["description"] = "Generated images, some with lesions; healthy twins in truth/"
+    return _save_description(folder, described)
+
+
+def _described(
+    name: str, spatial_dims: int, classes: list[str], entries: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "description": "",
         "licence": "CC0-1.0",
         "reference": "generated",
         "tensorImageSize": f"{spatial_dims}D",
-        "modality": {str(channel): "MRI" for channel in range(channels)},
-        "labels": dict(enumerate(["background", *names])),
-        "raters": raters,
+        "modality": {"0": "MRI"},
+        "labels": dict(enumerate(["background", *classes])),
+        "raters": 1,
         "training": entries,
     }
+
+
+def _save_description(folder: Path, described: dict[str, Any]) -> Path:
     file = folder / "dataset.json"
     file.write_text(json.dumps(described, indent=1), encoding="utf-8")
     return file

@@ -9,6 +9,7 @@ import torch
 
 from medsegdiff.data.manifest import Case, datalist
 from medsegdiff.data.transforms import load
+from medsegdiff.types import InputError
 
 
 def cut_into_planes(
@@ -36,6 +37,43 @@ def cut_into_planes(
         InputError: from a transform of the chain.
     """
     return [plane for i, plane in enumerate(_planes(cases, chain, keys)) if i % every == 0]
+
+
+def with_class(
+    planes: Iterable[dict[str, Any]],
+    *,
+    healthy_up_to: int = 0,
+    diseased_from: int = 1,
+    key: str = "label",
+) -> list[dict[str, Any]]:
+    """Tell healthy and diseased planes apart by how many readers marked anything in them.
+
+    Args:
+        planes: of ``cut_into_planes``.
+        healthy_up_to: readers at most that marked a healthy one.
+        diseased_from: readers at least that marked a diseased one; others are left out.
+        key: of the label maps (M, X, Y), one a reader.
+
+    Returns:
+        The planes, each with ``diseased``, 0 or 1.
+
+    Raises:
+        ValueError: a plane could be both.
+        InputError: none are healthy, or none diseased.
+    """
+    if not 0 <= healthy_up_to < diseased_from:
+        given = f"{healthy_up_to} and {diseased_from}"
+        raise ValueError(f"healthy_up_to must be in [0, diseased_from). Got {given}.")
+    found = []
+    for plane in planes:
+        readers = int((plane[key] > 0).flatten(1).any(dim=1).sum())
+        if readers <= healthy_up_to or readers >= diseased_from:
+            found.append({**plane, "diseased": int(readers >= diseased_from)})
+    for value, name in enumerate(("healthy", "diseased")):
+        if not any(plane["diseased"] == value for plane in found):
+            remedy = "Add some, or change healthy_up_to and diseased_from"
+            raise InputError("the data set", f"has no {name} plane to learn from", remedy)
+    return found
 
 
 def _planes(

@@ -66,7 +66,7 @@ class SegmentedCase:
         mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
         variance: (K, *shape) in [0, 0.25], over all that were drawn.
         entropy: (*shape) of the mean, in nats.
-        anchor: (*shape) label map of the deterministic pass.
+        anchor: (*shape) label map of the deterministic pass; None where there is none.
         members: (N, *shape) label map of each member.
         seconds: spent in ``load``, ``encode`` and ``sample``.
         windows: how many were ``run``, and how many ``skipped`` as empty.
@@ -79,7 +79,7 @@ class SegmentedCase:
     mean: Floats
     variance: Floats
     entropy: Floats
-    anchor: Labels
+    anchor: Labels | None
     members: Labels
     seconds: dict[str, float]
     windows: dict[str, int] = field(default_factory=dict)
@@ -205,7 +205,8 @@ def _complete(
         case.mean[everywhere] = mean
         case.variance[everywhere] = maps["variance"][everywhere].clip(0.0, 0.25)
         case.entropy[place] = predictive_entropy(torch.from_numpy(mean)).numpy()
-        case.anchor[place] = anchor.argmax(axis=0)
+        if case.anchor is not None:
+            case.anchor[place] = anchor.argmax(axis=0)
         labels, steps = torch.from_numpy(case.members[everywhere]), None
         if "by_steps" in maps:
             steps = torch.from_numpy(_as_probabilities(maps["by_steps"][everywhere]))

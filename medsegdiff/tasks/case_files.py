@@ -11,7 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from medsegdiff.bundle import Bundle
 from medsegdiff.data.dicom import Series
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.inference.inputs import CaseInput
@@ -25,7 +24,7 @@ from medsegdiff.writers.label_table import write_colour_table
 from medsegdiff.writers.nifti import write_nifti
 from medsegdiff.writers.nrrd import write_seg_nrrd
 from medsegdiff.writers.parametric_map import write_variance_map
-from medsegdiff.writers.segments import Algorithm, Segment, segments_of
+from medsegdiff.writers.segments import Algorithm, Segment
 
 ENDINGS = (
     "_run.json",
@@ -68,21 +67,28 @@ def write_case(
     case: SegmentedCase,
     name: str,
     folder: Path,
-    bundle: Bundle,
+    segments: Sequence[Segment],
+    algorithm: Algorithm,
     formats: Sequence[OutputFormat],
     save_members: bool,
     guarantee: Mapping[str, ClassGuarantee],
 ) -> None:
     """Write masks, maps and preview of one case to ``folder``, each complete or not at all.
 
-    ``guarantee`` gives each class, as in file names, its inner and outer mask; none if empty.
+    Args:
+        case: its maps.
+        name: of its files.
+        folder: that they go to.
+        segments: the foreground classes.
+        algorithm: what has drawn them.
+        formats: of the masks and maps.
+        save_members: write each member's mask, and the anchor's if there is one.
+        guarantee: gives each class, as in file names, its inner and outer mask; none if empty.
 
     Raises:
         InputError: a format that this input or installation does not allow.
     """
-    segments = segments_of(bundle.labels, bundle.codes)
     if "dicom-seg" in formats:
-        algorithm = Algorithm(bundle.name, str(bundle.metadata.get("version", "unknown")))
         _write_dicom(case, name, folder, segments, algorithm)
     if "nrrd" in formats:
         write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
@@ -92,10 +98,11 @@ def write_case(
         members = np.moveaxis(case.members, 0, -1)
         _write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, segments)
         case.storage.release()
-        _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, segments)
+        if case.anchor is not None:
+            _write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, segments)
     if guarantee:
         _write_guarantee(case, name, folder, segments, guarantee)
-    save_png(_preview(case, name, bundle.labels), folder / f"{name}_preview.png")
+    save_png(_preview(case, name, segments), folder / f"{name}_preview.png")
 
 
 def _write_dicom(
@@ -164,7 +171,7 @@ def _write_labels(path: Path, array: Any, geometry: Geometry, segments: Sequence
     write_nifti(path, array, geometry, dtype="uint8", description=text, segments=segments)
 
 
-def _preview(case: SegmentedCase, name: str, labels: Mapping[int, str]) -> Any:
+def _preview(case: SegmentedCase, name: str, segments: Sequence[Segment]) -> Any:
     axes = "".join(nib.aff2axcodes(case.geometry.affine))
     return three_planes(
         np.moveaxis(case.image, 0, -1),
@@ -172,6 +179,6 @@ def _preview(case: SegmentedCase, name: str, labels: Mapping[int, str]) -> Any:
         case.variance[1:].sum(axis=0),
         case.geometry.spacing,
         title=name,
-        labels=labels,
+        labels={one.value: one.name for one in segments},
         axes=axes if len(case.geometry.shape) == 3 else "",
     )

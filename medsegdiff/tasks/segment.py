@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +33,7 @@ from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.quiet import silenced
 from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
+from medsegdiff.tasks.cases import hidden_bars, in_words, one_by_one
 from medsegdiff.tasks.guarantee import (
     calibration_record,
     calibration_warnings,
@@ -50,9 +50,9 @@ from medsegdiff.types import (
     InputError,
     OutputFormat,
     Uneven,
-    reason_of,
     surfacing_input_errors,
 )
+from medsegdiff.writers.segments import Algorithm, segments_of
 
 logger = logging.getLogger(__name__)
 
@@ -172,25 +172,14 @@ class CaseSegmenter:
             Failed input or case -> reason; also in ``failures.json`` if there are any. All cases
             together are shown in ``report.html``, which names no path.
         """
-        errors = dict(failures or {})
-        self.output.mkdir(parents=True, exist_ok=True)
-        for case in tqdm(cases, desc="segment", unit="case", disable=_hidden()):
-            try:
-                with surfacing_input_errors():
-                    self._segment(case)
-                    if store:
-                        store_case(case, self.output / case.id, store)
-            except InputError as error:
-                errors[case.id] = error
-            except Exception as error:  # whatever it is, the other cases are done
-                logger.debug("%s failed:\n%s", case.id, _place(error))
-                errors[case.id] = InputError(case.id, _in_words(error), "Add -v to see where")
+
+        def do(case: CaseInput) -> None:
+            self._segment(case)
+            if store:
+                store_case(case, self.output / case.id, store)
+
+        errors = one_by_one(cases, failures or {}, self.output, do, "segment")
         failed = {name: str(error) for name, error in errors.items()}
-        path = self.output / "failures.json"
-        if failed:
-            write_json(path, failed)
-        else:
-            path.unlink(missing_ok=True)
         ids = [case.id for case in cases]
         done = [name for name in ids if name not in failed]
         told = without_paths(errors, ids)
@@ -239,7 +228,9 @@ class CaseSegmenter:
         guarantee = self.calibration.guarantee(level) if self.calibration and level else {}
         sampled = time.perf_counter()
         remove_case(case.id, folder)
-        write_case(segmented, case.id, folder, self.bundle, **wanted, guarantee=guarantee)
+        segments = segments_of(self.bundle.labels, self.bundle.codes)
+        algorithm = Algorithm(self.bundle.name, str(self.bundle.metadata.get("version", "unknown")))
+        write_case(segmented, case.id, folder, segments, algorithm, **wanted, guarantee=guarantee)
         written = time.perf_counter()
         labels = self.bundle.labels
         content = run_record(segmented, case, labels)
@@ -328,18 +319,13 @@ def segment(
 @contextmanager
 def _window_bar(name: str) -> Iterator[Callable[[int, int], None]]:
     """Within, shows how far a case of several windows is."""
-    with tqdm(desc=name, unit="window", leave=False, disable=_hidden(), delay=1.0) as bar:
+    with tqdm(desc=name, unit="window", leave=False, disable=hidden_bars(), delay=1.0) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         yield show
-
-
-def _hidden() -> bool | None:
-    """Whether bars are hidden; None: where no terminal is."""
-    return not logger.isEnabledFor(logging.INFO) or None
 
 
 def raise_for_failures(failures: Mapping[str, str]) -> None:
@@ -370,7 +356,7 @@ def load_network(
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle and zip have many ways to fail
-        rule = f"holds no weights that torch can read ({_in_words(error)})"
+        rule = f"holds no weights that torch can read ({in_words(error)})"
         raise InputError(path, rule, "Get the file again") from error
     try:
         network.load_state_dict(weights)
@@ -384,19 +370,3 @@ def load_network(
     network.to(device).eval()
     compile_parts(network, compilation, ("encoder", "denoiser"))
     return network
-
-
-def _in_words(error: BaseException) -> str:
-    """What first went wrong, with its kind."""
-    return reason_of(_first(error))
-
-
-def _place(error: BaseException) -> str:
-    """Where it arose, without its words, in which there may be paths and headers."""
-    return "".join(traceback.format_tb(_first(error).__traceback__))
-
-
-def _first(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

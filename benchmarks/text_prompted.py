@@ -1,0 +1,312 @@
+"""Masks from words: attention alone, a grounding module, and a segmenter taught by drawn images.
+
+python -m benchmarks.text_prompted --output benchmarks/results
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from monai.networks.nets import UNet
+from torch import Tensor, nn
+
+from benchmarks.contenders import dice_ce, one_hot
+from medsegdiff.data.captioned import NAMES, CaptionedImage, captioned_image
+from medsegdiff.files import read_json, write_json, write_text
+from medsegdiff.pictures import save_png
+from medsegdiff.prompting.draw import DrawOptions
+from medsegdiff.prompting.grounded import (
+    Example,
+    GroundedSegmenter,
+    TeachingOptions,
+    teach,
+)
+from medsegdiff.prompting.pairs import DrawnPair, PairOptions, draw_pairs
+from medsegdiff.prompting.pictures import as_picture
+from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter
+from medsegdiff.prompting.variants import VariantOptions, kept_variants
+from medsegdiff.tasks.prompt import open_model
+
+NAME = "text_prompted"
+HELD_OUT, TEACHING, REAL = 1, 2, 3
+"""Seeds of images that the model has not been trained on."""
+TEMPLATE = "a scan with {}"
+
+
+def picture(one: CaptionedImage) -> Tensor:
+    """(1, 64, 64) in [-1, 1]."""
+    return as_picture(torch.from_numpy(one.image)[None])
+
+
+def example(one: CaptionedImage) -> Example:
+    """An image with its masks, each by its text and by its name alone."""
+    masks = [torch.from_numpy(thing.mask) for thing in one.things]
+    texts = [(thing.text, thing.name) for thing in one.things]
+    return Example(picture(one), tuple(texts), tuple(masks))
+
+
+def iou(found: Tensor, truth: Tensor) -> float:
+    """Intersection over union of two masks."""
+    union = float((found | truth).sum())
+    return float((found & truth).sum()) / union if union else 1.0
+
+
+def prompted(
+    model: TextToImage, images: Sequence[CaptionedImage], options: PromptOptions
+) -> dict[str, Any]:
+    """MIoU over the things that are named and there, and what absent ones are given.
+
+    Each image is asked for its things by their names alone, and for one that is absent.
+    """
+    segmenter = PromptSegmenter(model, options)
+    by_name: dict[str, list[float]] = {name: [] for name in NAMES}
+    absent_area: list[float] = []
+    for number, one in enumerate(images):
+        there = [thing.name for thing in one.things]
+        missing = [name for name in NAMES if name not in there]
+        absent = missing[number % len(missing)]
+        found = segmenter(picture(one), [*there, absent], number)
+        label = found.probability.mean(dim=0).argmax(dim=0)
+        for place, thing in enumerate(one.things, start=1):
+            by_name[thing.name].append(iou(label == place, torch.from_numpy(thing.mask)))
+        absent_area.append(float((label == len(there) + 1).float().mean()))
+    means = {name: sum(v) / len(v) for name, v in by_name.items() if v}
+    return {
+        "miou": sum(means.values()) / len(means),
+        "by_name": means,
+        "absent_false_positive_rate": sum(area > 0.002 for area in absent_area) / len(absent_area),
+        "absent_mean_area": sum(absent_area) / len(absent_area),
+    }
+
+
+def grounded(segmenter: GroundedSegmenter, images: Sequence[CaptionedImage]) -> dict[str, float]:
+    """MIoU of seen things and of unseen ones, asked for by their texts; area of absent ones."""
+    scores: dict[bool, list[float]] = {False: [], True: []}
+    absent: list[float] = []
+    for number, one in enumerate(images):
+        missing = [name for name in NAMES if name not in {t.name for t in one.things}]
+        asked = [*(t.text for t in one.things), missing[number % len(missing)]]
+        chance = segmenter(picture(one), asked, number).probability.mean(dim=0)
+        found = chance.argmax(dim=0) == torch.arange(1, 1 + len(asked))[:, None, None]
+        for mask, thing in zip(found, one.things, strict=False):
+            scores[thing.unseen].append(iou(mask, torch.from_numpy(thing.mask)))
+        absent.append(float(found[-1].float().mean()))
+    return {
+        "seen_miou": sum(scores[False]) / len(scores[False]),
+        "unseen_miou": sum(scores[True]) / len(scores[True]),
+        "absent_false_positive_rate": sum(area > 0.002 for area in absent) / len(absent),
+    }
+
+
+def segmenter_dice(
+    pairs: Sequence[tuple[Tensor, Tensor]], test: Sequence[CaptionedImage], seconds: float
+) -> dict[str, float]:
+    """Dice by name, on real images, of a small U-Net taught by images (1, 64, 64) and labels."""
+    torch.manual_seed(0)
+    classes = 1 + len(NAMES)
+    unet: nn.Module = UNet(2, 1, classes, (16, 32, 64, 96), (2, 2, 2), num_res_units=2)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3, weight_decay=0.01)
+    images = torch.stack([image for image, _ in pairs])
+    labels = torch.stack([label for _, label in pairs]).long()
+    started = time.process_time()
+    while (spent := (time.process_time() - started) / seconds) < 1.0:
+        chosen = torch.randint(len(images), (16,))
+        x, y = images[chosen], labels[chosen]
+        flips = [axis for axis in (1, 2) if float(torch.rand(())) < 0.5]
+        x, y = x.flip([axis + 1 for axis in flips]), y.flip(flips)
+        x = (
+            x * float(torch.empty(()).uniform_(0.8, 1.2))
+            + 0.1 * torch.randn(1)
+            + 0.05 * torch.randn_like(x)
+        )
+        loss = dice_ce(unet(x), one_hot(y, classes))
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, 2.0 * (1.0 - spent))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    unet.eval()
+    sums = torch.zeros(2, classes)
+    with torch.no_grad():
+        for one in test:
+            guess = unet(picture(one)[None]).argmax(dim=1)[0]
+            truth = torch.from_numpy(one.label).long()
+            for k in range(1, classes):
+                sums[0, k] += 2 * ((guess == k) & (truth == k)).sum()
+                sums[1, k] += (guess == k).sum() + (truth == k).sum()
+    dice = (sums[0] / sums[1].clamp_min(1.0))[1:]
+    return dict(zip(NAMES, dice.tolist(), strict=True))
+
+
+def real_pairs(count: int, seed: int = REAL) -> list[tuple[Tensor, Tensor]]:
+    """Images of the phantom with their true labels."""
+    drawn = [captioned_image(seed, number) for number in range(count)]
+    return [(picture(one), torch.from_numpy(one.label)) for one in drawn]
+
+
+def diffumask(
+    model: TextToImage, options: argparse.Namespace, test: Sequence[CaptionedImage]
+) -> dict[str, Any]:
+    """A segmenter taught by drawn images alone, against one taught by as many real ones."""
+    captions = []
+    for number in range(4 * options.pairs):
+        captions.append([t.text for t in captioned_image(TEACHING, 10_000 + number).things])
+    drawing = DrawOptions(steps=options.draw_steps, guidance=options.guidance)
+    made = draw_pairs(model, captions, NAMES, options.pairs, PairOptions(drawing=drawing))
+    synthetic = [(pair.picture, pair.label) for pair in made.kept]
+    scores = {
+        "synthetic": segmenter_dice(synthetic, test, options.seconds),
+        "real": segmenter_dice(real_pairs(len(synthetic)), test, options.seconds),
+    }
+    mean = {kind: sum(dice.values()) / len(dice) for kind, dice in scores.items()}
+    shown(made.kept[:12], options.output / f"{NAME}_pairs.png")
+    return {
+        "pairs": len(synthetic),
+        "drawn": made.drawn,
+        "dice_synthetic": mean["synthetic"],
+        "dice_real": mean["real"],
+        "ratio": mean["synthetic"] / mean["real"],
+        "by_name": scores,
+    }
+
+
+def variants(
+    model: TextToImage, options: argparse.Namespace, test: Sequence[CaptionedImage]
+) -> dict[str, Any]:
+    """A segmenter taught by few real images, with and without variants of them."""
+    few = [captioned_image(REAL, number) for number in range(options.few)]
+    plain = [(picture(one), torch.from_numpy(one.label)) for one in few]
+    found, asked = [], 0
+    for number, one in enumerate(few):
+        mask = torch.from_numpy(one.label)
+        kept = kept_variants(
+            model, picture(one), mask, [t.text for t in one.things],
+            VariantOptions(count=4, seed=number),
+        )  # fmt: skip
+        asked += 4
+        found += [(variant, mask) for variant in kept]
+    result = {}
+    for kind, pairs in {"without": plain, "with": [*plain, *found]}.items():
+        dice = segmenter_dice(pairs, test, options.seconds)
+        result[f"dice_{kind}"] = sum(dice.values()) / len(dice)
+    return {"images": len(few), "drawn": asked, "kept": len(found), **result}
+
+
+def shown(pairs: Sequence[DrawnPair], file: Path) -> None:
+    """Drawn pictures with the outlines of their labels."""
+    figure = Figure(figsize=(12, 4.4), layout="constrained")
+    axes = figure.subplots(2, 6).flat
+    for place, pair in zip(axes, pairs, strict=False):
+        place.imshow(pair.picture[0], cmap="gray", vmin=-1, vmax=1)
+        place.contour(pair.label > 0, [0.5], colors="tab:orange", linewidths=1)
+        place.set_title("\n".join(pair.names), fontsize=7)
+    for place in axes:
+        place.axis("off")
+    for place in figure.axes:
+        place.axis("off")
+    save_png(figure, file)
+
+
+def main(words: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure what is asked for; gives what is in ``text_prompted.json``."""
+    options = parsed(words)
+    model = open_model(options.model, "cpu")
+    test = [captioned_image(HELD_OUT, number) for number in range(options.test)]
+    file = options.output / f"{NAME}.json"
+    result: dict[str, Any] = read_json(file) or {}
+    result["command"] = "python -m benchmarks.text_prompted " + shlex.join(words or sys.argv[1:])
+    if "prompted" in options.parts:
+        found = prompted(model, test, PromptOptions(template=TEMPLATE))
+        result["prompted"] = found
+        result["prompted_miou"] = found["miou"]
+        result["absent_false_positive_rate"] = found["absent_false_positive_rate"]
+        written(result, options.output)
+    if "grounding" in options.parts:
+        taught = [captioned_image(TEACHING, n, without_unseen=True) for n in range(options.taught)]
+        examples = [example(one) for one in taught]
+        teaching = TeachingOptions(steps=options.grounding_steps, template=TEMPLATE)
+        head = teach(model, examples, teaching)
+        found = grounded(GroundedSegmenter(model, head, teaching), test)
+        result["grounding"] = found | {"taught_images": len(taught)}
+        result["grounding_seen_miou"] = found["seen_miou"]
+        result["grounding_unseen_miou"] = found["unseen_miou"]
+        written(result, options.output)
+    if "diffumask" in options.parts:
+        result["diffumask"] = diffumask(model, options, test)
+        result["diffumask_dice_ratio"] = result["diffumask"]["ratio"]
+        written(result, options.output)
+    if "variants" in options.parts:
+        result["variants"] = variants(model, options, test)
+        written(result, options.output)
+    return result
+
+
+def written(result: dict[str, Any], folder: Path) -> None:
+    """Write figures and page."""
+    write_json(folder / f"{NAME}.json", result)
+    write_text(folder / f"{NAME}.md", page(result))
+
+
+def page(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = ["# Masks from words", f"`{result['command']}`", ""]
+    lines += ["Generated images of named organs, not seen in training.", ""]
+    if found := result.get("prompted"):
+        lines += ["## Attention alone, without any mask", "| | mIoU |", "| --- | --- |"]
+        lines += [f"| all names, mean | {found['miou']:.3f} |"]
+        lines += [f"| {name} | {value:.3f} |" for name, value in found["by_name"].items()]
+        rate = found["absent_false_positive_rate"]
+        lines += ["", f"A name that is absent is given a mask in {100 * rate:.0f} % of the images "
+                  f"(mean area {100 * found['absent_mean_area']:.2f} %).", ""]  # fmt: skip
+    if found := result.get("grounding"):
+        lines += [f"## Grounding module, taught by {found['taught_images']} images", "| | mIoU |"]
+        lines += ["| --- | --- |", f"| seen | {found['seen_miou']:.3f} |"]
+        lines += [f"| unseen | {found['unseen_miou']:.3f} |", ""]
+        rate = found["absent_false_positive_rate"]
+        lines += [f"A name that is absent is given a mask in {100 * rate:.0f} % of the images.", ""]
+    if found := result.get("diffumask"):
+        count = found["pairs"]
+        lines += ["## A segmenter taught by drawn images alone", "| taught by | Dice on real |"]
+        lines += ["| --- | --- |", f"| {count} drawn images | {found['dice_synthetic']:.3f} |"]
+        lines += [f"| {count} real images | {found['dice_real']:.3f} |"]
+        lines += [f"| ratio | {found['ratio']:.3f} |", ""]
+        lines += [f"{found['drawn']} were drawn, {count} kept. ![pairs]({NAME}_pairs.png)", ""]
+    if found := result.get("variants"):
+        few, more, drawn = found["images"], found["kept"], found["drawn"]
+        lines += ["## Variants of few labelled images", "| taught by | Dice |", "| --- | --- |"]
+        lines += [f"| {few} real images | {found['dice_without']:.3f} |"]
+        lines += [f"| and {more} variants of them, of {drawn} | {found['dice_with']:.3f} |"]
+    return "\n".join(lines) + "\n"
+
+
+def parsed(words: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="phantom_text_to_image")
+    parser.add_argument(
+        "--parts",
+        type=lambda text: text.split(","),
+        default=["prompted", "grounding", "diffumask", "variants"],
+    )
+    parser.add_argument("--test", type=int, default=100, help="held-out images")
+    parser.add_argument("--taught", type=int, default=200, help="images of the grounding module")
+    parser.add_argument("--grounding-steps", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=150, help="drawn images that are kept")
+    parser.add_argument("--draw-steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--few", type=int, default=12, help="real images that get variants")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each segmenter")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""``medsegdiff prompt``: words in; masks, means and variances out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
+from medsegdiff.cli.segment import parse_formats
+from medsegdiff.types import UsageError
+
+
+def prompt(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="NIfTI, DICOM or photograph, folder or zip.")
+    ],
+    words: Annotated[
+        list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
+    ],
+    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
+    template: Annotated[
+        str, typer.Option("--caption", help="The text around the words, which stand at {}.")
+    ] = "{}",
+    grounding: Annotated[
+        Path | None, typer.Option(help="A head taught by 'medsegdiff ground', to look with.")
+    ] = None,
+    axis: Annotated[
+        Literal["axial", "coronal", "sagittal"], typer.Option(help="Plane of a volume's slices.")
+    ] = "axial",
+    draws: Annotated[int, typer.Option(help="Of noise; each is a member.")] = 8,
+    levels: Annotated[
+        str, typer.Option(help="Of noise, as shares of the forward process, with commas.")
+    ] = "0.1,0.2,0.3",
+    background: Annotated[
+        float, typer.Option(help="Share of a map's range that a place has to reach.")
+    ] = 0.4,
+    presence: Annotated[
+        float, typer.Option(help="Standard errors by which a word has to help; -1: all are there.")
+    ] = 2.0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same masks.")] = 0,
+    device: Device = "auto",
+    formats: Annotated[
+        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
+    ] = "nifti",
+    save_members: Annotated[
+        bool, typer.Option("--save-members", help="Write each draw's mask, too.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Do cases again that are done.")
+    ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Finds words in an image by a text-to-image diffusion model's attention.
+
+    Exits with 1 if some case failed; the others are written all the same.
+
+    Example: medsegdiff prompt scan.nii.gz "liver" "left kidney" --model phantom_text_to_image
+    --output out
+    """
+    set_up(quiet, verbose)
+    chosen = parse_formats(formats)
+    from medsegdiff.prompting.segmenter import PromptOptions
+    from medsegdiff.tasks.prompt import prompt as run
+
+    options = PromptOptions(
+        template=template,
+        levels=_numbers(levels),
+        draws=draws,
+        background=background,
+        presence=None if presence < 0 else presence,
+        seed=seed,
+    )
+    failures = run(
+        [image],
+        words,
+        model,
+        output,
+        options,
+        grounding=grounding,
+        axis=axis,
+        device=device,
+        formats=chosen,
+        save_members=save_members,
+        overwrite=overwrite,
+    )
+    exit_with(failures, "" if quiet else f"written to {output}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in text.split(",") if word.strip())
+    except ValueError as error:
+        rule = f"must be numbers with commas, not {text!r}"
+        raise UsageError("--levels", rule, "Give for instance 0.1,0.3") from error

@@ -1,0 +1,1 @@
+"""Text-to-image diffusion as a segmenter, and as a source of images with masks."""

@@ -1,0 +1,123 @@
+"""Where the words are: attention of a U-Net, recorded while it runs.
+
+Tang et al., "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", ACL 2023.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+LARGEST_SELF = 32 * 32
+"""Places of the largest self-attention that is recorded: its square is held in memory."""
+
+
+class AttentionRecord:
+    """Sums of attention probabilities over heads, layers and calls, by resolution.
+
+    Args:
+        shape: (h, w) of the latents.
+
+    Attributes:
+        cross: (h', w') -> (B, h' w', L) sum over what was recorded.
+        own: (h', w') -> (B, h' w', h' w') self-attention, rows sum to what was recorded.
+    """
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.cross: dict[tuple[int, int], Tensor] = {}
+        self.own: dict[tuple[int, int], Tensor] = {}
+        self._counts: dict[tuple[str, tuple[int, int]], int] = {}
+
+    def add(self, probabilities: Tensor, is_cross: bool) -> None:
+        """Add those of one layer, (B, places, keys), a mean over its heads."""
+        grid = _grid(self.shape, probabilities.shape[1])
+        kept = self.cross if is_cross else self.own
+        kept[grid] = kept[grid] + probabilities if grid in kept else probabilities
+        key = ("cross" if is_cross else "own", grid)
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def mean_cross(self) -> dict[tuple[int, int], Tensor]:
+        """(h', w') -> (B, L, h', w') mean cross-attention."""
+        return {
+            grid: (total / self._counts["cross", grid]).transpose(1, 2).unflatten(2, grid)
+            for grid, total in self.cross.items()
+        }
+
+    def mean_own(self) -> tuple[tuple[int, int], Tensor] | None:
+        """The grid of the finest self-attention that was recorded, and its (B, N, N) mean."""
+        if not self.own:
+            return None
+        grid = max(self.own, key=lambda size: size[0] * size[1])
+        return grid, self.own[grid] / self._counts["own", grid]
+
+
+class RecordingProcessor:
+    """An attention processor that leaves the output to another, and records the probabilities.
+
+    Args:
+        inner: the processor of the layer.
+        record: that is added to.
+    """
+
+    def __init__(self, inner: Any, record: AttentionRecord) -> None:
+        self.inner, self.record = inner, record
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """What the layer gives, by ``inner``."""
+        is_cross = encoder_hidden_states is not None
+        if is_cross or hidden_states.shape[1] <= LARGEST_SELF:
+            keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+            self.record.add(probabilities(attn, hidden_states, keys), is_cross)
+        out: Tensor = self.inner(
+            attn, hidden_states, encoder_hidden_states, attention_mask, *args, **kwargs
+        )
+        return out
+
+
+def probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √d) of a layer, (B, places, keys), the mean over its heads, in float32."""
+    query = attn.to_q(queries).unflatten(-1, (attn.heads, -1)).transpose(1, 2).float()
+    key = attn.to_k(keys).unflatten(-1, (attn.heads, -1)).transpose(1, 2).float()
+    mean: Tensor = (attn.scale * query @ key.transpose(-1, -2)).softmax(dim=-1).mean(dim=1)
+    return mean
+
+
+@contextmanager
+def recorded(unet: Any, latents: Tensor) -> Iterator[AttentionRecord]:
+    """Record what a ``UNet2DConditionModel`` attends to as long as the context lasts.
+
+    Args:
+        unet: whose processors are wrapped, and restored at the end.
+        latents: (B, C, h, w), for their size.
+    """
+    before = dict(unet.attn_processors)
+    height, width = latents.shape[-2:]
+    record = AttentionRecord((height, width))
+    unet.set_attn_processor({k: RecordingProcessor(p, record) for k, p in before.items()})
+    try:
+        yield record
+    finally:
+        unet.set_attn_processor(before)
+
+
+def _grid(shape: tuple[int, int], places: int) -> tuple[int, int]:
+    """(h', w') of so many places: the latents' shape, halved (rounding up) until it fits."""
+    height, width = shape
+    while height * width > places and height * width > 1:
+        height, width = math.ceil(height / 2), math.ceil(width / 2)
+    if height * width != places:
+        raise ValueError(f"{places} places are no halving of {shape}.")
+    return height, width

@@ -1,0 +1,229 @@
+"""Teach a grounding head with masks of some words, and find words with it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medsegdiff.files import written_aside
+from medsegdiff.prompting.grounding import GroundingHead, embedded_words, seen_by_unet
+from medsegdiff.prompting.maps import resize
+from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.segmenter import Prompted, fit
+from medsegdiff.types import InputError
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with masks of some of its things.
+
+    Attributes:
+        picture: (1 or 3, H, W) in [-1, 1].
+        texts: of each thing, ways to name it; the last is the plainest.
+        masks: (H, W) of each thing.
+    """
+
+    picture: Tensor
+    texts: tuple[tuple[str, ...], ...]
+    masks: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class TeachingOptions:
+    """How a head is taught, and how it looks.
+
+    Args:
+        steps: of AdamW.
+        batch: pictures a step.
+        learning_rate: at the start; it falls to 0 over the second half.
+        level: of noise, as a share of the forward process.
+        draws: of noise when words are looked for.
+        template: the text around the names.
+        seed: of everything.
+    """
+
+    steps: int = 400
+    batch: int = 4
+    learning_rate: float = 2e-3
+    level: float = 0.1
+    draws: int = 4
+    template: str = "{}"
+    seed: int = 0
+
+
+def teach(
+    model: TextToImage,
+    examples: Sequence[Example],
+    options: TeachingOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> GroundingHead:
+    """Teach a head by cross-entropy and Dice. Each picture is also asked for a thing it lacks.
+
+    Args:
+        model: the pipeline's networks, which stay as they are.
+        examples: at least one, of any size.
+        options: how.
+        progress: told after each step how many are done, and of how many.
+
+    Returns:
+        The head with its averaged weights.
+    """
+    torch.manual_seed(options.seed)
+    generator = torch.Generator().manual_seed(options.seed)
+    known = sorted({texts[-1] for example in examples for texts in example.texts})
+    framed = [_framed(example, model.size) for example in examples]
+    head: GroundingHead | None = None
+    average: GroundingHead | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    for step in range(options.steps):
+        total = torch.zeros((), device=model.device)
+        for _ in range(options.batch):
+            chosen = int(torch.randint(len(framed), (), generator=generator))
+            picture, masks = framed[chosen]
+            names, target = _asked(examples[chosen], masks, known, generator)
+            latents = model.encode(picture[None].to(model.device))
+            noise = torch.randn(latents.shape, generator=generator).to(latents)
+            caption = model.caption(names, options.template)
+            seen = seen_by_unet(model, latents, noise, _step_of(model, options.level), caption)
+            words = embedded_words(caption)
+            if head is None:
+                head = GroundingHead([f.shape[1] for f in seen[0]], words.shape[1])
+                head.to(model.device)
+                average = copy.deepcopy(head)
+                optimizer = torch.optim.AdamW(
+                    head.parameters(), lr=options.learning_rate, weight_decay=0.01
+                )
+            logits = resize(head(*seen, words), target.shape[-2:])
+            total = total + _loss(logits, target[None].to(logits)) / options.batch
+        assert head is not None and average is not None and optimizer is not None
+        done = step / options.steps
+        optimizer.param_groups[0]["lr"] = options.learning_rate * min(1.0, 2.0 * (1.0 - done))
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, new in zip(average.parameters(), head.parameters(), strict=True):
+                mean.lerp_(new, 1.0 - min(0.99, (step + 1) / (11 + step)))
+        if progress:
+            progress(step + 1, options.steps)
+    if average is None:
+        raise ValueError("a head needs one step and one example at least.")
+    return average.eval()
+
+
+def _framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The picture in the model's frame, and its masks (K, *size), which are nowhere outside."""
+    picture, inside = fit(example.picture[None], size)
+    masks = torch.zeros(len(example.masks), *size)
+    if example.masks:
+        stacked = torch.stack([mask.float() for mask in example.masks])[None]
+        inner = (inside[0].stop - inside[0].start, inside[1].stop - inside[1].start)
+        masks[:, inside[0], inside[1]] = (resize(stacked, inner)[0] > 0.5).float()
+    return picture[0], masks
+
+
+def _asked(
+    example: Example, masks: Tensor, known: Sequence[str], generator: torch.Generator
+) -> tuple[list[str], Tensor]:
+    """What a picture is asked for, and (K, H, W) where that is."""
+
+    def any_of(number: int) -> int:
+        return int(torch.randint(number, (), generator=generator))
+
+    names = [texts[any_of(len(texts))] for texts in example.texts]
+    plain = {texts[-1] for texts in example.texts}
+    missing = [name for name in known if name not in plain]
+    if missing:
+        names.append(missing[any_of(len(missing))])
+        masks = torch.cat([masks, masks.new_zeros(1, *masks.shape[1:])])
+    return names, masks
+
+
+def _loss(logits: Tensor, target: Tensor) -> Tensor:
+    chance = logits.sigmoid()
+    overlap = 2.0 * (chance * target).sum(dim=(2, 3)) + 1.0
+    dice = 1.0 - overlap / (chance.sum(dim=(2, 3)) + target.sum(dim=(2, 3)) + 1.0)
+    return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
+
+
+def _step_of(model: TextToImage, level: float) -> int:
+    return max(1, round(level * (model.n_timesteps - 1)))
+
+
+class GroundedSegmenter:
+    """Finds words in pictures by a taught head; used as a ``PromptSegmenter`` is.
+
+    Args:
+        model: the pipeline's networks.
+        head: taught with this model.
+        options: how it was taught; ``draws`` and ``seed`` may differ.
+    """
+
+    def __init__(self, model: TextToImage, head: GroundingHead, options: TeachingOptions) -> None:
+        self.model, self.head, self.options = model, head.to(model.device).eval(), options
+
+    @torch.no_grad()
+    def __call__(self, picture: Tensor, names: Sequence[str], number: int = 0) -> Prompted:
+        """Find names in a picture (1 or 3, H, W) in [-1, 1]; see ``PromptSegmenter``."""
+        framed, inside = fit(picture[None].to(self.model.device), self.model.size)
+        latents = self.model.encode(framed)
+        generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
+        shape = (self.options.draws, *latents.shape[1:])
+        noise = torch.randn(shape, generator=generator).to(latents)
+        caption = self.model.caption(names, self.options.template)
+        t = _step_of(self.model, self.options.level)
+        spread = latents.expand(len(noise), -1, -1, -1)
+        seen = seen_by_unet(self.model, spread, noise, t, caption)
+        logits = resize(self.head(*seen, embedded_words(caption)), self.model.size)
+        logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
+        probability = _exclusive(logits.sigmoid())
+        present = (probability.mean(dim=0)[1:] > 0.5).flatten(1).any(dim=1)
+        return Prompted(probability, torch.zeros(0), present.cpu())
+
+
+def _exclusive(chance: Tensor) -> Tensor:
+    """Chances (B, K, H, W) of each word by itself -> (B, K + 1, H, W), of none and of one alone.
+
+    In proportion to the odds p / (1 - p), those of none being 1.
+    """
+    odds = chance / (1.0 - chance).clamp_min(1e-6)
+    joined = torch.cat([torch.ones_like(odds[:, :1]), odds], dim=1)
+    return joined / joined.sum(dim=1, keepdim=True)
+
+
+def save_head(file: Path, head: GroundingHead, options: TeachingOptions, model: str) -> None:
+    """Write a head, and how it was taught."""
+    content = {
+        "channels": list(head.channels),
+        "text_dim": head.text_dim,
+        "options": asdict(options),
+        "model": model,
+        "state": head.state_dict(),
+    }
+    with written_aside(file) as aside:
+        torch.save(content, aside)
+
+
+def load_head(file: Path) -> tuple[GroundingHead, TeachingOptions]:
+    """Read what ``save_head`` wrote.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    remedy = "Give a file that medsegdiff ground wrote"
+    try:
+        content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        head = GroundingHead(content["channels"], content["text_dim"])
+        head.load_state_dict(content["state"])
+        return head.eval(), TeachingOptions(**content["options"])
+    except FileNotFoundError:
+        raise InputError(file, "no such file", remedy) from None
+    except Exception as error:  # pickle and zip have many ways to fail
+        raise InputError(file, "holds no grounding head", remedy) from error

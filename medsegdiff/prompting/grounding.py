@@ -1,0 +1,131 @@
+"""A head that finds words in a text-to-image model's features, taught by the masks of some.
+
+After the grounding module of Li et al., "Open-vocabulary Object Segmentation with Diffusion
+Models", ICCV 2023: features of all levels of the U-Net, and the embedding of a word, become its
+mask. Words it never saw a mask of are found through their embedding and their cross-attention,
+which need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medsegdiff.prompting.attention import recorded
+from medsegdiff.prompting.maps import resize, word_maps
+from medsegdiff.prompting.pipeline import Caption, TextToImage
+
+
+class GroundingHead(nn.Module):
+    """Features, attention and words -> a map for each word.
+
+    Args:
+        channels: of the features, from :func:`seen_by_unet`.
+        text_dim: E of the embeddings.
+        width: channels of the head.
+        text_dropout: how often the embedding is left out in training, so that attention alone has
+            to do, as for words without masks.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], text_dim: int, width: int = 48, text_dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.channels, self.text_dim = tuple(channels), text_dim
+        self.text_dropout = text_dropout
+        self.levels = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(8, width)) for c in channels
+        )
+        self.visual = _block(width, width)
+        self.word = nn.Sequential(
+            nn.LayerNorm(text_dim), nn.Linear(text_dim, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.decoder = nn.Sequential(
+            _block(2 * width + 1, width), _block(width, width), nn.Conv2d(width, 1, 1)
+        )
+
+    def forward(self, features: Sequence[Tensor], attention: Tensor, words: Tensor) -> Tensor:
+        """Find words.
+
+        Args:
+            features: (B, C_l, h_l, w_l) of each level.
+            attention: (B, K, h, w) of each word, on the finest grid.
+            words: (K, E) embeddings.
+
+        Returns:
+            (B, K, h, w) logits.
+        """
+        size = attention.shape[-2:]
+        summed = sum(
+            resize(level(map_.float()), size)
+            for level, map_ in zip(self.levels, features, strict=True)
+        )
+        visual = self.visual(summed)
+        query = self.word(words.float())
+        if self.training and self.text_dropout:
+            kept = torch.rand(len(query), 1, device=query.device) >= self.text_dropout
+            query = query * kept
+        batch, count = attention.shape[:2]
+        aligned = visual[:, None] * query[None, :, :, None, None]
+        repeated = visual[:, None].expand(-1, count, -1, -1, -1)
+        joined = torch.cat([aligned, repeated, scaled(attention)[:, :, None]], dim=2)
+        logits: Tensor = self.decoder(joined.flatten(0, 1)).view(batch, count, *size)
+        return logits
+
+
+def _block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(8, outputs), nn.SiLU()
+    )
+
+
+def scaled(attention: Tensor) -> Tensor:
+    """Attention (B, K, h, w) over its mean, so that its scale says nothing; kept below 10."""
+    mean = attention.mean(dim=(2, 3), keepdim=True).clamp_min(1e-12)
+    return (attention.float() / mean).clamp_max(10.0) - 1.0
+
+
+@contextmanager
+def block_outputs(unet: Any) -> Iterator[list[Tensor]]:
+    """What the blocks of a U-Net give, in order, as long as the context lasts.
+
+    The list is filled anew by each run: all down blocks, the middle one, all up blocks.
+    """
+    outputs: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, result: Any) -> None:
+        outputs.append(result if isinstance(result, Tensor) else result[0])
+
+    blocks = [*unet.down_blocks, unet.mid_block, *unet.up_blocks]
+    handles = [block.register_forward_hook(keep) for block in blocks if block is not None]
+    handles.append(unet.register_forward_pre_hook(lambda *_: outputs.clear()))
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def seen_by_unet(
+    model: TextToImage, latents: Tensor, noise: Tensor, t: int, caption: Caption
+) -> tuple[list[Tensor], Tensor]:
+    """One look of the U-Net at latents (B, C, h, w), noised to step t, told a caption of K names.
+
+    Returns:
+        features of all its blocks, and (B, K, h, w) attention to the names on the finest grid.
+    """
+    with recorded(model.unet, latents) as record, block_outputs(model.unet) as blocks:
+        model.predict(model.noised(latents, noise, t), t, caption.embedding)
+        return list(blocks), word_maps(record, caption.places)
+
+
+def embedded_words(caption: Caption) -> Tensor:
+    """(K, E) the mean embedding of each name's tokens."""
+    return torch.stack(
+        [caption.embedding[0, list(tokens)].mean(dim=0) for tokens in caption.places]
+    )

@@ -1,0 +1,216 @@
+"""Stable-Diffusion-like pipelines: image ↔ latents, words → embeddings, one step of the U-Net.
+
+The only file that knows ``diffusers``. What a pipeline is made of follows Rombach et al.,
+"High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medsegdiff.types import InputError, UsageError
+
+INSTALL = "pip install 'medsegdiff[text]'"
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text with its things, encoded.
+
+    Args:
+        text: the whole caption.
+        names: of its things, in the caption's order.
+        embedding: (1, L, E) of all tokens.
+        places: positions of each thing's tokens in L.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    embedding: Tensor
+    places: tuple[tuple[int, ...], ...]
+
+
+class TextToImage:
+    """A pipeline's networks, as the rest of the package needs them.
+
+    Args:
+        pipeline: with the parts of a ``StableDiffusionPipeline``: ``unet``
+            (``UNet2DConditionModel``), ``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``.
+        name: for messages and records.
+    """
+
+    def __init__(self, pipeline: Any, name: str) -> None:
+        self.pipeline, self.name = pipeline, name
+        self.unet: Any = pipeline.unet.eval().requires_grad_(False)
+        self.vae: Any = pipeline.vae.eval().requires_grad_(False)
+        self.text_encoder: Any = pipeline.text_encoder.eval().requires_grad_(False)
+        self.tokenizer: Any = pipeline.tokenizer
+        self.scheduler: Any = pipeline.scheduler
+        self.factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        self.alphas_cumprod: Tensor = self.scheduler.alphas_cumprod
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.unet.parameters()).device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels (H, W) of the images that the model has learned from."""
+        sample = self.unet.config.sample_size
+        height, width = (sample, sample) if isinstance(sample, int) else sample
+        return self.factor * height, self.factor * width
+
+    @property
+    def n_timesteps(self) -> int:
+        """Steps of the forward process."""
+        return len(self.alphas_cumprod)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 1 or 3, H, W) in [-1, 1] -> latents (B, C, h, w), the mean of their posterior.
+
+        Grey images stand in all three channels.
+        """
+        coloured = images.expand(-1, self.vae.config.in_channels, -1, -1)
+        posterior = self.vae.encode(coloured.to(self.vae.dtype)).latent_dist
+        latents: Tensor = (posterior.mean - self._shift) * self.vae.config.scaling_factor
+        return latents.to(self.unet.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> images (B, 3, H, W) in [-1, 1]."""
+        unscaled = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + self._shift
+        images: Tensor = self.vae.decode(unscaled).sample
+        return images.float().clamp(-1.0, 1.0)
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def caption(self, names: Sequence[str], template: str = "{}") -> Caption:
+        """Encode a text that names things, and find the tokens of each.
+
+        Args:
+            names: one or more words each; none: an empty text, the model's unconditional one.
+            template: with ``{}`` in the place of the names, which commas separate.
+
+        Raises:
+            UsageError: a template without ``{}``, or more text than the model reads.
+        """
+        if "{}" not in template:
+            raise UsageError("--caption", "must hold {}, where the names go", "Add it")
+        text = template.format(", ".join(names)) if names else ""
+        limit = self.tokenizer.model_max_length
+        ids = self.tokenizer(text, truncation=False).input_ids
+        if len(ids) > limit:
+            rule = f"make a text of {len(ids)} tokens; {self.name} reads {limit}"
+            raise UsageError("the words", rule, "Name fewer things at once")
+        places, start = [], 0
+        for name in names:
+            own = self.tokenizer(name, add_special_tokens=False).input_ids
+            found = _find(ids, own, start)
+            places.append(tuple(range(found, found + len(own))))
+            start = found + len(own)
+        return Caption(text, tuple(names), self._embedding(text), tuple(places))
+
+    @torch.no_grad()
+    def _embedding(self, text: str) -> Tensor:
+        tokens = self.tokenizer(
+            text,
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        embedding: Tensor = self.text_encoder(tokens.to(self.device))[0]
+        return embedding.to(self.unet.dtype)
+
+    def noised(self, latents: Tensor, noise: Tensor, t: int) -> Tensor:
+        """x_t of latents (B, C, h, w) at a step of the forward process (Ho et al. 2020, eq. 4)."""
+        level = self.alphas_cumprod[t].to(latents)
+        return level.sqrt() * latents + (1.0 - level).sqrt() * noise
+
+    def step(self, x_t: Tensor, eps: Tensor, t: int, before: int) -> Tensor:
+        """X at an earlier step (or clean, at -1) from x_t and the noise in it.
+
+        DDIM with eta 0 (Song et al., "Denoising Diffusion Implicit Models", ICLR 2021, eq. 12).
+        """
+        level = self.alphas_cumprod[t].to(x_t)
+        lower = self.alphas_cumprod[before].to(x_t) if before >= 0 else torch.ones_like(level)
+        x_0 = (x_t - (1.0 - level).sqrt() * eps) / level.sqrt()
+        return lower.sqrt() * x_0 + (1.0 - lower).sqrt() * eps
+
+    @torch.no_grad()
+    def predict(self, x_t: Tensor, t: int, embedding: Tensor) -> Tensor:
+        """The noise eps that the U-Net finds in x_t (B, C, h, w), told a text (1 or B, L, E)."""
+        told = embedding.expand(len(x_t), -1, -1)
+        found: Tensor = self.unet(x_t, t, encoder_hidden_states=told).sample
+        kind = self.scheduler.config.prediction_type
+        if kind == "epsilon":
+            return found
+        level = self.alphas_cumprod[t].to(x_t)
+        if kind == "v_prediction":
+            return level.sqrt() * found + (1.0 - level).sqrt() * x_t
+        return (x_t - level.sqrt() * found) / (1.0 - level).sqrt()
+
+
+def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype) -> TextToImage:
+    """Load a pipeline in the ``diffusers`` format.
+
+    Args:
+        model: a folder with ``model_index.json``, or an identifier of the Hugging Face hub, which
+            is downloaded unless it is cached. Weights have to be safetensors.
+        device: where its networks go.
+        dtype: of their weights.
+
+    Raises:
+        InputError: it is not there, is of another kind, or has other weights.
+        UsageError: the extra ``text`` is not installed.
+    """
+    try:
+        import diffusers
+        import transformers
+    except ImportError as error:
+        rule = "need diffusers and transformers, which are not installed"
+        raise UsageError("text-to-image models", rule, INSTALL) from error
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    remedy = "Give the folder of a saved diffusers pipeline, or its name on the hub"
+    local = Path(model)
+    if local.is_dir() and not (local / "model_index.json").is_file():
+        raise InputError(local, "has no model_index.json, as a diffusers pipeline has", remedy)
+    further = {"safety_checker": None, "requires_safety_checker": False}
+    options: dict[str, Any] = {"use_safetensors": True}
+    options |= {"low_cpu_mem_usage": False}  # which needs accelerate
+    try:
+        pipeline = diffusers.DiffusionPipeline.from_pretrained(str(model), **options, **further)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(model, f"cannot be loaded: {first_line(error)}", remedy) from error
+    missing = [part for part in PARTS if getattr(pipeline, part, None) is None]
+    if missing or type(pipeline.unet).__name__ != "UNet2DConditionModel":
+        rule = f"is a {type(pipeline).__name__}, not like Stable Diffusion"
+        raise InputError(
+            model, rule, "Choose a model with a UNet2DConditionModel and one text encoder"
+        )
+    return TextToImage(pipeline.to(device, dtype), str(model))
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _find(ids: Sequence[int], own: Sequence[int], start: int) -> int:
+    for place in range(start, len(ids) - len(own) + 1):
+        if list(ids[place : place + len(own)]) == list(own):
+            return place
+    raise ValueError(f"tokens {list(own)} are not in {list(ids)} from place {start} on.")

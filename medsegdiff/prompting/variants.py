@@ -1,0 +1,79 @@
+"""Variants of a labelled image that keep its mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medsegdiff.prompting.draw import DrawOptions, varied
+from medsegdiff.prompting.maps import resize
+from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.segmenter import fit
+
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """How variants are drawn and kept.
+
+    Args:
+        count: drawn of each image.
+        strength: in (0, 1], how far the image is noised.
+        correlation: least correlation with the image in and about each structure of its mask.
+        template: of the caption.
+        drawing: steps and guidance.
+        seed: of the noise.
+    """
+
+    count: int = 4
+    strength: float = 0.3
+    correlation: float = 0.7
+    template: str = "a scan with {}"
+    drawing: DrawOptions = field(default_factory=lambda: DrawOptions(steps=30, guidance=1.0))
+    seed: int = 0
+
+
+def kept_variants(
+    model: TextToImage,
+    picture: Tensor,
+    label: Tensor,
+    names: Sequence[str],
+    options: VariantOptions,
+) -> list[Tensor]:
+    """Variants of a picture in which every structure is still where its mask says.
+
+    Args:
+        model: the pipeline's networks.
+        picture: (1, H, W) in [-1, 1].
+        label: (H, W) class numbers.
+        names: of what is in the picture.
+        options: how.
+
+    Returns:
+        (1, H, W) each, in [-1, 1]; at most ``options.count``.
+    """
+    framed, inside = fit(picture[None].to(model.device), model.size)
+    shape = (options.count, model.unet.config.in_channels)
+    size = tuple(n // model.factor for n in model.size)
+    generator = torch.Generator().manual_seed(options.seed)
+    noise = torch.randn((*shape, *size), generator=generator).to(model.device, model.unet.dtype)
+    caption = model.caption(names, options.template)
+    drawn = varied(model, caption, framed, noise, options.strength, options.drawing)
+    grey = drawn.mean(dim=1, keepdim=True)[..., inside[0], inside[1]].cpu()
+    resized = resize(grey, picture.shape[-2:])
+    return [one for one in resized if keeps(one, picture, label, options.correlation)]
+
+
+def keeps(variant: Tensor, picture: Tensor, label: Tensor, least: float) -> bool:
+    """Whether every structure of a mask is as before, by correlation in it and about it."""
+    for value in label.unique():
+        if value:
+            mask = (label == value)[None, None].float()
+            about = F.max_pool2d(mask, 5, stride=1, padding=2)[0, 0].bool()
+            pair = torch.stack([variant[0][about], picture[0][about]]).double()
+            if not float(torch.corrcoef(pair)[0, 1]) >= least:
+                return False
+    return True

@@ -1,0 +1,164 @@
+"""Case after case: what fails does not stop the others, and each has its files and record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from medsegdiff.files import digest, write_json
+from medsegdiff.inference.inputs import CaseInput
+from medsegdiff.inference.segment import SegmentedCase
+from medsegdiff.tasks.case_files import remove_case, write_case
+from medsegdiff.tasks.record import peak_memory_mb, read_record, run_record
+from medsegdiff.types import InputError, OutputFormat, reason_of, surfacing_input_errors
+from medsegdiff.writers.segments import Algorithm, Segment
+
+logger = logging.getLogger(__name__)
+
+
+def one_by_one(
+    cases: Sequence[CaseInput],
+    failures: Mapping[str, InputError],
+    output: Path,
+    do: Callable[[CaseInput], None],
+    title: str,
+) -> dict[str, InputError]:
+    """Do something with each case; one that fails does not stop the others.
+
+    Args:
+        cases: one after the other.
+        failures: inputs that have failed before, with the reason.
+        output: gets a ``failures.json`` if there are any; an old one goes if there are none.
+        do: with a case.
+        title: of the progress bar.
+
+    Returns:
+        Failed input or case -> error, ``failures`` included.
+    """
+    errors = dict(failures)
+    output.mkdir(parents=True, exist_ok=True)
+    for case in tqdm(cases, desc=title, unit="case", disable=hidden_bars()):
+        try:
+            with surfacing_input_errors():
+                do(case)
+        except InputError as error:
+            errors[case.id] = error
+        except Exception as error:  # whatever it is, the other cases are done
+            logger.debug("%s failed:\n%s", case.id, _place(error))
+            errors[case.id] = InputError(case.id, in_words(error), "Add -v to see where")
+    path = output / "failures.json"
+    if errors:
+        write_json(path, {name: str(error) for name, error in errors.items()})
+    else:
+        path.unlink(missing_ok=True)
+    return errors
+
+
+class CaseWriter:
+    """Files and record of cases that share settings, masks being of the same segments.
+
+    Args:
+        output: gets a folder for each case.
+        segments: the foreground classes.
+        algorithm: what has drawn them.
+        settings: all that decides a mask, but the image.
+        formats: of masks and maps.
+        save_members: write each member's mask.
+        overwrite: do complete cases again.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        segments: Sequence[Segment],
+        algorithm: Algorithm,
+        settings: Mapping[str, Any],
+        formats: Sequence[OutputFormat] = ("nifti",),
+        save_members: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        self.output, self.segments, self.algorithm = output, segments, algorithm
+        self.settings, self.overwrite = dict(settings), overwrite
+        self.formats, self.save_members = sorted(formats), save_members
+        self.wanted = {"formats": self.formats, "save_members": save_members}
+
+    def is_complete(self, case: CaseInput) -> bool:
+        """Whether a case is there, with all that is wanted of it.
+
+        Raises:
+            InputError: it is there, of another image or with other settings.
+        """
+        record = self._record(case)
+        if self.overwrite or not record.is_file():
+            return False
+        before = read_record(record, self._of(case))
+        if any(before[name] != value for name, value in self.wanted.items()):
+            return False
+        logger.info("%s is complete: left as it is", case.id)
+        return True
+
+    def write(
+        self,
+        case: CaseInput,
+        found: SegmentedCase,
+        device: torch.device,
+        warnings: Sequence[str] = (),
+        further: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write masks and maps, then the record, with ``further`` in it."""
+        started = time.perf_counter()
+        folder = self.output / case.id
+        warnings = [*found.geometry.notes, *warnings]
+        for warning in warnings:
+            logger.warning("%s: %s", case.id, warning)
+        remove_case(case.id, folder)
+        write_case(
+            found,
+            case.id,
+            folder,
+            self.segments,
+            self.algorithm,
+            self.formats,
+            self.save_members,
+            guarantee={},
+        )
+        labels = {one.value: one.name for one in self.segments}
+        content = run_record(found, case, labels) | self._of(case) | self.wanted
+        content |= dict(further or {}) | {"warnings": warnings, "device": str(device)}
+        content["seconds"]["write"] = time.perf_counter() - started
+        content["peak_memory_mb"] = peak_memory_mb()
+        write_json(self._record(case), content)
+
+    def _record(self, case: CaseInput) -> Path:
+        return self.output / case.id / f"{case.id}_run.json"
+
+    def _of(self, case: CaseInput) -> dict[str, Any]:
+        return self.settings | {"input_hash": digest(case.files)}
+
+
+def hidden_bars() -> bool | None:
+    """Whether bars are hidden; None: where no terminal is."""
+    return not logger.isEnabledFor(logging.INFO) or None
+
+
+def in_words(error: BaseException) -> str:
+    """What first went wrong, with its kind."""
+    return reason_of(_first(error))
+
+
+def _place(error: BaseException) -> str:
+    """Where it arose, without its words, in which there may be paths and headers."""
+    return "".join(traceback.format_tb(_first(error).__traceback__))
+
+
+def _first(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

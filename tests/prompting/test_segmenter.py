@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medsegdiff.prompting.pictures import as_picture
+from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.refine import guided
+from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter, fit
+from medsegdiff.types import UsageError
+
+FEW = PromptOptions(draws=2, levels=(0.2,), presence=None, radius=1)
+
+
+def test_every_draw_is_a_probability_on_the_pictures_own_grid(tiny: TextToImage) -> None:
+    found = PromptSegmenter(tiny, FEW)(torch.rand(1, 40, 30) * 2 - 1, ["liver", "left kidney"])
+    assert found.probability.shape == (2, 3, 40, 30)
+    torch.testing.assert_close(found.probability.sum(dim=1), torch.ones(2, 40, 30))
+    assert found.present.all()
+    assert not torch.equal(found.probability[0], found.probability[1])
+
+
+def test_the_same_seed_and_slice_give_the_same(tiny: TextToImage) -> None:
+    picture = torch.rand(3, 32, 32) * 2 - 1
+    segmenter = PromptSegmenter(tiny, FEW)
+    first = segmenter(picture, ["liver"], 4).probability
+    assert torch.equal(first, segmenter(picture, ["liver"], 4).probability)
+    assert not torch.equal(first, segmenter(picture, ["liver"], 5).probability)
+
+
+def test_words_that_do_not_help_are_nowhere(tiny: TextToImage) -> None:
+    never = PromptOptions(draws=2, levels=(0.2,), presence=1e9)
+    found = PromptSegmenter(tiny, never)(torch.rand(1, 32, 32), ["liver"])
+    assert not found.present.any()
+    assert (found.probability[:, 0] == 1.0).all() and (found.probability[:, 1:] == 0.0).all()
+
+
+def test_the_gain_of_a_word_is_what_naming_it_lowers_the_error_by(tiny: TextToImage) -> None:
+    segmenter = PromptSegmenter(tiny, PromptOptions(draws=4, levels=(0.3,)))
+    latents = torch.randn(1, 4, 16, 16)
+    noise = torch.randn(4, 4, 16, 16)
+    t = round(0.3 * 999)
+    x_t = tiny.noised(latents, noise, t)
+
+    def errors(*names: str) -> torch.Tensor:
+        eps = tiny.predict(x_t, t, tiny.caption(names).embedding)
+        return (eps - noise).square().mean(dim=(1, 2, 3))
+
+    lowered = errors("kidney") - errors("liver", "kidney")
+    expected = lowered.mean() / (lowered.std() / 2.0)
+    gains = segmenter.gains(latents, noise, ["liver", "kidney"])
+    torch.testing.assert_close(gains[0], expected, atol=1e-3, rtol=1e-2)
+
+
+def test_a_picture_fits_its_frame_with_its_shape_kept() -> None:
+    picture = torch.arange(200.0).view(1, 1, 10, 20)
+    framed, (rows, columns) = fit(picture, (32, 32))
+    assert framed.shape == (1, 1, 32, 32)
+    assert (rows.stop - rows.start, columns.stop - columns.start) == (16, 32)
+    assert torch.equal(framed[0, 0, 0], framed[0, 0, rows.start])
+
+
+def test_nothing_to_find_is_refused(tiny: TextToImage) -> None:
+    with pytest.raises(UsageError, match="missing"):
+        PromptSegmenter(tiny, FEW)(torch.rand(1, 32, 32), [])
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        PromptOptions(levels=(1.5,))
+
+
+def test_guided_maps_follow_the_images_edges() -> None:
+    pytest.importorskip("kornia")
+    image = torch.ones(1, 1, 16, 16)
+    image[..., 8:] = -1.0
+    soft = torch.linspace(1, 0, 16).expand(1, 1, 16, 16)
+    found = guided(soft, image, 3)
+    step = found[0, 0, 8, 7] - found[0, 0, 8, 8]
+    assert step > 2 * (soft[0, 0, 8, 7] - soft[0, 0, 8, 8])
+    assert guided(soft, image, 0) is soft
+
+
+def test_intensities_become_a_picture_whatever_their_scale() -> None:
+    values = torch.rand(1, 20, 20) * 1000 + 500
+    picture = as_picture(values)
+    assert picture.min() == -1.0 and picture.max() == 1.0
+    torch.testing.assert_close(picture, as_picture(values * 3 - 7), atol=1e-4, rtol=1e-4)
+    assert len(as_picture(torch.rand(4, 8, 8))) == 1 and len(as_picture(torch.rand(3, 8, 8))) == 3
