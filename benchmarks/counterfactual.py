@@ -185,7 +185,7 @@ def _settings(made: Counterfactual) -> dict[str, Any]:
 
 
 HEAD = (
-    "| changed | AUROC, pixels | by image | of images | on healthy (95th percentile) | on lesions |",
+    "| changed | AUROC, pixels | by image | of images | on healthy (95th perc.) | on lesions |",
     "| --- | --- | --- | --- | --- | --- |",
 )
 

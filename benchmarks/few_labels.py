@@ -86,35 +86,62 @@ def fit_segmenter(
 ) -> nn.Module:
     """MONAI's residual U-Net, as in ``benchmarks/unets.py``, trained on labelled items."""
     unet = UNet(3, 1, num_classes, channels, (2, 2, 2), num_res_units=2)
-    unet.to(memory_format=torch.channels_last_3d)
-    augment = Compose(
+    return fit_network(unet, items, num_classes, seconds, rate)
+
+
+def fit_network(
+    network: N,
+    items: Sequence[Item],
+    num_classes: int,
+    seconds: float,
+    rate: float = 2e-3,
+    soft: bool = False,
+) -> N:
+    """A network of logits, trained on labelled items as ``fit_segmenter`` trains its U-Net.
+
+    ``soft``: the items' labels are probabilities (K, *SIZE) instead of class numbers.
+    """
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    drawn = batches(items, augmentation(soft))
+
+    def step(number: int) -> Tensor:
+        batch = next(drawn)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(batch["image"])
+        label = batch["label"]
+        target = label if soft else one_hot(label[:, 0], num_classes)
+        loss: Tensor = dice_ce(logits.float(), target)
+        return loss
+
+    return fit(network, step, seconds, rate).eval()
+
+
+def augmentation(soft: bool = False) -> Compose:
+    """Of images and their masks, the same for all segmenters; ``soft`` masks are interpolated."""
+    keys, modes = ["image", "label"], ["bilinear", "bilinear" if soft else "nearest"]
+    return Compose(
         [
-            RandFlipd(["image", "label"], prob=0.5, spatial_axis=0),
-            RandomDeformationd(["image", "label"], 3, displacement=1.0, prob=0.85),
+            RandFlipd(keys, prob=0.5, spatial_axis=0),
+            RandomDeformationd(keys, 3, displacement=1.0, prob=0.85, modes=modes),
             RandGaussianNoised("image", prob=0.2, std=0.15),
             RandScaleIntensityd("image", prob=0.3, factors=0.25),
             RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5), retain_stats=True),
         ]
     )
-    drawn = batches(items, augment)
 
-    def step(number: int) -> Tensor:
-        batch = next(drawn)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = unet(batch["image"])
-        loss: Tensor = dice_ce(logits.float(), one_hot(batch["label"][:, 0], num_classes))
-        return loss
 
-    return fit(unet, step, seconds, rate).eval()
+def marks(segmenter: nn.Module, image: Tensor) -> Tensor:
+    """(1, *SIZE) class numbers found in an image and its mirror image (1, *SIZE)."""
+    return mirrored(segmenter, image).argmax(dim=0, keepdim=True).to(torch.uint8)
 
 
 @torch.no_grad()
-def marks(segmenter: nn.Module, image: Tensor) -> Tensor:
-    """(1, *SIZE) class numbers found in an image and its mirror image (1, *SIZE)."""
+def mirrored(segmenter: nn.Module, image: Tensor) -> Tensor:
+    """(K, *SIZE) mean probability in an image and its mirror image (1, *SIZE)."""
     both = torch.stack([image, image.flip(1)])
     with torch.autocast("cpu", torch.bfloat16):
         found = segmenter(both).float().softmax(dim=1)
-    return (found[0] + found[1].flip(1)).argmax(dim=0, keepdim=True).to(torch.uint8)
+    return (found[0] + found[1].flip(1)) / 2.0
 
 
 def agreement(segmenter: nn.Module, item: Item, num_classes: int) -> float:

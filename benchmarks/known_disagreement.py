@@ -131,7 +131,7 @@ def _members(
     parser = bundle.parser("inference", changes)
     segmented = segment_case(
         CaseInput(case.id, case.images),
-        network,  # type: ignore[arg-type]
+        network,
         parser.get_parsed_content("preprocessing"),
         parser.get_parsed_content("inferer"),
     )

@@ -125,14 +125,15 @@ class Bundle:
         """SHA-256 over the weights."""
         return digest([self.weights()])
 
-    def fingerprint(self, calibrated: bool = False) -> str:
-        """SHA-256 over what decides the masks: inference configuration, weights, calibration.
+    def fingerprint(self, calibrated: bool = False, config: str = "inference") -> str:
+        """SHA-256 over what decides the masks: configuration, weights, calibration.
 
         Args:
             calibrated: whether the calibration is applied, and counts.
+            config: name of the configuration.
         """
         further = [self.root / CALIBRATION] if calibrated else []
-        return digest([self.config("inference"), self.weights(), *further])
+        return digest([self.config(config), self.weights(), *further])
 
     def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
         """The configuration, ready to be resolved, with some values replaced.

@@ -17,14 +17,15 @@ LEVELS = {
     **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
     **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
     **dict.fromkeys(("model", "image_model", "losses", "bundle", "pictures", "pages"), 2),
+    "voxel_features": 2,
     **dict.fromkeys(("prompting",), 2),
     **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
     "tasks": 4,
     "cli": 5,
 }
 
-NEIGHBOURS = {("losses", "model")}
-"""The one step within a level: a loss reads the model's output."""
+NEIGHBOURS = {("losses", "model"), ("voxel_features", "image_model")}
+"""The steps within a level: a loss reads a model's output, features are a model's."""
 
 ONE_FILE = {
     "highdicom": {"writers/dicom_derived.py"},

@@ -17,6 +17,7 @@ from medsegdiff.cli.demo import demo
 from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
 from medsegdiff.cli.ground import ground
+from medsegdiff.cli.label_efficient import label_efficient
 from medsegdiff.cli.prompt import prompt
 from medsegdiff.cli.segment import segment
 from medsegdiff.cli.synthesize import synthesize
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 for command in (
     *(check, convert, train, segment, calibrate, evaluate),
-    *(synthesize, counterfactual, prompt, ground, diffumask),
+    *(label_efficient, synthesize, counterfactual, prompt, ground, diffumask),
     *(bundles, demo),
 ):
     app.command(cls=Command)(command)

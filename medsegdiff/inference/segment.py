@@ -5,20 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from numpy.typing import NDArray
+from torch import nn
 
 from medsegdiff.data.transforms import load, restore
-from medsegdiff.inference.ensemble import predictive_entropy
+from medsegdiff.inference.ensemble import Ensemble, predictive_entropy
 from medsegdiff.inference.fusion import fit_staple, fuse
 from medsegdiff.inference.inputs import CaseInput
-from medsegdiff.inference.sliding_window import EnsembleInferer
-from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.recalibration.scaling import Scaling
 from medsegdiff.storage import Storage, slabs, slowest_axis
 from medsegdiff.types import Fusion, Geometry
@@ -28,6 +27,32 @@ VALUES_AT_ONCE = 2**22
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
+
+
+class CaseInferer(Protocol):
+    """Makes the ensemble of an image: ``EnsembleInferer``, or ``FewLabelInferer``."""
+
+    fusion: Fusion
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the masks of a network, as the record of a case tells it."""
+        ...
+
+    def check(self, network: Any) -> None:
+        """Refuse a network that it cannot serve."""
+        ...
+
+    def ensemble(
+        self,
+        image: torch.Tensor,
+        network: Any,
+        case: str,
+        storage: Storage | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Ensemble:
+        """Statistics of the ensemble of one image (C, *spatial)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -72,9 +97,9 @@ class SegmentedCase:
 
 def segment_case(
     case: CaseInput,
-    network: DiffusionSegmenter,
+    network: nn.Module,
     preprocessing: Compose,
-    inferer: EnsembleInferer,
+    inferer: CaseInferer,
     scaling: Scaling | None = None,
     storage: Storage | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -85,7 +110,7 @@ def segment_case(
         case: its name and files.
         network: in evaluation mode, on the device that shall do the work.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
-        inferer: samples the ensemble.
+        inferer: makes the ensemble.
         scaling: calibrates the mean probability, before the mask is taken from it.
         storage: makes the arrays; None: in memory.
         progress: told after each window how many are done, and of how many.

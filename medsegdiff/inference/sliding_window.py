@@ -26,7 +26,7 @@ from medsegdiff.inference.noise import MemberNoise, blocks_of
 from medsegdiff.inference.representatives import jaccard_distances, representatives
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.storage import Storage
-from medsegdiff.types import Fusion
+from medsegdiff.types import Fusion, UsageError
 
 LOWEST: str = "lowest"
 ROUNDING = 1e-6
@@ -119,6 +119,36 @@ class EnsembleInferer(Inferer):
         self.member_batch, self.seed, self.fusion = member_batch, seed, fusion
         axes = range(len(mirror_axes) + 1)
         self.mirrors = [c for n in axes for c in combinations(mirror_axes, n)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the masks of a network, as the record of a case tells it."""
+        return {
+            "seed": self.seed,
+            "sampler": self.sampler_name,
+            "sampler_options": self.sampler_options,
+            "warm_start": self.warm_start,
+            "steps": self.steps,
+            "members": self.members,
+            "fusion": self.fusion,
+            "anchor_share": self.anchor_share,
+            "noise_scale": self.noise_scale,
+            "oversampling": self.oversampling,
+            "repulsion": self.repulsion,
+            "empty_up_to": self.empty_up_to,
+        }
+
+    def check(self, network: DiffusionSegmenter) -> None:
+        """Refuse a network whose process has not so many steps.
+
+        Raises:
+            UsageError: it has not.
+        """
+        try:
+            network.process.grid(self.steps, self.warm_start)
+        except ValueError as error:
+            remedy = "Choose fewer, or leave the option out"
+            raise UsageError(f"steps {self.steps}", str(error).rstrip("."), remedy) from error
 
     def __call__(
         self, inputs: Tensor, network: DiffusionSegmenter, *args: Any, **kwargs: Any

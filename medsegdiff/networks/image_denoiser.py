@@ -33,7 +33,7 @@ class ImageDenoiser(nn.Module):
     too.
 
     The U-Net has the encoder's own names and sizes, so what it learns from images alone starts a
-    segmenter (``encoder_weights``).
+    segmenter (``networks.encoder_start``).
 
     Args:
         spatial_dims: 2 or 3.
@@ -93,50 +93,34 @@ class ImageDenoiser(nn.Module):
         """
         if label is not None and not self.num_labels:
             raise ValueError("a label needs a network with num_labels of at least 1. Got 0.")
-        time = self.time(get_timestep_embedding(1000.0 * t, self.time_channels).to(x_t.dtype))
         deviation, mean = torch.std_mean(x_t.flatten(2), dim=2)
-        time = time + self.brightness(torch.cat([mean, deviation], dim=1))
-        if self.num_labels:
-            none = torch.full((1,), self.num_labels, device=x_t.device)
-            time = time + self.label(none if label is None else label)
-        time = nn.functional.silu(time)
+        modulations = self.modulations(t, mean, deviation, label)
 
         def modulate(block: int, x: Tensor) -> Tensor:
-            scale, shift = (
-                self.film[block](time).view(len(time), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-            )
-            return x * (1.0 + scale) + shift
+            ones = [1] * (x.ndim - 2)
+            scale, shift = (part.view(len(part), -1, *ones) for part in modulations[block])
+            return x * scale + shift
 
         found = self.unet(to_patches(pad_to_multiple(x_t, self.stride), self.stride), modulate)
         output = from_patches(found.anchor, self.stride)
         return DenoisedImage(crop_to(output, x_t.shape[2:]), found.features)
 
+    def modulations(
+        self, t: Tensor, mean: Tensor, deviation: Tensor, label: Tensor | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Scale and shift (B, C) of the channels that come out of each block.
 
-def encoder_weights(denoiser: ImageDenoiser, encoder: ImageEncoder) -> dict[str, Tensor]:
-    """What of a denoiser of images an encoder can start with: all but the head.
-
-    Args:
-        denoiser: trained on images of as many channels as the encoder takes.
-        encoder: with the same ``channels`` and ``depths``.
-
-    Returns:
-        A state for ``encoder.load_state_dict(..., strict=False)``.
-
-    Raises:
-        ValueError: naming the first weight that does not fit.
-    """
-    wanted = encoder.state_dict()
-    given = {k: v for k, v in denoiser.unet.state_dict().items() if not k.startswith("head.")}
-    for name, value in given.items():
-        if name not in wanted or wanted[name].shape != value.shape:
-            has = tuple(wanted[name].shape) if name in wanted else "none"
-            raise ValueError(
-                f"the encoder must have the denoiser's channels and depths: {name} is "
-                f"{tuple(value.shape)} there. Got {has}."
-            )
-    missing = [k for k in wanted if k not in given and not k.startswith("head.")]
-    if missing:
-        raise ValueError(
-            f"the encoder must have the denoiser's channels and depths. Got {missing[0]} besides."
-        )
-    return given
+        Args:
+            t: (B,) or (1,) time in [0, 1].
+            mean: (B, in_channels) of the channels.
+            deviation: (B, in_channels) of the channels.
+            label: (B,) or (1,) of the images; None: of none.
+        """
+        time = self.time(get_timestep_embedding(1000.0 * t, self.time_channels).to(mean.dtype))
+        time = time + self.brightness(torch.cat([mean, deviation], dim=1))
+        if self.num_labels:
+            none = torch.full((1,), self.num_labels, device=mean.device)
+            time = time + self.label(none if label is None else label)
+        time = nn.functional.silu(time)
+        both = (film(time).chunk(2, dim=1) for film in self.film)
+        return [(1.0 + scale, shift) for scale, shift in both]

@@ -18,6 +18,7 @@ from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
 from medsegdiff.files import digest, write_json
+from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.inputs import (
     CaseInput,
     DicomOptions,
@@ -27,10 +28,8 @@ from medsegdiff.inference.inputs import (
 )
 from medsegdiff.inference.key import write_key
 from medsegdiff.inference.resampling import resample_by_slabs
-from medsegdiff.inference.segment import segment_case
-from medsegdiff.inference.sliding_window import EnsembleInferer
+from medsegdiff.inference.segment import CaseInferer, segment_case
 from medsegdiff.model import DiffusionSegmenter
-from medsegdiff.precision import resolve
 from medsegdiff.quiet import silenced
 from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
@@ -51,7 +50,6 @@ from medsegdiff.types import (
     InputError,
     OutputFormat,
     Uneven,
-    UsageError,
     surfacing_input_errors,
 )
 from medsegdiff.writers.segments import Algorithm, segments_of
@@ -72,7 +70,7 @@ class CaseSegmenter:
         bundle: where the network, the labels and the codes come from.
         network: with trained weights, on its device.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
-        inferer: samples the ensembles.
+        inferer: makes the ensembles.
         output: gets a folder for each case.
         formats: what to write besides the preview and the run's record.
         save_members: write the members' and the anchor's masks too.
@@ -85,6 +83,7 @@ class CaseSegmenter:
         uneven: what becomes of a DICOM series whose slices are not evenly spaced.
         channel_series: words that each stand for one DICOM series of a study, which are then the
             channels of one case; with commas. None: each series is a case.
+        config: the bundle's configuration that says all this.
 
     Raises:
         UsageError: too many steps, or a guarantee that cannot be given.
@@ -94,9 +93,9 @@ class CaseSegmenter:
     def __init__(
         self,
         bundle: Bundle,
-        network: DiffusionSegmenter,
+        network: DiffusionSegmenter | ImageDiffusion,
         preprocessing: Compose,
-        inferer: EnsembleInferer,
+        inferer: CaseInferer,
         output: str | Path,
         formats: Sequence[OutputFormat] = ("nifti",),
         save_members: bool = False,
@@ -106,6 +105,7 @@ class CaseSegmenter:
         guarantee: float | None = None,
         uneven: Uneven = "refuse",
         channel_series: str | None = None,
+        config: str = "inference",
     ) -> None:
         self.bundle, self.network = bundle, network.eval()
         self.preprocessing = resample_by_slabs(preprocessing)
@@ -118,28 +118,12 @@ class CaseSegmenter:
         self.settings = {
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
-            "bundle_hash": bundle.fingerprint(self.calibration is not None),
-            "seed": inferer.seed,
-            "precision": resolve(network.precision, next(network.parameters()).device),
-            "sampler": inferer.sampler_name,
-            "sampler_options": inferer.sampler_options,
-            "warm_start": inferer.warm_start,
-            "steps": inferer.steps,
-            "members": inferer.members,
-            "fusion": inferer.fusion,
-            "anchor_share": inferer.anchor_share,
-            "noise_scale": inferer.noise_scale,
-            "oversampling": inferer.oversampling,
-            "repulsion": inferer.repulsion,
-            "empty_up_to": inferer.empty_up_to,
+            "bundle_hash": bundle.fingerprint(self.calibration is not None, config),
+            **inferer.settings,
             "uneven": uneven,
             "calibrated": self.calibration is not None,
         }
-        try:
-            network.process.grid(inferer.steps, inferer.warm_start)
-        except ValueError as error:
-            remedy = "Choose fewer, or leave the option out"
-            raise UsageError(f"steps {inferer.steps}", str(error).rstrip("."), remedy) from error
+        inferer.check(network)
 
     def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
         """Segment the cases of a data set description; see ``run``."""

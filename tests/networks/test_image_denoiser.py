@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medsegdiff.networks.encoder import ImageEncoder
-from medsegdiff.networks.image_denoiser import ImageDenoiser, encoder_weights
+from medsegdiff.networks.image_denoiser import ImageDenoiser
 from medsegdiff.networks.layers import from_patches, to_patches
 
 SIZES = [(13, 10), (8, 9, 7)]
@@ -87,27 +86,3 @@ def test_brightness_reaches_the_output() -> None:
 def test_label_without_labels_is_refused() -> None:
     with pytest.raises(ValueError, match="num_labels"):
         trained(2)(torch.randn(1, 1, 8, 8), torch.zeros(1), torch.zeros(1, dtype=torch.long))
-
-
-def test_encoder_starts_with_its_weights() -> None:
-    network = trained(2)
-    encoder = ImageEncoder(2, 1, 3, CHANNELS, depths=(2, 2, 2))
-    missing, unexpected = encoder.load_state_dict(encoder_weights(network, encoder), strict=False)
-    assert sorted(missing) == ["head.bias", "head.weight"] and not unexpected
-    x = torch.randn(1, 1, 16, 16)
-    for one, other in zip(encoder(x).features, network.unet(x).features, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-@pytest.mark.parametrize(
-    "encoder",
-    [
-        ImageEncoder(2, 1, 3, (8, 16, 32), depths=(2, 2, 2)),
-        ImageEncoder(2, 1, 3, CHANNELS),
-        ImageEncoder(2, 1, 3, (8, 16, 16, 16), depths=(2, 2, 2, 2)),
-    ],
-    ids=["wider", "shallower", "deeper"],
-)
-def test_encoder_of_other_sizes_is_refused(encoder: ImageEncoder) -> None:
-    with pytest.raises(ValueError, match="channels and depths"):
-        encoder_weights(trained(2), encoder)

@@ -1,0 +1,36 @@
+"""A segmenter whose encoder starts with what a diffusion of images has learned."""
+
+from __future__ import annotations
+
+from medsegdiff.bundle import find_bundle
+from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.networks.encoder_start import encoder_weights
+from medsegdiff.types import InputError, surfacing_input_errors
+
+
+def started(network: DiffusionSegmenter, pretrained: str | None) -> DiffusionSegmenter:
+    """The network, its encoder started from a bundle that has learned from images alone.
+
+    Args:
+        network: untrained.
+        pretrained: name or folder of a bundle with ``configs/label_efficient``; None: the network
+            stays as it is.
+
+    Raises:
+        InputError: the bundle has no weights or none that fit the encoder.
+        UsageError: an unknown bundle.
+    """
+    if pretrained is None:
+        return network
+    bundle = find_bundle(pretrained)
+    parser = bundle.parser("label_efficient", {"device": "$torch.device('cpu')"})
+    with surfacing_input_errors():
+        images = parser.get_parsed_content("network")
+    try:
+        weights = encoder_weights(images.denoiser, network.encoder)
+    except ValueError as error:
+        rule = f"cannot start the encoder ({str(error).rstrip('.')})"
+        remedy = "Train it with the encoder's channels and depths, or leave out pretrained"
+        raise InputError(bundle.root, rule, remedy) from error
+    network.encoder.load_state_dict(weights, strict=False)
+    return network
