@@ -15,7 +15,7 @@ def diffumask(
         list[str], typer.Argument(metavar="WORDS...", help="What is drawn, each in quotes.")
     ],
     model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
+        str, typer.Option(help="A saved diffusers pipeline: folder, or name on the hub.")
     ],
     output: Annotated[Path, typer.Option(help="Folder of the new data set.")],
     count: Annotated[int, typer.Option(min=1, help="Pairs wanted.")] = 20,
@@ -47,7 +47,7 @@ def diffumask(
 
     Exits with 1 if too few pairs were fit; those that were are written all the same.
 
-    Example: medsegdiff diffumask "liver" "kidney" --model phantom_text_to_image --output drawn
+    Example: medsegdiff diffumask "liver" "kidney" --model text_model --output drawn
     """
     set_up(quiet, verbose)
     from medsegdiff.prompting.draw import DrawOptions

@@ -15,7 +15,7 @@ def ground(
         str, typer.Argument(metavar="DATA", help="A dataset.json, its folder, or a name.")
     ],
     model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
+        str, typer.Option(help="A saved diffusers pipeline: folder, or name on the hub.")
     ],
     output: Annotated[Path, typer.Option(help="File of the head, such as head.pt.")],
     without: Annotated[str, typer.Option(help="Labels whose masks are not shown, by comma.")] = "",

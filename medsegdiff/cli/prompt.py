@@ -20,7 +20,7 @@ def prompt(
         list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
     ],
     model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
+        str, typer.Option(help="A saved diffusers pipeline: folder, or name on the hub.")
     ],
     output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
     template: Annotated[
@@ -61,7 +61,7 @@ def prompt(
 
     Exits with 1 if some case failed; the others are written all the same.
 
-    Example: medsegdiff prompt scan.nii.gz "liver" "left kidney" --model phantom_text_to_image
+    Example: medsegdiff prompt scan.nii.gz "liver" "left kidney" --model text_model
     --output out
     """
     set_up(quiet, verbose)

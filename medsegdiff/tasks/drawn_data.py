@@ -40,7 +40,7 @@ def diffumask(
 
     Args:
         words: what is drawn; the k-th is class k.
-        model: a folder in the ``diffusers`` format, a bundle that holds one, or a hub's name.
+        model: a folder in the ``diffusers`` format, or a hub's name.
         output: folder of the data set.
         count: pairs wanted.
         options: how they are drawn and kept.

@@ -37,7 +37,7 @@ def ground(
 
     Args:
         data: description of the data set, or a known name; its labels' names are the words.
-        model: a folder in the ``diffusers`` format, a bundle that holds one, or a hub's name.
+        model: a folder in the ``diffusers`` format, or a hub's name.
         output: file to write.
         options: how it is taught.
         fold: held out.

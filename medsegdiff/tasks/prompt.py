@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from medsegdiff.bundle import checked_device, find_bundle
+from medsegdiff.bundle import checked_device
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.files import digest
 from medsegdiff.inference.inputs import CaseInput, found_cases, parse_inputs
@@ -22,7 +22,7 @@ from medsegdiff.prompting.segmenter import FindWords, PromptOptions, PromptSegme
 from medsegdiff.quiet import silenced
 from medsegdiff.tasks.case_files import check_formats
 from medsegdiff.tasks.cases import CaseWriter, hidden_bars, one_by_one
-from medsegdiff.types import InputError, OutputFormat, UsageError
+from medsegdiff.types import OutputFormat, UsageError
 from medsegdiff.writers.segments import Algorithm, segments_of
 
 
@@ -46,7 +46,7 @@ def prompt(
     Args:
         inputs: NIfTI, DICOM or photograph files, folders or zips of such.
         words: what to find; the k-th is class k.
-        model: a folder in the ``diffusers`` format, a bundle that holds one, or a hub's name.
+        model: a folder in the ``diffusers`` format, or a hub's name.
         output: gets a folder for each case.
         options: how words are looked for.
         grounding: a head taught by ``ground``, which looks instead of attention alone; of the
@@ -105,21 +105,15 @@ def prompt(
 
 
 def open_model(model: str, device: str) -> TextToImage:
-    """Load a text-to-image model by folder, bundle or name; half precision on a GPU.
+    """Load a text-to-image model by folder or name; half precision on a GPU.
 
     Raises:
         InputError: it cannot be used.
         UsageError: the device cannot be had, or the extra ``text`` is missing.
     """
     place = checked_device(device)
-    folder: str | Path = model
-    if not (Path(model) / "model_index.json").is_file():
-        try:
-            folder = find_bundle(model).root / "models"
-        except (InputError, UsageError):
-            folder = model
     dtype = torch.float16 if place.type == "cuda" else torch.float32
-    return load_pipeline(folder, place, dtype=dtype)
+    return load_pipeline(model, place, dtype=dtype)
 
 
 @contextmanager

@@ -192,5 +192,4 @@ def test_bundles_are_described() -> None:
         "hippocampus_synthesis",
         "lung_nodule_ct",
         "phantom_counterfactual",
-        "phantom_text_to_image",
     ]

@@ -1,6 +1,6 @@
 """Trains the small text-to-image model of generated images, and saves it as diffusers does.
 
-python bundles/phantom_text_to_image/scripts/train.py --output bundles/phantom_text_to_image/models
+python -m benchmarks.text_to_image_model --output text_model
 
 An autoencoder comes first, then text encoder and U-Net together. No mask is shown to any of them.
 """
@@ -236,9 +236,7 @@ def main(words: Sequence[str] | None = None) -> None:
         vae, text, tokens, unet, scheduler, None, None, requires_safety_checker=False
     )
     pipeline.save_pretrained(str(options.output), safe_serialization=True)
-    (options.output.parent / "docs").mkdir(exist_ok=True)
-    log = options.output.parent / "docs" / "training.json"
-    log.write_text(json.dumps(LOSSES, indent=1) + "\n")
+    (options.output / "training.json").write_text(json.dumps(LOSSES, indent=1) + "\n")
 
 
 if __name__ == "__main__":
