@@ -187,7 +187,10 @@ def test_bundles_are_described() -> None:
     ):
         assert said in text
     assert RUNNER.invoke(app, ["bundles", "-q"]).stdout.split() == [
+        "hippocampus_label_efficient",
         "hippocampus_mr",
         "hippocampus_synthesis",
         "lung_nodule_ct",
+        "phantom_counterfactual",
+        "phantom_text_to_image",
     ]
