@@ -65,5 +65,5 @@ def test_documented_defaults_are_the_bundles() -> None:
     text = section(DOCS / "reference" / "commands_and_files.md", COMMAND)
     shipped = find_bundle("phantom_counterfactual").parser("counterfactual").config
     for option in ("level", "steps", "guidance", "encoding", "draws", "seed", "calibration"):
-        (told,) = re.findall(rf"^\| `--{option} .*?the bundle's \(`?([\w.]+)`?\)", text, re.M)
+        (told,) = re.findall(rf"^\| `--{option}[ `].*?the bundle's \(`?([\w.]+)`?\)", text, re.M)
         assert told == str(shipped[option]).removesuffix(".0"), option
