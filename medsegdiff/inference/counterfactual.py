@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -86,7 +86,8 @@ class Counterfactual:
             healthy += made / draws
         over_draws = torch.stack(differences)
         difference, variance = over_draws.mean(dim=0), over_draws.var(dim=0, correction=0)
-        maps = (one[(..., *inside)] for one in (healthy, difference, variance))
+        place: Any = (..., *inside)
+        maps = (one[place] for one in (healthy, difference, variance))
         found = zip(*maps, strict=True)
         return [CounterfactualMaps(*maps) for maps in found]
 

@@ -117,5 +117,5 @@ def test_padding_continues_the_edges() -> None:
     image = torch.arange(6.0).reshape(1, 1, 2, 3)
     padded, inside = padded_to(image, (2, 6))
     assert padded[0, 0].tolist() == [[0, 0, 1, 2, 2, 2], [3, 3, 4, 5, 5, 5]]
-    assert torch.equal(padded[(..., *inside)], image)
+    assert torch.equal(padded[:, :, *inside], image)
     assert torch.equal(padded_to(image, ())[0], image)
