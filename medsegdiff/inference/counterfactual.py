@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from medsegdiff.diffusion.prediction import eps_from_x_0
@@ -52,6 +53,8 @@ class Counterfactual:
         draws: of noise, if it is noise.
         healthy: label of the healthy class.
         seed: noise depends on it, the case and the draw.
+        least_size: (*spatial) that smaller images are padded to by their edges, as in training;
+            maps have the image's own size all the same. Empty: none are.
     """
 
     network: ImageDiffusion
@@ -62,6 +65,7 @@ class Counterfactual:
     draws: int = 4
     healthy: int = 0
     seed: int = 0
+    least_size: Sequence[int] = ()
 
     @torch.no_grad()
     def __call__(self, image: Tensor, case: str) -> CounterfactualMaps:
@@ -71,6 +75,7 @@ class Counterfactual:
     @torch.no_grad()
     def several(self, images: Tensor, cases: Sequence[str]) -> list[CounterfactualMaps]:
         """Images (B, C, *spatial) of one size -> maps of each."""
+        images, inside = padded_to(images, self.least_size)
         differences, healthy = [], torch.zeros_like(images)
         draws = 1 if self.encoding == "inversion" else self.draws
         for draw in range(draws):
@@ -81,7 +86,9 @@ class Counterfactual:
             healthy += made / draws
         over_draws = torch.stack(differences)
         difference, variance = over_draws.mean(dim=0), over_draws.var(dim=0, correction=0)
-        found = zip(healthy, difference, variance, strict=True)
+        place: Any = (..., *inside)
+        maps = (one[place] for one in (healthy, difference, variance))
+        found = zip(*maps, strict=True)
         return [CounterfactualMaps(*maps) for maps in found]
 
     def _encoded(self, images: Tensor, cases: Sequence[str], draw: int) -> Tensor:
@@ -106,6 +113,21 @@ class Counterfactual:
             label=told,
             guidance=guidance,
         )
+
+
+def padded_to(images: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
+    """Images (B, C, *spatial) with their edges continued to a size at least; where they are in it.
+
+    >>> padded_to(torch.zeros(1, 1, 5, 3), (4, 6))[1]
+    (slice(0, 5, None), slice(1, 4, None))
+    """
+    shape = images.shape[2:]
+    missing = [max(n - have, 0) for n, have in zip(size or shape, shape, strict=True)]
+    before = [m // 2 for m in missing]
+    ends = zip(reversed(before), reversed(missing), strict=True)
+    pads = [n for first, m in ends for n in (first, m - first)]
+    inside = tuple(slice(first, first + n) for first, n in zip(before, shape, strict=True))
+    return F.pad(images, pads, mode="replicate"), inside
 
 
 @torch.no_grad()

@@ -52,7 +52,7 @@ class CounterfactualMaker:
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
         output: gets a folder for each case.
         calibration: ``auto``: probabilities by the bundle's calibration of differences, if it has
-            one; ``off``: never.
+            one of these weights and settings; ``off``: never.
         formats: of mask and probability.
         overwrite: do complete cases again.
     """
@@ -69,8 +69,7 @@ class CounterfactualMaker:
     ) -> None:
         self.bundle, self.make, self.preprocessing = bundle, counterfactual, preprocessing
         self.output, self.formats = Path(output), tuple(formats)
-        self.scaling = read_scaling(bundle) if calibration == "auto" else None
-        settings = {
+        settings: dict[str, Any] = {
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
             "bundle_hash": digest([bundle.config("counterfactual"), bundle.weights()]),
@@ -80,8 +79,9 @@ class CounterfactualMaker:
             "encoding": counterfactual.encoding,
             "draws": counterfactual.draws,
             "seed": counterfactual.seed,
-            "calibrated": self.scaling is not None,
         }
+        self.scaling = read_scaling(bundle, settings) if calibration == "auto" else None
+        settings["calibrated"] = self.scaling is not None
         version = str(bundle.metadata.get("version", "unknown"))
         self.writer = CaseWriter(
             self.output,
@@ -228,12 +228,17 @@ def fit_differences(
     return fit_scaling(both, share, np.ones(len(flat)))
 
 
-def read_scaling(bundle: Bundle) -> Scaling | None:
-    """The bundle's calibration of differences, if it has one."""
+def read_scaling(bundle: Bundle, settings: Mapping[str, Any]) -> Scaling | None:
+    """The bundle's calibration of differences, if it has one of its weights and such settings."""
     content = read_json(bundle.root / CALIBRATION)
-    if content is None:
+    if content is None or content["fitted_with"] != _decisive(bundle, settings):
         return None
     return Scaling(tuple(content["temperature"]), tuple(content["bias"]))
+
+
+def _decisive(bundle: Bundle, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """All that decides differences, but chance."""
+    return {name: settings[name] for name in FITTED_WITH} | {"weights": bundle.weights_hash()}
 
 
 def calibrate_differences(maker: CounterfactualMaker, data: str | Path, fold: int) -> Path:
@@ -262,7 +267,7 @@ def calibrate_differences(maker: CounterfactualMaker, data: str | Path, fold: in
         "temperature": list(scaling.temperature),
         "bias": list(scaling.bias),
         "n": len(differences),
-        "fitted_with": {name: maker.writer.settings[name] for name in FITTED_WITH},
+        "fitted_with": _decisive(maker.bundle, maker.writer.settings),
     }
     write_json(path, content)
     return path
@@ -326,6 +331,6 @@ def counterfactual(
         maker = cast(CounterfactualMaker, parser.get_parsed_content("maker"))
         if calibrate:
             calibrate_differences(maker, calibrate, int(parser.get_parsed_content("fold")))
-            maker.scaling = read_scaling(bundle)
+            maker.scaling = read_scaling(bundle, maker.writer.settings)
             maker.writer.settings["calibrated"] = maker.scaling is not None
     return maker.run(inputs)

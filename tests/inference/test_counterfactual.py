@@ -7,7 +7,7 @@ import torch
 
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.image_model import ImageDiffusion
-from medsegdiff.inference.counterfactual import Counterfactual, inverted
+from medsegdiff.inference.counterfactual import Counterfactual, inverted, padded_to
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 
 
@@ -91,3 +91,31 @@ def test_noise_depends_on_seed_case_and_draw_alone() -> None:
     assert not torch.allclose(make(x_0[1], "c").healthy, alone.healthy)
     assert Counterfactual(network, 0.5, 5)(x_0[0], "a").variance.max() == 0.0
     assert alone.variance.max() > 0.0
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_small_images_are_padded_for_the_network_alone(dims: int) -> None:
+    seen: list[torch.Size] = []
+
+    class Noting(Gaussian):
+        def velocity(self, x_t, t, given=None, label=None):  # type: ignore[no-untyped-def]
+            seen.append(x_t.shape[2:])
+            return super().velocity(x_t, t, given, label)
+
+    denoiser = ImageDenoiser(dims, 1, 1, (8, 8), num_labels=2)
+    network = Noting(denoiser, GaussianProcess(schedule="cosine")).eval()
+    least = (12, 5, 9)[:dims]
+    found = Counterfactual(network, 0.4, 3, least_size=least)(images(dims)[0], "case")
+    assert set(seen) == {torch.Size([12, 8, 9][:dims])}
+    assert found.healthy.shape == (1, *[8] * dims) and found.difference.shape == (*[8] * dims,)
+    # This network sees each voxel by itself, so that nothing may have moved.
+    plain = Counterfactual(model(dims), 0.4, 3)(images(dims)[0], "case")
+    torch.testing.assert_close(found.healthy, plain.healthy)
+
+
+def test_padding_continues_the_edges() -> None:
+    image = torch.arange(6.0).reshape(1, 1, 2, 3)
+    padded, inside = padded_to(image, (2, 6))
+    assert padded[0, 0].tolist() == [[0, 0, 1, 2, 2, 2], [3, 3, 4, 5, 5, 5]]
+    assert torch.equal(padded[:, :, *inside], image)
+    assert torch.equal(padded_to(image, ())[0], image)

@@ -77,6 +77,9 @@ def test_a_calibration_is_fitted_and_stored(cohort: Path, tmp_path: Path) -> Non
     assert stored["n"] == 2 and stored["fitted_with"]["steps"] == 3
     record = json.loads(next((tmp_path / "fitted").glob("*/*_run.json")).read_text())
     assert record["calibrated"]
+    run(*command, "--output", tmp_path / "other", "--level", 0.4)  # another map of differences
+    record = json.loads(next((tmp_path / "other").glob("*/*_run.json")).read_text())
+    assert not record["calibrated"]
 
 
 def test_a_volume_goes_plane_by_plane(cohort: Path, tmp_path: Path) -> None:
