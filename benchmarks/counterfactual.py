@@ -157,7 +157,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
         rule = {"healthy_up_to": options.healthy_up_to, "marked_by": options.marked_by}
         rows = []
         for changes in SETTINGS if options.settings else SETTINGS[:1]:
-            maker = maker_of(options.bundle, changes, folder / "out")
+            raters = {"raters": manifest.raters}
+            maker = maker_of(options.bundle, changes | raters, folder / "out")
             found = looked_at(maker, cases, **rule)
             rows.append({"changed": changes, **summed_up(found)})
             print(rows[-1], flush=True)

@@ -330,6 +330,8 @@ def counterfactual(
     }
     changes: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
     changes |= {"output_dir": str(output), "formats": list(formats), "overwrite": overwrite}
+    if calibrate:
+        changes["raters"] = load_manifest(calibrate).raters
     parser = bundle.parser("counterfactual", {**changes, **device_change(device)})
     with surfacing_input_errors():
         maker = cast(CounterfactualMaker, parser.get_parsed_content("maker"))

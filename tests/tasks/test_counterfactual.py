@@ -82,6 +82,26 @@ def test_a_calibration_is_fitted_and_stored(cohort: Path, tmp_path: Path) -> Non
     assert not record["calibrated"]
 
 
+def test_a_calibration_takes_any_mark_of_any_reader(cohort: Path, tmp_path: Path) -> None:
+    described = json.loads((cohort / "dataset.json").read_text())
+    for entry in described["training"]:
+        entry["image"] = str(cohort / entry["image"])
+        label = nib.load(cohort / entry["label"])
+        mask = np.asarray(label.dataobj)
+        entry["label"] = str(tmp_path / Path(entry["label"]).name)
+        nib.save(nib.Nifti1Image(np.stack([0 * mask, mask], -1), label.affine), entry["label"])
+    (tmp_path / "dataset.json").write_text(json.dumps(described | {"raters": 2}))
+    found = []
+    for number, data in enumerate((cohort, tmp_path)):
+        bundle = tmp_path / f"copy{number}"
+        shutil.copytree(find_bundle("phantom_counterfactual").root, bundle)
+        image = cohort / "imagesTr" / "phantom_0001.nii.gz"
+        command = ("counterfactual", image, "--bundle", bundle, "--steps", 2)
+        run(*command, "--output", tmp_path / f"out{number}", "--calibrate", data)
+        found.append(json.loads((bundle / "models" / "difference.json").read_text()))
+    assert found[0] == found[1]
+
+
 def test_a_volume_goes_plane_by_plane(cohort: Path, tmp_path: Path) -> None:
     planes = [nib.load(cohort / "imagesTr" / "phantom_0001.nii.gz").get_fdata() for _ in range(2)]
     nib.save(nib.Nifti1Image(np.stack(planes, axis=-1), np.eye(4)), tmp_path / "volume.nii.gz")
