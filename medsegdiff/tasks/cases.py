@@ -111,8 +111,18 @@ class CaseWriter:
         device: torch.device,
         warnings: Sequence[str] = (),
         further: Mapping[str, Any] | None = None,
+        write_more: Callable[[Path], None] = lambda _: None,
     ) -> None:
-        """Write masks and maps, then the record, with ``further`` in it."""
+        """Write masks and maps, more files to the case's folder, then the record of them all.
+
+        Args:
+            case: what was given.
+            found: its maps.
+            device: that did the work.
+            warnings: besides those of the geometry.
+            further: what else the record holds.
+            write_more: writes other files to the folder.
+        """
         started = time.perf_counter()
         folder = self.output / case.id
         warnings = [*found.geometry.notes, *warnings]
@@ -129,6 +139,7 @@ class CaseWriter:
             self.save_members,
             guarantee={},
         )
+        write_more(folder)
         labels = {one.value: one.name for one in self.segments}
         content = run_record(found, case, labels) | self._of(case) | self.wanted
         content |= dict(further or {}) | {"warnings": warnings, "device": str(device)}

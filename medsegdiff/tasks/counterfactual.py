@@ -134,8 +134,11 @@ class CounterfactualMaker:
             }
         }
         warnings = [] if self.scaling else ["the probability is not calibrated: compare, only"]
-        self.writer.write(case, found, self.device, warnings, further)
-        self._write(case.id, geometry, healthy, difference)
+
+        def write_maps(folder: Path) -> None:
+            self._write(case.id, folder, geometry, healthy, difference)
+
+        self.writer.write(case, found, self.device, warnings, further, write_maps)
 
     @property
     def device(self) -> torch.device:
@@ -177,6 +180,7 @@ class CounterfactualMaker:
     def _write(
         self,
         case: str,
+        folder: Path,
         geometry: Geometry,
         healthy: NDArray[np.float32],
         difference: NDArray[np.float32],
@@ -186,7 +190,7 @@ class CounterfactualMaker:
             name = "counterfactual" if len(healthy) == 1 else f"counterfactual_{channel}"
             maps[name] = (values, "as it would look healthy, standardised")
         for name, (values, text) in maps.items():
-            path = self.output / case / f"{case}_{name}.nii.gz"
+            path = folder / f"{case}_{name}.nii.gz"
             write_nifti(path, values, geometry, dtype="float32", description=text)
 
 

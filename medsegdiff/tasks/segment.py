@@ -30,6 +30,7 @@ from medsegdiff.inference.key import write_key
 from medsegdiff.inference.resampling import resample_by_slabs
 from medsegdiff.inference.segment import CaseInferer, segment_case
 from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.precision import resolve
 from medsegdiff.quiet import silenced
 from medsegdiff.storage import Storage
 from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
@@ -119,6 +120,7 @@ class CaseSegmenter:
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
             "bundle_hash": bundle.fingerprint(self.calibration is not None, config),
+            "precision": resolve(network.precision, next(network.parameters()).device),
             **inferer.settings,
             "uneven": uneven,
             "calibrated": self.calibration is not None,
