@@ -201,8 +201,8 @@ def _parts(maps: CounterfactualMaps) -> tuple[Tensor, Tensor, Tensor]:
 def probabilities(difference: NDArray[np.float32], scaling: Scaling | None) -> NDArray[np.float32]:
     """(2, *shape) of no lesion and of one, from differences (*shape).
 
-    The odds of a lesion are the difference itself, raised to a power and times a factor by the
-    calibration: a logistic regression on its logarithm, which keeps the order.
+    The odds of a lesion are the difference itself. The calibration scales the logarithms of both
+    probabilities and shifts one, which keeps the order.
     """
     odds = np.maximum(difference, LEAST)
     lesion = odds / (1.0 + odds)
