@@ -1,6 +1,6 @@
 """Trains the small text-to-image model of generated images, and saves it as diffusers does.
 
-python -m benchmarks.text_to_image_model --output text_model
+python -m benchmarks.text_to_image_model --output text_model --slices hippocampus_mr lidc chase_db1
 
 An autoencoder comes first, then text encoder and U-Net together. No mask is shown to any of them.
 """
@@ -13,10 +13,11 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -24,13 +25,15 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from medsegdiff.data.captioned import ATTRIBUTES, NAMES, captioned_image, texts_of
+from benchmarks import captioned_slices
+from medsegdiff.data.captioned import ATTRIBUTES, NAMES, SIZE, captioned_image, texts_of
 from medsegdiff.precision import autocast
+from medsegdiff.prompting.grounded import Example
 from medsegdiff.prompting.pictures import as_picture
 
 LENGTH = 24
 """Tokens of a caption, at most."""
-WORDS = ("a", "scan", "with", "no", *NAMES, *ATTRIBUTES)
+WORDS = ("a", "scan", "with", *NAMES, *ATTRIBUTES, *captioned_slices.WORDS)
 TRAINING_SEED, HELD_OUT_SEED = 0, 1
 
 logger = logging.getLogger("train")
@@ -59,25 +62,48 @@ def tokenizer() -> CLIPTokenizer:
 
 
 def pictures(numbers: Sequence[int], seed: int = TRAINING_SEED) -> tuple[Tensor, list[str]]:
-    """(B, 1, 64, 64) pictures and their captions, with and without "a scan with"."""
+    """(B, 3, 64, 64) generated pictures and their captions, with and without "a scan with"."""
     drawn = [captioned_image(seed, number) for number in numbers]
-    images = torch.stack([as_picture(torch.from_numpy(one.image)[None]) for one in drawn])
+    images = [as_picture(torch.from_numpy(one.image)[None]) for one in drawn]
     texts = [
-        one.caption if number % 2 else ", ".join(texts_of(one.things))
-        for one, number in zip(drawn, numbers, strict=True)
+        captioned(texts_of(one.things), number) for one, number in zip(drawn, numbers, strict=True)
     ]
-    return images, texts
+    return coloured(images), texts
 
 
-def batches(size: int) -> Iterator[tuple[Tensor, list[str]]]:
-    """Without end, each image once."""
+def captioned(names: Sequence[str], number: int) -> str:
+    """A caption, with "a scan with" for every other number."""
+    return ("a scan with " if number % 2 else "") + ", ".join(names)
+
+
+def coloured(images: Sequence[Tensor]) -> Tensor:
+    """(B, 3, 64, 64), grey in all channels where it has no colours."""
+    return torch.stack([image.expand(3, -1, -1) for image in images])
+
+
+def from_slices(slices: Sequence[Example], seed: int = TRAINING_SEED) -> tuple[Tensor, list[str]]:
+    """(B, 3, 64, 64) pictures of real sets and their captions, names in any order."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for number, one in enumerate(slices):
+        names = [one.texts[k][-1] for k in rng.permutation(len(one.texts))]
+        texts.append(captioned(names, number))
+    return coloured([one.picture for one in slices]), texts
+
+
+def batches(size: int, slices: Sequence[Example]) -> Iterator[Tensor]:
+    """Without end: generated images, each once, and a quarter of slices if there are some."""
     first = 0
+    real = from_slices(slices)[0] if slices else torch.zeros(0, 3, SIZE, SIZE)
     while True:
-        yield pictures(range(first, first + size))
+        drawn = pictures(range(first, first + size))[0]
+        if len(real):
+            drawn[: size // 4] = real[torch.randint(len(real), (size // 4,))]
+        yield drawn
         first += size
 
 
-def train_autoencoder(minutes: float) -> AutoencoderKL:
+def train_autoencoder(minutes: float, slices: Sequence[Example]) -> AutoencoderKL:
     """64 x 64 pixels of three channels to 32 x 32 latents of four, of unit variance."""
     vae = AutoencoderKL(
         block_out_channels=(16, 32),
@@ -89,10 +115,10 @@ def train_autoencoder(minutes: float) -> AutoencoderKL:
         mid_block_add_attention=False,
     )
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3)
-    drawn = batches(16)
+    drawn = batches(16, slices)
 
     def loss() -> Tensor:
-        images = next(drawn)[0].expand(-1, 3, -1, -1)
+        images = next(drawn)
         with autocast("auto", images.device):
             posterior = vae.encode(images).latent_dist
             decoded = vae.decode(posterior.sample()).sample
@@ -100,15 +126,23 @@ def train_autoencoder(minutes: float) -> AutoencoderKL:
 
     vae = fit(nn.ModuleList([vae]), loss, optimizer, minutes, 2e-3, "autoencoder")[0]
     with torch.no_grad():
-        latents = vae.encode(pictures(range(256))[0].expand(-1, 3, -1, -1)).latent_dist.mean
+        latents = vae.encode(next(batches(256, slices))).latent_dist.mean
     vae.register_to_config(scaling_factor=1.0 / float(latents.std()))
     return vae.eval()
 
 
 def train_diffusion(
-    vae: AutoencoderKL, tokens: CLIPTokenizer, minutes: float, images: int
-) -> tuple[CLIPTextModel, UNet2DConditionModel, DDIMScheduler]:
-    """Text encoder and U-Net, by the noise that they find; a caption in ten is left out."""
+    vae: AutoencoderKL,
+    tokens: CLIPTokenizer,
+    minutes: float,
+    learned: tuple[Tensor, list[str]],
+    folder: Path,
+    compiling: bool,
+) -> None:
+    """Text encoder and U-Net, by the velocity that they find; a caption in ten is left out.
+
+    The pipeline of averaged networks is saved every ten minutes, and at the end.
+    """
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokens),
@@ -140,12 +174,14 @@ def train_diffusion(
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        prediction_type="v_prediction",
     )
     alphas = scheduler.alphas_cumprod
     unet.set_attn_processor(AttnProcessor())  # for few tokens faster than the fused one
+    denoise = torch.compile(unet) if compiling else unet
     both = nn.ModuleList([text, unet])
     optimizer = torch.optim.AdamW(both.parameters(), lr=1e-3, weight_decay=0.01)
-    known, texts = encoded(vae, images)
+    known, texts = learned
 
     def loss() -> Tensor:
         chosen = torch.randint(len(known), (16,))
@@ -155,26 +191,35 @@ def train_diffusion(
                      return_tensors="pt").input_ids  # fmt: skip
         latents = known[chosen]
         noise = torch.randn_like(latents)
-        t = torch.randint(1000, (len(latents),))
+        t = (1000 * torch.rand(len(latents)).sqrt()).long()  # words matter where much is hidden
         level = alphas[t].view(-1, 1, 1, 1)
         x_t = level.sqrt() * latents + (1.0 - level).sqrt() * noise
         with autocast("auto", latents.device):
-            found = unet(x_t, t, encoder_hidden_states=text(ids)[0]).sample
-        return F.mse_loss(found.float(), noise)
+            found = denoise(x_t, t, encoder_hidden_states=text(ids)[0]).sample
+        return F.mse_loss(found.float(), level.sqrt() * noise - (1.0 - level).sqrt() * latents)
 
-    text, unet = fit(both, loss, optimizer, minutes, 1e-3, "diffusion")
-    return text.eval(), unet.eval(), scheduler
+    def pipeline(networks: Sequence[Any]) -> StableDiffusionPipeline:
+        text, unet = networks
+        return StableDiffusionPipeline(
+            vae, text, tokens, unet, scheduler, None, None, requires_safety_checker=False
+        )
+
+    def keep(networks: Sequence[Any]) -> None:
+        pipeline(networks).save_pretrained(str(folder), safe_serialization=True)
+
+    fit(both, loss, optimizer, minutes, 1e-3, "diffusion", keep)
 
 
 @torch.no_grad()
-def encoded(vae: AutoencoderKL, count: int) -> tuple[Tensor, list[str]]:
-    """Scaled latents (count, 4, 32, 32) of images, and their captions."""
-    latents, captions = [], []
-    for first in range(0, count, 50):
-        images, texts = pictures(range(first, min(first + 50, count)))
+def encoded(vae: AutoencoderKL, count: int, slices: Sequence[Example]) -> tuple[Tensor, list[str]]:
+    """Scaled latents (B, 4, 32, 32) of so many generated images and of slices, and captions."""
+    parts = [pictures(range(first, min(first + 50, count))) for first in range(0, count, 50)]
+    parts += [from_slices(slices[first : first + 50]) for first in range(0, len(slices), 50)]
+    latents = []
+    for images, _ in parts:
         with autocast("auto", images.device):
-            latents.append(vae.encode(images.expand(-1, 3, -1, -1)).latent_dist.mean.float())
-        captions += texts
+            latents.append(vae.encode(images).latent_dist.mean.float())
+    captions = [text for _, texts in parts for text in texts]
     return torch.cat(latents) * vae.config.scaling_factor, captions
 
 
@@ -185,10 +230,11 @@ def fit(
     minutes: float,
     rate: float,
     name: str,
+    keep: Callable[[Sequence[Any]], None] = lambda networks: None,
 ) -> list[Any]:
     """Train for so long by this process's clock; the averaged networks. Logs to ``LOSSES``."""
-    average = copy.deepcopy(networks)
-    started, number, recent = time.process_time(), 0, []
+    average = copy.deepcopy(networks).eval()
+    started, number, recent, kept = time.process_time(), 0, [], 0.0
     while (spent := (time.process_time() - started) / (60.0 * minutes)) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (number + 1) / 100) * min(1.0, 2.0 * (1.0 - spent))
@@ -207,6 +253,10 @@ def fit(
             LOSSES.append({"stage": name, "step": number, "loss": sum(recent) / len(recent)})
             logger.info("%s: step %d, loss %.4f", name, number, LOSSES[-1]["loss"])
             recent = []
+        if spent * minutes - kept > 10.0:
+            kept = spent * minutes
+            keep(list(average))
+    keep(list(average))
     return list(average)
 
 
@@ -218,24 +268,26 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--autoencoder-minutes", type=float, default=3.0)
-    parser.add_argument("--minutes", type=float, default=20.0, help="of the diffusion model")
-    parser.add_argument("--images", type=int, default=6000, help="that it learns from")
+    parser.add_argument("--minutes", type=float, default=75.0, help="of the diffusion model")
+    parser.add_argument("--images", type=int, default=12_000, help="that it learns from")
+    parser.add_argument(
+        "--slices", nargs="*", default=[], help="real sets, such as lidc=/data/lidc"
+    )
+    parser.add_argument("--compile", action="store_true", help="for which it takes a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(options.seed)
+    slices = captioned_slices.captioned_slices(options.slices, "training")
+    logger.info("%d slices of real sets", len(slices))
     kept = options.output / "vae"
     if (kept / "config.json").is_file():
         vae = AutoencoderKL.from_pretrained(str(kept)).eval()
     else:
-        vae = train_autoencoder(options.autoencoder_minutes)
+        vae = train_autoencoder(options.autoencoder_minutes, slices)
         vae.save_pretrained(str(kept))
-    tokens = tokenizer()
-    text, unet, scheduler = train_diffusion(vae, tokens, options.minutes, options.images)
-    pipeline = StableDiffusionPipeline(
-        vae, text, tokens, unet, scheduler, None, None, requires_safety_checker=False
-    )
-    pipeline.save_pretrained(str(options.output), safe_serialization=True)
+    learned = encoded(vae, options.images, slices)
+    train_diffusion(vae, tokenizer(), options.minutes, learned, options.output, options.compile)
     (options.output / "training.json").write_text(json.dumps(LOSSES, indent=1) + "\n")
 
 

@@ -112,7 +112,9 @@ def find_words(
     )
 
 
-def picture_chain(case: CaseInput, labels: Mapping[int, str] | None = None) -> Compose:
+def picture_chain(
+    case: CaseInput, labels: Mapping[int, str] | None = None, raters: int = 1
+) -> Compose:
     """MONAI chain from a case's files to ``image``, and ``label`` if it has one.
 
     Volumes are brought to LPS, so that slices can be cut as radiologists see them.
@@ -120,7 +122,7 @@ def picture_chain(case: CaseInput, labels: Mapping[int, str] | None = None) -> C
     photograph = str(case.image[0]).lower().endswith(PHOTOGRAPHS)
     channels = 3 if photograph else len(case.image)
     axes = len(read_geometry(case.image[0]).shape)
-    steps: list[object] = [LoadCased(axes, channels, labels)]
+    steps: list[object] = [LoadCased(axes, channels, labels, raters)]
     if axes == 3:
         steps.append(Orientationd(["image", "label"], "LPS", labels=None, allow_missing_keys=True))
     return Compose(steps)

@@ -78,15 +78,15 @@ def teach(
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
     known = sorted({texts[-1] for example in examples for texts in example.texts})
-    framed = [_framed(example, model.size) for example in examples]
+    frames = [framed(example, model.size) for example in examples]
     head: GroundingHead | None = None
     average: GroundingHead | None = None
     optimizer: torch.optim.Optimizer | None = None
     for step in range(options.steps):
         total = torch.zeros((), device=model.device)
         for _ in range(options.batch):
-            chosen = int(torch.randint(len(framed), (), generator=generator))
-            picture, masks = framed[chosen]
+            chosen = int(torch.randint(len(frames), (), generator=generator))
+            picture, masks = frames[chosen]
             names, target = _asked(examples[chosen], masks, known, generator)
             latents = model.encode(picture[None].to(model.device))
             noise = torch.randn(latents.shape, generator=generator).to(latents)
@@ -118,7 +118,7 @@ def teach(
     return average.eval()
 
 
-def _framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The picture in the model's frame, and its masks (K, *size), which are nowhere outside."""
     picture, inside = fit(example.picture[None], size)
     masks = torch.zeros(len(example.masks), *size)
@@ -172,8 +172,8 @@ class GroundedSegmenter:
     @torch.no_grad()
     def __call__(self, picture: Tensor, names: Sequence[str], number: int = 0) -> Prompted:
         """Find names in a picture (1 or 3, H, W) in [-1, 1]; see ``PromptSegmenter``."""
-        framed, inside = fit(picture[None].to(self.model.device), self.model.size)
-        latents = self.model.encode(framed)
+        frame, inside = fit(picture[None].to(self.model.device), self.model.size)
+        latents = self.model.encode(frame)
         generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
         shape = (self.options.draws, *latents.shape[1:])
         noise = torch.randn(shape, generator=generator).to(latents)

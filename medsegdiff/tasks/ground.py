@@ -70,12 +70,12 @@ def ground(
 def examples_of(
     case: Case, manifest: Manifest, axis: Axis, without: Sequence[str]
 ) -> list[Example]:
-    """The slices of a case that hold a structure, with their masks."""
-    chain = picture_chain(CaseInput(case.id, case.images), labels=manifest.labels)
+    """The slices of a case that hold a structure, with their masks: what most readers marked."""
+    chain = picture_chain(CaseInput(case.id, case.images), manifest.labels, manifest.raters)
     item = load(chain, datalist([case])[0])
     image, label = (torch.as_tensor(item[key]) for key in ("image", "label"))
     pictures = slices_of(as_picture(image), axis)
-    labels = slices_of(label[:1], axis)
+    labels = slices_of(label.mode(dim=0, keepdim=True).values, axis)
     found = []
     for picture, marks in zip(pictures, labels[:, 0], strict=True):
         there = [k for k in manifest.labels if k and (marks == k).any()]
