@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tqdm import tqdm
 from medsegdiff.files import digest, write_json
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.segment import SegmentedCase
-from medsegdiff.tasks.case_files import remove_case, write_case
+from medsegdiff.recalibration.record import ClassGuarantee
+from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
 from medsegdiff.tasks.record import peak_memory_mb, read_record, run_record
 from medsegdiff.types import InputError, OutputFormat, reason_of, surfacing_input_errors
 from medsegdiff.writers.segments import Algorithm, Segment
@@ -61,8 +63,41 @@ def one_by_one(
     return errors
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written of a case.
+
+    Attributes:
+        formats: of masks and maps.
+        save_members: each member's mask too.
+        guarantee: level of the inner and outer masks; None: no such masks.
+    """
+
+    formats: tuple[OutputFormat, ...]
+    save_members: bool
+    guarantee: float | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Wanted:
+        """What is there, by a complete case's record."""
+        level = (record.get("guarantee") or {}).get("level")
+        return cls(tuple(sorted(record["formats"])), record["save_members"], level)
+
+    def with_former(self, former: Wanted) -> Wanted:
+        """What is wanted besides what is there, whose formats and members stay."""
+        return Wanted(
+            tuple(sorted({*self.formats, *former.formats})),
+            self.save_members or former.save_members,
+            former.guarantee if self.guarantee is None else self.guarantee,
+        )
+
+
 class CaseWriter:
     """Files and record of cases that share settings, masks being of the same segments.
+
+    A case is complete once its ``<case>_run.json`` is there, which is written last. A complete one
+    of the same image and settings is left alone unless further files are wanted of it; one of
+    another image or other settings is refused unless ``overwrite``.
 
     Args:
         output: gets a folder for each case.
@@ -72,6 +107,7 @@ class CaseWriter:
         formats: of masks and maps.
         save_members: write each member's mask.
         overwrite: do complete cases again.
+        guarantee: level of the inner and outer masks, or None.
     """
 
     def __init__(
@@ -83,34 +119,39 @@ class CaseWriter:
         formats: Sequence[OutputFormat] = ("nifti",),
         save_members: bool = False,
         overwrite: bool = False,
+        guarantee: float | None = None,
     ) -> None:
         self.output, self.segments, self.algorithm = output, segments, algorithm
         self.settings, self.overwrite = dict(settings), overwrite
-        self.formats, self.save_members = sorted(formats), save_members
-        self.wanted = {"formats": self.formats, "save_members": save_members}
+        self.wanted = Wanted(tuple(sorted(formats)), save_members, guarantee)
 
-    def is_complete(self, case: CaseInput) -> bool:
-        """Whether a case is there, with all that is wanted of it.
+    def to_write(self, case: CaseInput) -> Wanted | None:
+        """What is to be written of a case, what is there included; None: it is complete.
 
         Raises:
-            InputError: it is there, of another image or with other settings.
+            InputError: a format that its input does not allow, or it is there, of another image or
+                with other settings.
         """
+        check_formats(case, self.wanted.formats)
         record = self._record(case)
         if self.overwrite or not record.is_file():
-            return False
-        before = read_record(record, self._of(case))
-        if any(before[name] != value for name, value in self.wanted.items()):
-            return False
-        logger.info("%s is complete: left as it is", case.id)
-        return True
+            return self.wanted
+        former = Wanted.of(read_record(record, self._of(case)))
+        wanted = self.wanted.with_former(former)
+        if wanted == former:
+            logger.info("%s is complete: left as it is", case.id)
+            return None
+        return wanted
 
     def write(
         self,
         case: CaseInput,
         found: SegmentedCase,
+        wanted: Wanted,
         device: torch.device,
         warnings: Sequence[str] = (),
         further: Mapping[str, Any] | None = None,
+        guarantee: Mapping[str, ClassGuarantee] | None = None,
         write_more: Callable[[Path], None] = lambda _: None,
     ) -> None:
         """Write masks and maps, more files to the case's folder, then the record of them all.
@@ -118,9 +159,11 @@ class CaseWriter:
         Args:
             case: what was given.
             found: its maps.
+            wanted: as ``to_write`` gave it.
             device: that did the work.
             warnings: besides those of the geometry.
             further: what else the record holds.
+            guarantee: gives each class, as in file names, its inner and outer mask.
             write_more: writes other files to the folder.
         """
         started = time.perf_counter()
@@ -135,15 +178,17 @@ class CaseWriter:
             folder,
             self.segments,
             self.algorithm,
-            self.formats,
-            self.save_members,
-            guarantee={},
+            wanted.formats,
+            wanted.save_members,
+            guarantee or {},
         )
         write_more(folder)
         labels = {one.value: one.name for one in self.segments}
-        content = run_record(found, case, labels) | self._of(case) | self.wanted
+        content = run_record(found, case, labels) | self._of(case)
+        content |= {"formats": list(wanted.formats), "save_members": wanted.save_members}
         content |= dict(further or {}) | {"warnings": warnings, "device": str(device)}
         content["seconds"]["write"] = time.perf_counter() - started
+        content["seconds"]["total"] = sum(content["seconds"].values())
         content["peak_memory_mb"] = peak_memory_mb()
         write_json(self._record(case), content)
 
@@ -151,6 +196,7 @@ class CaseWriter:
         return self.output / case.id / f"{case.id}_run.json"
 
     def _of(self, case: CaseInput) -> dict[str, Any]:
+        """All that decides a case's masks."""
         return self.settings | {"input_hash": digest(case.files)}
 
 

@@ -24,7 +24,6 @@ from medsegdiff.inference.inputs import CaseInput, found_cases, parse_inputs
 from medsegdiff.inference.segment import SegmentedCase
 from medsegdiff.quiet import silenced
 from medsegdiff.recalibration.scaling import Scaling, fit_scaling
-from medsegdiff.tasks.case_files import check_formats
 from medsegdiff.tasks.cases import CaseWriter, one_by_one
 from medsegdiff.types import (
     CalibrationUse,
@@ -68,7 +67,7 @@ class CounterfactualMaker:
         overwrite: bool = False,
     ) -> None:
         self.bundle, self.make, self.preprocessing = bundle, counterfactual, preprocessing
-        self.output, self.formats = Path(output), tuple(formats)
+        self.output = Path(output)
         settings: dict[str, Any] = {
             "bundle": bundle.name,
             "bundle_version": str(bundle.metadata.get("version", "")),
@@ -104,8 +103,8 @@ class CounterfactualMaker:
         return {name: str(error) for name, error in errors.items()}
 
     def _one(self, case: CaseInput) -> None:
-        check_formats(case, self.formats)
-        if self.writer.is_complete(case):
+        wanted = self.writer.to_write(case)
+        if wanted is None:
             return
         started = time.perf_counter()
         item = load(self.preprocessing, {"case": case.id, "image": list(case.image)})
@@ -138,7 +137,9 @@ class CounterfactualMaker:
         def write_maps(folder: Path) -> None:
             self._write(case.id, folder, geometry, healthy, difference)
 
-        self.writer.write(case, found, self.device, warnings, further, write_maps)
+        self.writer.write(
+            case, found, wanted, self.device, warnings, further, write_more=write_maps
+        )
 
     @property
     def device(self) -> torch.device:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
@@ -73,7 +72,7 @@ def examples_of(
     """The slices of a case that hold a structure, with their masks: what most readers marked."""
     chain = picture_chain(CaseInput(case.id, case.images), manifest.labels, manifest.raters)
     item = load(chain, datalist([case])[0])
-    image, label = (torch.as_tensor(item[key]) for key in ("image", "label"))
+    image, label = (item[key].as_tensor() for key in ("image", "label"))
     pictures = slices_of(as_picture(image), axis)
     labels = slices_of(label.mode(dim=0, keepdim=True).values, axis)
     found = []

@@ -20,7 +20,6 @@ from medsegdiff.prompting.grounded import GroundedSegmenter, load_head
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
 from medsegdiff.prompting.segmenter import FindWords, PromptOptions, PromptSegmenter
 from medsegdiff.quiet import silenced
-from medsegdiff.tasks.case_files import check_formats
 from medsegdiff.tasks.cases import CaseWriter, hidden_bars, one_by_one
 from medsegdiff.types import OutputFormat, UsageError
 from medsegdiff.writers.segments import Algorithm, segments_of
@@ -88,16 +87,17 @@ def prompt(
     )
 
     def do(case: CaseInput) -> None:
-        check_formats(case, formats)
-        if not writer.is_complete(case):
-            with _slice_bar(case.id) as show:
-                found = find_words(case, segmenter, names, axis, show)
-            slices = {
-                class_slug(name): {"found": n, "of": found.of}
-                for name, n in zip(names, found.slices, strict=True)
-            }
-            further = {"found_in_slices": slices}
-            writer.write(case, found.case, pipeline.device, _warnings(found, names), further)
+        wanted = writer.to_write(case)
+        if wanted is None:
+            return
+        with _slice_bar(case.id) as show:
+            found = find_words(case, segmenter, names, axis, show)
+        slices = {
+            class_slug(name): {"found": n, "of": found.of}
+            for name, n in zip(names, found.slices, strict=True)
+        }
+        further = {"found_in_slices": slices}
+        writer.write(case, found.case, wanted, pipeline.device, _warnings(found, names), further)
 
     with found_cases(parse_inputs(inputs), output) as (cases, failed):
         errors = one_by_one(cases, failed, output, do, "prompt")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
-from medsegdiff.files import digest, write_json
+from medsegdiff.files import digest
 from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.inputs import (
     CaseInput,
@@ -32,9 +31,9 @@ from medsegdiff.inference.segment import CaseInferer, segment_case
 from medsegdiff.model import DiffusionSegmenter
 from medsegdiff.precision import resolve
 from medsegdiff.quiet import silenced
+from medsegdiff.recalibration.record import ClassGuarantee
 from medsegdiff.storage import Storage
-from medsegdiff.tasks.case_files import check_formats, remove_case, write_case
-from medsegdiff.tasks.cases import hidden_bars, in_words, one_by_one
+from medsegdiff.tasks.cases import CaseWriter, hidden_bars, in_words, one_by_one
 from medsegdiff.tasks.guarantee import (
     calibration_record,
     calibration_warnings,
@@ -42,7 +41,7 @@ from medsegdiff.tasks.guarantee import (
     guarantee_record,
 )
 from medsegdiff.tasks.overview import without_paths, write_overview
-from medsegdiff.tasks.record import peak_memory_mb, read_record, run_record, size_warnings
+from medsegdiff.tasks.record import size_warnings
 from medsegdiff.tasks.storing import check_store, store_case
 from medsegdiff.types import (
     CalibrationUse,
@@ -63,9 +62,7 @@ N = TypeVar("N", bound=nn.Module)
 class CaseSegmenter:
     """Segments cases one after the other; a case that fails does not stop the others.
 
-    A case is complete once its ``<case>_run.json`` is there, which is written last. A complete one
-    of the same image and settings is left alone unless further files are wanted of it; one of
-    another image or other settings is a failure unless ``overwrite``.
+    ``CaseWriter`` says which cases are left alone, being complete.
 
     Args:
         bundle: where the network, the labels and the codes come from.
@@ -111,9 +108,8 @@ class CaseSegmenter:
         self.bundle, self.network = bundle, network.eval()
         self.preprocessing = resample_by_slabs(preprocessing)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
-        self.save_members, self.overwrite, self.expected_mm = save_members, overwrite, expected_mm
+        self.expected_mm = expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
-        self.guarantee = guarantee
         words = tuple(word.strip() for word in (channel_series or "").split(",") if word.strip())
         self.dicom_options = DicomOptions(uneven, words)
         self.settings = {
@@ -125,6 +121,16 @@ class CaseSegmenter:
             "uneven": uneven,
             "calibrated": self.calibration is not None,
         }
+        self.writer = CaseWriter(
+            self.output,
+            segments_of(bundle.labels, bundle.codes),
+            Algorithm(bundle.name, str(bundle.metadata.get("version", "unknown"))),
+            self.settings,
+            formats,
+            save_members,
+            overwrite,
+            guarantee,
+        )
         inferer.check(network)
 
     def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
@@ -189,27 +195,9 @@ class CaseSegmenter:
         return failed
 
     def _segment(self, case: CaseInput) -> None:
-        folder = self.output / case.id
-        record = folder / f"{case.id}_run.json"
-        check_formats(case, self.formats)
-        wanted: dict[str, Any] = {
-            "formats": sorted(self.formats),
-            "save_members": self.save_members,
-        }
-        level = self.guarantee
-        if record.is_file() and not self.overwrite:
-            before = read_record(record, self._settings_of(case))
-            wanted = {
-                "formats": sorted({*self.formats, *before["formats"]}),
-                "save_members": self.save_members or before["save_members"],
-            }
-            had = (before.get("guarantee") or {}).get("level")
-            level = had if level is None else level
-            before["formats"] = sorted(before["formats"])
-            if wanted == {name: before[name] for name in wanted} and level == had:
-                logger.info("%s is complete: left as it is", case.id)
-                return
-        started = time.perf_counter()
+        wanted = self.writer.to_write(case)
+        if wanted is None:
+            return
         scaling = self.calibration.scaling if self.calibration else None
         with _window_bar(case.id) as progress:
             segmented = segment_case(
@@ -221,35 +209,20 @@ class CaseSegmenter:
                 Storage(self.output),
                 progress,
             )
-        warnings = [*segmented.geometry.notes]
-        warnings += size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
+        warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
+        further: dict[str, Any] = {"calibration": None, "guarantee": None}
+        guarantee: dict[str, ClassGuarantee] = {}
+        level = wanted.guarantee
         if self.calibration:
             warnings += calibration_warnings(self.calibration, self.settings, level)
-        for warning in warnings:
-            logger.warning("%s: %s", case.id, warning)
-        guarantee = self.calibration.guarantee(level) if self.calibration and level else {}
-        sampled = time.perf_counter()
-        remove_case(case.id, folder)
-        segments = segments_of(self.bundle.labels, self.bundle.codes)
-        algorithm = Algorithm(self.bundle.name, str(self.bundle.metadata.get("version", "unknown")))
-        write_case(segmented, case.id, folder, segments, algorithm, **wanted, guarantee=guarantee)
-        written = time.perf_counter()
-        labels = self.bundle.labels
-        content = run_record(segmented, case, labels)
-        content |= self._settings_of(case) | wanted | {"calibration": None, "guarantee": None}
-        if self.calibration:
-            content["calibration"] = calibration_record(self.calibration, content["input_hash"])
+            further["calibration"] = calibration_record(self.calibration, digest(case.files))
+            if level:
+                guarantee = self.calibration.guarantee(level)
         if level and guarantee:
-            content["guarantee"] = guarantee_record(segmented, labels, guarantee, level)
-        content["warnings"] = warnings
-        content["device"] = str(next(self.network.parameters()).device)
-        content["seconds"] |= {"write": written - sampled, "total": written - started}
-        content["peak_memory_mb"] = peak_memory_mb()
-        write_json(record, content)
-
-    def _settings_of(self, case: CaseInput) -> dict[str, Any]:
-        """All that decides a case's masks."""
-        return self.settings | {"input_hash": digest(case.files)}
+            labels = self.bundle.labels
+            further["guarantee"] = guarantee_record(segmented, labels, guarantee, level)
+        device = next(self.network.parameters()).device
+        self.writer.write(case, segmented, wanted, device, warnings, further, guarantee)
 
 
 def segment(
