@@ -175,10 +175,11 @@ def _write_labels(path: Path, array: Any, geometry: Geometry, segments: Sequence
 
 def _preview(case: SegmentedCase, name: str, segments: Sequence[Segment]) -> Any:
     axes = "".join(nib.aff2axcodes(case.geometry.affine))
+    variance = case.variance[1:].sum(axis=0)
     return three_planes(
         np.moveaxis(case.image, 0, -1),
         case.mask,
-        case.variance[1:].sum(axis=0),
+        variance if len(case.members) > 1 or variance.any() else None,
         case.geometry.spacing,
         title=name,
         labels={one.value: one.name for one in segments},

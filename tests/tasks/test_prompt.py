@@ -18,6 +18,7 @@ from medsegdiff.data.phantom import write_cohort
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.prompted import Axis, find_words, slices_of
 from medsegdiff.prompting.segmenter import Prompted
+from medsegdiff.tasks.ground import examples_of
 from tests.tiny_pipeline import save_tiny
 
 
@@ -119,6 +120,18 @@ def test_a_head_is_taught_and_looks(model: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("prompt", scan, "structure 1", "--model", model, "--output", out, "--grounding", head)
     assert len(list(out.glob("*/*_mean_structure-1.nii.gz"))) == 1
+
+
+def test_of_several_readers_the_majority_is_taught(tmp_path: Path) -> None:
+    manifest = load_manifest(
+        write_cohort(tmp_path, cases=1, spatial_dims=2, size=24, classes=1, raters=3, stacked=True)
+    )
+    (example,) = examples_of(manifest.cases[0], manifest, "axial", ())
+    readings = np.asanyarray(nib.load(manifest.cases[0].labels[0]).dataobj)
+    majority = (readings == 1).sum(axis=-1).squeeze() >= 2
+    assert example.texts == (("structure 1",),)
+    assert np.array_equal(np.asarray(example.masks[0]), majority.T)
+    assert not np.array_equal(majority, readings[..., 0].squeeze() == 1)
 
 
 def test_a_head_with_nothing_to_learn_is_refused(model: str, tmp_path: Path) -> None:
