@@ -105,6 +105,21 @@ class Bundle:
             )
         return path
 
+    @property
+    def pipeline(self) -> Path | None:
+        """The folder of a model in the ``diffusers`` format; None: its model is another one."""
+        folder = self.root / "models"
+        return folder if (folder / "model_index.json").is_file() else None
+
+    def weight_files(self) -> list[Path]:
+        """The trained weights, of all networks of a pipeline.
+
+        Raises:
+            InputError: there are none.
+        """
+        found = sorted((self.pipeline or self.root).glob("*/*.safetensors"))
+        return found if self.pipeline and found else [self.weights()]
+
     def calibration(self) -> Calibration | None:
         """What ``medsegdiff calibrate`` has fitted; None if there is nothing.
 

@@ -55,7 +55,8 @@ def _described(bundle: Bundle) -> Iterator[tuple[str, str]]:
 
 def _size(bundle: Bundle) -> str:
     try:
-        return f"{bundle.weights().stat().st_size / 1e6:.1f} MB of weights"
+        size = sum(file.stat().st_size for file in bundle.weight_files())
+        return f"{size / 1e6:.1f} MB of weights"
     except InputError:
         return "no weights: train it first"
 

@@ -36,6 +36,10 @@ def prompt(
     levels: Annotated[
         str, typer.Option(help="Of noise, as shares of the forward process, with commas.")
     ] = "0.1,0.2,0.3",
+    evidence: Annotated[
+        Literal["attention", "difference", "both"],
+        typer.Option(help="For where a word is: attention to it, what leaving it out changes."),
+    ] = "attention",
     background: Annotated[
         float, typer.Option(help="Share of a map's range that a place has to reach.")
     ] = 0.4,
@@ -71,6 +75,7 @@ def prompt(
 
     options = PromptOptions(
         template=template,
+        evidence=evidence,
         levels=_numbers(levels),
         draws=draws,
         background=background,

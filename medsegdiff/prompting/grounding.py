@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medsegdiff.prompting.attention import recorded
-from medsegdiff.prompting.maps import resize, word_maps
+from medsegdiff.prompting.maps import relative, resize, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 
 
@@ -72,7 +72,7 @@ class GroundingHead(nn.Module):
         batch, count = attention.shape[:2]
         aligned = visual[:, None] * query[None, :, :, None, None]
         repeated = visual[:, None].expand(-1, count, -1, -1, -1)
-        joined = torch.cat([aligned, repeated, scaled(attention)[:, :, None]], dim=2)
+        joined = torch.cat([aligned, repeated, weighted(attention)[:, :, None]], dim=2)
         logits: Tensor = self.decoder(joined.flatten(0, 1)).view(batch, count, *size)
         return logits
 
@@ -83,10 +83,9 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def scaled(attention: Tensor) -> Tensor:
+def weighted(attention: Tensor) -> Tensor:
     """Attention (B, K, h, w) over its mean, so that its scale says nothing; kept below 10."""
-    mean = attention.mean(dim=(2, 3), keepdim=True).clamp_min(1e-12)
-    return (attention.float() / mean).clamp_max(10.0) - 1.0
+    return relative(attention.float()).clamp_max(10.0) - 1.0
 
 
 @contextmanager

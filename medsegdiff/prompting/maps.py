@@ -69,12 +69,21 @@ def competing(maps: Tensor, background: float, sharpness: float) -> Tensor:
     Returns:
         (B, K + 1, *spatial), summing to 1.
     """
-    low, high = (
-        f(maps, dim=tuple(range(2, maps.ndim)), keepdim=True) for f in (torch.amin, torch.amax)
-    )
-    scaled = (maps - low) / (high - low).clamp_min(1e-12)
-    none = torch.full_like(scaled[:, :1], background)
-    return (sharpness * torch.cat([none, scaled], dim=1)).softmax(dim=1)
+    ranged = scaled(maps)
+    none = torch.full_like(ranged[:, :1], background)
+    return (sharpness * torch.cat([none, ranged], dim=1)).softmax(dim=1)
+
+
+def scaled(maps: Tensor) -> Tensor:
+    """Each map of (B, K, *spatial) over its own range, in [0, 1]."""
+    axes = tuple(range(2, maps.ndim))
+    low, high = maps.amin(dim=axes, keepdim=True), maps.amax(dim=axes, keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-12)
+
+
+def relative(maps: Tensor) -> Tensor:
+    """Each map of (B, K, *spatial) over its own mean."""
+    return maps / maps.mean(dim=tuple(range(2, maps.ndim)), keepdim=True).clamp_min(1e-12)
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,25 +1,30 @@
 """Masks of words in a given image, without any mask to learn from.
 
-Noise the image to several levels, let the U-Net denoise it while it is told the words, and see
-where each word is attended to; every draw of noise is one opinion. Whether a word is there at all
-is told by the denoising error: an image with a kidney is denoised better if a kidney is named (Li
-et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
+Noise the image to several levels and let the U-Net denoise it while it is told the words. There are
+two kinds of evidence for where a word is: where it is attended to, and where leaving it out changes
+what the U-Net predicts (Couairon et al., "DiffEdit", ICLR 2023). Every draw of noise is one
+opinion. Whether a word is there at all is told by the denoising error: an image with a kidney is
+denoised better if a kidney is named (Li et al., "Your Diffusion Model is Secretly a Zero-Shot
+Classifier", ICCV 2023).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from medsegdiff.prompting.attention import recorded
-from medsegdiff.prompting.maps import competing, propagated, resize, word_maps
-from medsegdiff.prompting.pipeline import Caption, TextToImage
+from medsegdiff.prompting.maps import competing, propagated, relative, resize, scaled, word_maps
+from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
 from medsegdiff.types import UsageError
+
+Evidence = Literal["attention", "difference", "both"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class PromptOptions:
 
     Args:
         template: the text around the names, which stand at ``{}``.
+        evidence: ``attention``, ``difference`` between predictions with and without a word, or
+            ``both``, one times the other.
         levels: of noise, as shares of the forward process.
         draws: of noise at each level.
         coarsest: places along the longer side of the coarsest attention that counts.
@@ -41,6 +48,7 @@ class PromptOptions:
     """
 
     template: str = "{}"
+    evidence: Evidence = "attention"
     levels: tuple[float, ...] = (0.1, 0.2, 0.3)
     draws: int = 8
     coarsest: int = 16
@@ -52,6 +60,9 @@ class PromptOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.evidence not in get_args(Evidence):
+            rule = f"must be attention, difference or both, not {self.evidence!r}"
+            raise UsageError("--evidence", rule, "Choose one of them")
         if not self.levels or not all(0.0 < level < 1.0 for level in self.levels):
             raise UsageError(
                 "--levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
@@ -76,6 +87,23 @@ class Prompted:
     probability: Tensor
     gain: Tensor
     present: Tensor
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one look at a picture shows of K words.
+
+    Attributes:
+        attention: (draws, K, h, w) to each, over all levels of noise.
+        difference: (draws, K, h, w) root mean square of what leaving each out changes, each level
+            relative to its mean; empty if it was not asked for.
+        gain: (K,) what naming each lowers the error by, in standard errors over draws and levels;
+            empty as well.
+    """
+
+    attention: Tensor
+    difference: Tensor
+    gain: Tensor
 
 
 FindWords = Callable[[Tensor, Sequence[str], int], Prompted]
@@ -112,16 +140,19 @@ class PromptSegmenter:
         noise = self._noise(latents, number)
         gain = torch.zeros(0)
         present = torch.ones(len(names), dtype=torch.bool)
+        looked = self.look(latents, noise, names)
         if self.options.presence is not None:
-            gain = self.gains(latents, noise, names).cpu()
+            gain = looked.gain.cpu()
             present = gain > self.options.presence
+            if present.any() and not present.all():
+                named = [name for name, there in zip(names, present, strict=True) if there]
+                looked = self.look(latents, noise, named)
         probability = torch.zeros(
             (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
         )
         probability[:, 0] = 1.0
         if present.any():
-            named = [name for name, there in zip(names, present, strict=True) if there]
-            maps = self.maps(latents, noise, self.model.caption(named, self.options.template))
+            maps = self._evidence(looked)
             maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
             maps = resize(maps[..., inside[0], inside[1]], picture.shape[-2:])
             found = competing(maps, self.options.background, self.options.sharpness)
@@ -129,30 +160,48 @@ class PromptSegmenter:
             probability[:, kept] = found
         return Prompted(probability, gain, present)
 
-    def maps(self, latents: Tensor, noise: Tensor, caption: Caption) -> Tensor:
-        """(draws, K, h, w) attention to each name of a caption, over all levels of noise."""
-        with recorded(self.model.unet, latents) as record:
-            for t in self._steps():
-                self.model.predict(self.model.noised(latents, noise, t), t, caption.embedding)
-        maps = word_maps(record, caption.places, self.options.coarsest)
-        return propagated(maps, record, self.options.propagation)
-
-    def gains(self, latents: Tensor, noise: Tensor, names: Sequence[str]) -> Tensor:
-        """(K,) what naming each lowers the error by, over draws and levels, in standard errors."""
+    def look(self, latents: Tensor, noise: Tensor, names: Sequence[str]) -> Looked:
+        """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels."""
         template = self.options.template
-        texts = [names, *([n for n in names if n is not name] for name in names)]
-        captions = [self.model.caption(text, template) for text in texts]
-        differences = []
-        for t in self._steps():
-            x_t = self.model.noised(latents, noise, t)
-            errors = [
-                (self.model.predict(x_t, t, caption.embedding) - noise).square().mean(dim=(1, 2, 3))
-                for caption in captions
+        caption = self.model.caption(names, template)
+        noised = [(t, self.model.noised(latents, noise, t)) for t in self._steps()]
+        with recorded(self.model.unet, latents) as record:
+            found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
+        attention = word_maps(record, caption.places, self.options.coarsest)
+        attention = propagated(attention, record, self.options.propagation)
+        if self.options.presence is None and self.options.evidence == "attention":
+            return Looked(attention, torch.zeros(0), torch.zeros(0))
+        errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
+        differences, gains = [], []
+        for name in names:
+            others = self.model.caption([n for n in names if n is not name], template).embedding
+            without = [self.model.predict(x_t, t, others) for t, x_t in noised]
+            changes = [
+                relative((eps - other).float().square().mean(dim=1, keepdim=True))
+                for eps, other in zip(found, without, strict=True)
             ]
-            differences.append(torch.stack([without - errors[0] for without in errors[1:]]).float())
-        gains = torch.cat(differences, dim=1)
-        spread = gains.std(dim=1) / gains.shape[1] ** 0.5
-        return gains.mean(dim=1) / spread.clamp_min(1e-12)
+            differences.append(torch.stack(changes).mean(dim=0))
+            lost = [
+                (other - noise).square().mean(dim=(1, 2, 3)) - error
+                for other, error in zip(without, errors, strict=True)
+            ]
+            gains.append(torch.cat(lost).float())
+        gain = torch.stack(gains)
+        spread = gain.std(dim=1) / gain.shape[1] ** 0.5
+        return Looked(
+            attention,
+            torch.cat(differences, dim=1).sqrt(),
+            gain.mean(dim=1) / spread.clamp_min(1e-12),
+        )
+
+    def _evidence(self, looked: Looked) -> Tensor:
+        """(draws, K, h, w) of the kind that is asked for."""
+        if self.options.evidence == "attention":
+            return looked.attention
+        if self.options.evidence == "difference":
+            return looked.difference
+        attention = resize(scaled(looked.attention), looked.difference.shape[-2:])
+        return attention * scaled(looked.difference)
 
     def _steps(self) -> list[int]:
         last = self.model.n_timesteps - 1

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from medsegdiff.bundle import checked_device
+from medsegdiff.bundle import checked_device, list_bundles
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.files import digest
 from medsegdiff.inference.inputs import CaseInput, found_cases, parse_inputs
@@ -105,7 +105,12 @@ def prompt(
 
 
 def open_model(model: str, device: str) -> TextToImage:
-    """Load a text-to-image model by folder or name; half precision on a GPU.
+    """Load a text-to-image model; half precision on a GPU.
+
+    Args:
+        model: a folder in the ``diffusers`` format, a bundle that ships such a model, or a hub's
+            name.
+        device: ``auto``, or a torch device.
 
     Raises:
         InputError: it cannot be used.
@@ -113,7 +118,10 @@ def open_model(model: str, device: str) -> TextToImage:
     """
     place = checked_device(device)
     dtype = torch.float16 if place.type == "cuda" else torch.float32
-    return load_pipeline(model, place, dtype=dtype)
+    shipped = {bundle.name: bundle.pipeline for bundle in list_bundles()}
+    loaded = load_pipeline(shipped.get(model) or model, place, dtype=dtype)
+    loaded.name = model
+    return loaded
 
 
 @contextmanager

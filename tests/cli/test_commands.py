@@ -192,4 +192,5 @@ def test_bundles_are_described() -> None:
         "hippocampus_synthesis",
         "lung_nodule_ct",
         "phantom_counterfactual",
+        "small_text_to_image",
     ]

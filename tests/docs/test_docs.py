@@ -28,7 +28,7 @@ from medsegdiff.data.phantom import write_cohort
 from medsegdiff.evaluation import report as report_module
 from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.files import foreground
-from medsegdiff.types import UsageError
+from medsegdiff.types import InputError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -91,7 +91,7 @@ def check_line(line: str) -> None:
 def has_keys(bundle: Bundle, overrides: dict[str, Any]) -> bool:
     try:
         check_keys(bundle.parser("train"), overrides, bundle.config("train"))
-    except UsageError:
+    except (UsageError, InputError):  # the latter: it has no train.yaml
         return False
     return True
 

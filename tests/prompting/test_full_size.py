@@ -19,7 +19,7 @@ def full_size(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> TextToImage:
     if not request.config.getoption("--full-size"):
-        pytest.skip("takes minutes and 8 GiB: ask for it with --full-size")
+        pytest.skip("takes a minute and 4 GiB: ask for it with --full-size")
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel(
             sample_size=64, cross_attention_dim=768, attention_head_dim=8

@@ -7,8 +7,8 @@ from medsegdiff.prompting.grounding import (
     GroundingHead,
     block_outputs,
     embedded_words,
-    scaled,
     seen_by_unet,
+    weighted,
 )
 from medsegdiff.prompting.pipeline import TextToImage
 
@@ -57,4 +57,4 @@ def test_a_word_without_masks_is_found_by_its_attention() -> None:
 
 def test_the_scale_of_attention_says_nothing() -> None:
     attention = torch.rand(1, 2, 4, 4)
-    torch.testing.assert_close(scaled(attention), scaled(attention * 7.0))
+    torch.testing.assert_close(weighted(attention), weighted(attention * 7.0))

@@ -6,7 +6,7 @@ import torch
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
-from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter, fit
+from medsegdiff.prompting.segmenter import Evidence, PromptOptions, PromptSegmenter, fit
 from medsegdiff.types import UsageError
 
 FEW = PromptOptions(draws=2, levels=(0.2,), presence=None, radius=1)
@@ -48,8 +48,32 @@ def test_the_gain_of_a_word_is_what_naming_it_lowers_the_error_by(tiny: TextToIm
 
     lowered = errors("kidney") - errors("liver", "kidney")
     expected = lowered.mean() / (lowered.std() / 2.0)
-    gains = segmenter.gains(latents, noise, ["liver", "kidney"])
+    gains = segmenter.look(latents, noise, ["liver", "kidney"]).gain
     torch.testing.assert_close(gains[0], expected, atol=1e-3, rtol=1e-2)
+
+
+def test_the_difference_is_what_leaving_a_word_out_changes(tiny: TextToImage) -> None:
+    segmenter = PromptSegmenter(tiny, PromptOptions(draws=2, levels=(0.3,), presence=None))
+    latents, noise = torch.randn(1, 4, 16, 16), torch.randn(2, 4, 16, 16)
+    t = round(0.3 * 999)
+    x_t = tiny.noised(latents, noise, t)
+    both, alone = (
+        tiny.predict(x_t, t, tiny.caption(names).embedding)
+        for names in (["liver", "kidney"], ["kidney"])
+    )
+    squared = (both - alone).square().mean(dim=1)
+    expected = (squared / squared.mean(dim=(1, 2), keepdim=True)).sqrt()
+    options = PromptOptions(draws=2, levels=(0.3,), presence=None, evidence="difference")
+    found = PromptSegmenter(tiny, options).look(latents, noise, ["liver", "kidney"])
+    torch.testing.assert_close(found.difference[:, 0], expected, atol=1e-3, rtol=1e-3)
+    assert segmenter.look(latents, noise, ["liver"]).difference.numel() == 0  # costs no look
+
+
+@pytest.mark.parametrize("evidence", ["attention", "difference", "both"])
+def test_each_kind_of_evidence_gives_probabilities(tiny: TextToImage, evidence: Evidence) -> None:
+    options = PromptOptions(draws=2, levels=(0.2,), presence=None, evidence=evidence)
+    found = PromptSegmenter(tiny, options)(torch.rand(1, 32, 32), ["liver", "kidney"])
+    torch.testing.assert_close(found.probability.sum(dim=1), torch.ones(2, 32, 32))
 
 
 def test_a_picture_fits_its_frame_with_its_shape_kept() -> None:
@@ -63,6 +87,8 @@ def test_a_picture_fits_its_frame_with_its_shape_kept() -> None:
 def test_nothing_to_find_is_refused(tiny: TextToImage) -> None:
     with pytest.raises(UsageError, match="missing"):
         PromptSegmenter(tiny, FEW)(torch.rand(1, 32, 32), [])
+    with pytest.raises(UsageError, match="attention, difference or both"):
+        PromptOptions(evidence="mood")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="between 0 and 1"):
         PromptOptions(levels=(1.5,))
 
