@@ -19,6 +19,9 @@ from medsegdiff.prompting.attention import recorded
 from medsegdiff.prompting.maps import relative, resize, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 
+FINER = 2
+"""Sides of a feature's place in the maps that a head gives."""
+
 
 class GroundingHead(nn.Module):
     """Features, attention and words -> a map for each word.
@@ -45,7 +48,10 @@ class GroundingHead(nn.Module):
             nn.LayerNorm(text_dim), nn.Linear(text_dim, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.decoder = nn.Sequential(
-            _block(2 * width + 1, width), _block(width, width), nn.Conv2d(width, 1, 1)
+            _block(2 * width + 1, width),
+            _block(width, width),
+            nn.Conv2d(width, FINER**2, 1),
+            nn.PixelShuffle(FINER),
         )
 
     def forward(self, features: Sequence[Tensor], attention: Tensor, words: Tensor) -> Tensor:
@@ -57,7 +63,7 @@ class GroundingHead(nn.Module):
             words: (K, E) embeddings.
 
         Returns:
-            (B, K, h, w) logits.
+            (B, K, FINER · h, FINER · w) logits.
         """
         size = attention.shape[-2:]
         summed = sum(
@@ -73,8 +79,8 @@ class GroundingHead(nn.Module):
         aligned = visual[:, None] * query[None, :, :, None, None]
         repeated = visual[:, None].expand(-1, count, -1, -1, -1)
         joined = torch.cat([aligned, repeated, weighted(attention)[:, :, None]], dim=2)
-        logits: Tensor = self.decoder(joined.flatten(0, 1)).view(batch, count, *size)
-        return logits
+        logits: Tensor = self.decoder(joined.flatten(0, 1))
+        return logits.view(batch, count, *logits.shape[-2:])
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

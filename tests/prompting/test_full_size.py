@@ -74,7 +74,7 @@ def test_every_step_has_the_right_shapes_in_bounded_memory(full_size: TextToImag
     features, attention = seen_by_unet(full_size, latents, latents, 100, caption)
     assert len(features) == 9 and attention.shape == (1, 2, 64, 64)
     head = GroundingHead([f.shape[1] for f in features], 768)
-    assert head(features, attention, embedded_words(caption)).shape == (1, 2, 64, 64)
+    assert head(features, attention, embedded_words(caption)).shape == (1, 2, 128, 128)
     pictures, maps = draw(full_size, caption, latents, DrawOptions(steps=1))
     assert pictures.shape == (1, 3, 512, 512) and maps.shape == (1, 2, 64, 64)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

@@ -37,7 +37,7 @@ def examples() -> list[Example]:
 def test_a_head_learns_the_masks_it_is_shown_and_is_read_again(
     tiny: TextToImage, tmp_path: Path
 ) -> None:
-    options = TeachingOptions(steps=150, batch=2, learning_rate=5e-3, level=0.02)
+    options = TeachingOptions(steps=240, batch=2, learning_rate=5e-3, level=0.02)
     head = teach(tiny, examples(), options)
     one = examples()[0]
     found = GroundedSegmenter(tiny, head, options)(one.picture, ["liver", "kidney"])
