@@ -3,6 +3,7 @@
 python -m benchmarks.text_to_image_model --output text_model --slices hippocampus_mr lidc chase_db1
 
 An autoencoder comes first, then text encoder and U-Net together. No mask is shown to any of them.
+What is in the output already is kept (autoencoder) or gone on from (the others).
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from medsegdiff.prompting.pictures import as_picture
 LENGTH = 20
 """Tokens of a caption, at most."""
 WORDS = ("a", "scan", "with", *NAMES, *ATTRIBUTES, *captioned_slices.WORDS)
+MATCHED = (*NAMES, *captioned_slices.WORDS)
+"""Words that name something that has a place."""
+UNTOLD = 0.4
+"""Share of images that are denoised without their caption."""
 TRAINING_SEED, HELD_OUT_SEED = 0, 1
 
 logger = logging.getLogger("train")
@@ -151,7 +156,7 @@ def train_diffusion(
     folder: Path,
     compiling: bool,
 ) -> None:
-    """Text encoder and U-Net, by the velocity that they find; a caption in ten is left out.
+    """Text encoder and U-Net, by the velocity that they find.
 
     The text's end and what fills it up are kept as they are without a text: what a caption says is
     then in its words alone, and attention has to go to them.
@@ -192,8 +197,20 @@ def train_diffusion(
         steps_offset=1,
         prediction_type="v_prediction",
     )
+    if (folder / "unet").is_dir():
+        logger.info("going on from what is in %s", folder)
+        text = CLIPTextModel.from_pretrained(str(folder / "text_encoder"))
+        unet = UNet2DConditionModel.from_pretrained(str(folder / "unet"))
     alphas = scheduler.alphas_cumprod
-    unet.set_attn_processor(AttnProcessor())  # for few tokens faster than the fused one
+    finest = ("down_blocks.0", "up_blocks.2")
+    matched: list[Matching] = []
+    processors: dict[str, Any] = {}
+    for name in unet.attn_processors:
+        processors[name] = AttnProcessor()  # for few tokens faster than the fused one
+        if name.startswith(finest) and "attn2" in name:
+            matched.append(Matching())
+            processors[name] = matched[-1]
+    unet.set_attn_processor(processors)
     denoise = torch.compile(unet) if compiling else unet
     both = nn.ModuleList([text, unet])
     optimizer = torch.optim.AdamW(both.parameters(), lr=1e-3, weight_decay=0.01)
@@ -202,9 +219,10 @@ def train_diffusion(
     def loss() -> Tensor:
         chosen = torch.randint(len(known), (16,))
         captions = [texts[int(one)] for one in chosen]
-        kept = [caption if float(torch.rand(())) > 0.1 else "" for caption in captions]
-        ids = tokens([*kept, ""], padding="max_length", max_length=LENGTH, truncation=True,
+        ids = tokens([*captions, ""], padding="max_length", max_length=LENGTH, truncation=True,
                      return_tensors="pt").input_ids  # fmt: skip
+        kept = torch.rand(len(captions)) > UNTOLD
+        there = named(tokens, [*captions, ""])
         latents = known[chosen]
         noise = torch.randn_like(latents)
         t = (1000 * torch.rand(len(latents)).sqrt()).long()  # words matter where much is hidden
@@ -212,10 +230,12 @@ def train_diffusion(
         x_t = level.sqrt() * latents + (1.0 - level).sqrt() * noise
         with autocast("auto", latents.device):
             told = text(ids)[0]
-            found = denoise(x_t, t, encoder_hidden_states=told[:-1]).sample
+            given = torch.where(kept[:, None, None], told[:-1], told[-1:])
+            found = denoise(x_t, t, encoder_hidden_states=given).sample
+            match = [one.loss(told, ids, there, ~kept, level.flatten()) for one in matched]
         wanted = level.sqrt() * noise - (1.0 - level).sqrt() * latents
-        leaked = (told[:-1] - told[-1:]).float()[ids[:-1] == tokens.pad_token_id]
-        return F.mse_loss(found.float(), wanted) + 10.0 * leaked.square().mean()
+        leaked = (told - told[-1:]).float()[ids == tokens.pad_token_id].square().mean()
+        return F.mse_loss(found.float(), wanted) + 10.0 * leaked + 0.5 * torch.stack(match).mean()
 
     def pipeline(networks: Sequence[Any]) -> StableDiffusionPipeline:
         text, unet = networks
@@ -227,6 +247,60 @@ def train_diffusion(
         pipeline(networks).save_pretrained(str(folder), safe_serialization=True)
 
     fit(both, loss, optimizer, minutes, 1e-3, "diffusion", keep)
+
+
+class Matching(AttnProcessor):
+    """Cross-attention of one layer, and how well it tells which words an image's caption has.
+
+    Large models learn where words are from millions of captions. Here a word has to match some
+    places of the images whose captions have it, and no place of others: image-text matching (after
+    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML
+    2021), of images that are denoised without their caption, at the places that match best.
+    """
+
+    PLACES = 4
+    """Of an image, that count for a word: the best ones."""
+
+    def __call__(  # type: ignore[no-untyped-def]
+        self, attn, hidden_states, encoder_hidden_states, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """What the layer gives; its queries are kept."""
+        self.layer, self.queries = attn, attn.to_q(hidden_states)
+        out: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        return out
+
+    def loss(
+        self, told: Tensor, ids: Tensor, there: Tensor, untold: Tensor, weight: Tensor
+    ) -> Tensor:
+        """Cross-entropy of images with each word of the captions.
+
+        Args:
+            told: (B + 1, L, E) captions, the last one empty.
+            ids: (B + 1, L) their tokens.
+            there: (B + 1, tokens known) which names are in each.
+            untold: (B,) which images were denoised without their caption.
+            weight: (B,) of each image; less if it is noisy.
+        """
+        names = there.any(dim=0)[ids]
+        if not names.any() or not untold.any():
+            return told.sum() * 0.0
+        split = (self.layer.heads, -1)
+        keys = self.layer.to_k(told[names]).unflatten(-1, split).float()
+        queries = self.queries[untold].unflatten(-1, split).float()
+        logits = self.layer.scale * torch.einsum("bnhd,thd->bthn", queries, keys)
+        best = logits.topk(self.PLACES, dim=-1).values.mean(dim=-1)
+        target = there[:-1][untold][:, ids[names]][..., None].float().expand_as(best)
+        losses = F.binary_cross_entropy_with_logits(best, target, reduction="none")
+        return (losses.mean(dim=(1, 2)) * weight[untold]).mean()
+
+
+def named(tokens: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
+    """(B, tokens known) which names each caption has."""
+    found = torch.zeros(len(captions), len(tokens), dtype=torch.bool)
+    known = {name: tokens.convert_tokens_to_ids(f"{name}</w>") for name in MATCHED}
+    for row, caption in zip(found, captions, strict=True):
+        row[[known[word] for word in caption.replace(",", "").split() if word in known]] = True
+    return found
 
 
 @torch.no_grad()
