@@ -40,6 +40,9 @@ def prompt(
         Literal["attention", "difference", "both"],
         typer.Option(help="For where a word is: attention to it, what leaving it out changes."),
     ] = "attention",
+    layers: Annotated[
+        str, typer.Option(help="Part of the names of the attention layers that count.")
+    ] = "",
     background: Annotated[
         float, typer.Option(help="Share of a map's range that a place has to reach.")
     ] = 0.4,
@@ -76,6 +79,7 @@ def prompt(
     options = PromptOptions(
         template=template,
         evidence=evidence,
+        layers=layers,
         levels=_numbers(levels),
         draws=draws,
         background=background,

@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from medsegdiff.types import UsageError
+
 LARGEST_SELF = 32 * 32
 """Places of the largest self-attention that is recorded: its square is held in memory."""
 
@@ -62,10 +64,11 @@ class RecordingProcessor:
     Args:
         inner: the processor of the layer.
         record: that is added to.
+        counts: whether its cross-attention is recorded; self-attention always is.
     """
 
-    def __init__(self, inner: Any, record: AttentionRecord) -> None:
-        self.inner, self.record = inner, record
+    def __init__(self, inner: Any, record: AttentionRecord, counts: bool = True) -> None:
+        self.inner, self.record, self.counts = inner, record, counts
 
     def __call__(
         self,
@@ -78,7 +81,7 @@ class RecordingProcessor:
     ) -> Tensor:
         """What the layer gives, by ``inner``."""
         is_cross = encoder_hidden_states is not None
-        if is_cross or hidden_states.shape[1] <= LARGEST_SELF:
+        if self.counts if is_cross else hidden_states.shape[1] <= LARGEST_SELF:
             keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
             self.record.add(probabilities(attn, hidden_states, keys), is_cross)
         out: Tensor = self.inner(
@@ -96,17 +99,26 @@ def probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
 
 
 @contextmanager
-def recorded(unet: Any, latents: Tensor) -> Iterator[AttentionRecord]:
+def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[AttentionRecord]:
     """Record what a ``UNet2DConditionModel`` attends to as long as the context lasts.
 
     Args:
         unet: whose processors are wrapped, and restored at the end.
         latents: (B, C, h, w), for their size.
+        layers: part of the names of the cross-attention layers that count; empty: all do.
+
+    Raises:
+        UsageError: no layer's name has that part.
     """
     before = dict(unet.attn_processors)
     height, width = latents.shape[-2:]
     record = AttentionRecord((height, width))
-    unet.set_attn_processor({k: RecordingProcessor(p, record) for k, p in before.items()})
+    if not any(layers in name for name in before):
+        rule = f"is in the name of no attention layer: {layers!r}"
+        raise UsageError("--layers", rule, f"Choose a part of, for instance, {next(iter(before))}")
+    unet.set_attn_processor(
+        {name: RecordingProcessor(p, record, layers in name) for name, p in before.items()}
+    )
     try:
         yield record
     finally:

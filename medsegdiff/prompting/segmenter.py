@@ -37,6 +37,7 @@ class PromptOptions:
             ``both``, one times the other.
         levels: of noise, as shares of the forward process.
         draws: of noise at each level.
+        layers: part of the names of the cross-attention layers that count; empty: all do.
         coarsest: places along the longer side of the coarsest attention that counts.
         propagation: how often maps spread along self-attention.
         background: share of a map's range that a place has to reach.
@@ -51,6 +52,7 @@ class PromptOptions:
     evidence: Evidence = "attention"
     levels: tuple[float, ...] = (0.1, 0.2, 0.3)
     draws: int = 8
+    layers: str = ""
     coarsest: int = 16
     propagation: int = 1
     background: float = 0.4
@@ -165,7 +167,7 @@ class PromptSegmenter:
         template = self.options.template
         caption = self.model.caption(names, template)
         noised = [(t, self.model.noised(latents, noise, t)) for t in self._steps()]
-        with recorded(self.model.unet, latents) as record:
+        with recorded(self.model.unet, latents, self.options.layers) as record:
             found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
         attention = word_maps(record, caption.places, self.options.coarsest)
         attention = propagated(attention, record, self.options.propagation)

@@ -7,6 +7,7 @@ from torch import Tensor
 from medsegdiff.prompting.attention import AttentionRecord, probabilities, recorded
 from medsegdiff.prompting.maps import competing, propagated, resize, word_maps
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.types import UsageError
 
 
 def test_recording_changes_nothing_and_ends(tiny: TextToImage) -> None:
@@ -92,3 +93,13 @@ def test_words_compete_with_each_other_and_with_none() -> None:
 def test_resizing_keeps_the_mean() -> None:
     maps = torch.rand(1, 2, 16, 16)
     torch.testing.assert_close(resize(maps, (8, 8)).mean(), maps.mean(), atol=0.01, rtol=0)
+
+
+def test_layers_are_chosen_by_their_names(tiny: TextToImage) -> None:
+    latents = torch.randn(1, 4, 16, 16)
+    embedding = tiny.caption(["liver"]).embedding
+    with recorded(tiny.unet, latents, "down_blocks.0") as record:
+        tiny.predict(latents, 10, embedding)
+    assert list(record.cross) == [(16, 16)] and record.own
+    with pytest.raises(UsageError, match="no attention layer"), recorded(tiny.unet, latents, "x1"):
+        pass
