@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,6 +34,22 @@ def diffumask(
     agreement: Annotated[
         float, typer.Option(help="Least overlap of a mask with its attention while drawing.")
     ] = 0.3,
+    evidence: Annotated[
+        Literal["attention", "difference", "both"],
+        typer.Option(help="For where a word is, as of 'medsegdiff prompt'."),
+    ] = "attention",
+    layers: Annotated[
+        str, typer.Option(help="Part of the names of the attention layers that count.")
+    ] = "",
+    propagation: Annotated[
+        int, typer.Option(min=0, help="How often maps spread along self-attention.")
+    ] = 1,
+    radius: Annotated[
+        int, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
+    ] = 2,
+    presence: Annotated[
+        float, typer.Option(help="Standard errors by which a word has to help; -1: all are there.")
+    ] = 2.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set drawn before.")
@@ -56,8 +72,21 @@ def diffumask(
     from medsegdiff.tasks.drawn_data import diffumask as run
 
     options = PairOptions(
-        drawing=DrawOptions(steps=steps, guidance=guidance, kind=guidance_kind),  # type: ignore[arg-type]
-        finding=PromptOptions(template=template),
+        drawing=DrawOptions(
+            steps=steps,
+            guidance=guidance,
+            kind=guidance_kind,  # type: ignore[arg-type]
+            layers=layers,
+            propagation=propagation,
+        ),
+        finding=PromptOptions(
+            template=template,
+            evidence=evidence,
+            layers=layers,
+            propagation=propagation,
+            radius=radius,
+            presence=None if presence < 0 else presence,
+        ),
         agreement=agreement,
         seed=seed,
     )

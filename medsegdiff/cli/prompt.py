@@ -46,6 +46,12 @@ def prompt(
     background: Annotated[
         float, typer.Option(help="Share of a map's range that a place has to reach.")
     ] = 0.4,
+    propagation: Annotated[
+        int, typer.Option(min=0, help="How often maps spread along self-attention.")
+    ] = 1,
+    radius: Annotated[
+        int, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
+    ] = 2,
     presence: Annotated[
         float, typer.Option(help="Standard errors by which a word has to help; -1: all are there.")
     ] = 2.0,
@@ -83,6 +89,8 @@ def prompt(
         levels=_numbers(levels),
         draws=draws,
         background=background,
+        propagation=propagation,
+        radius=radius,
         presence=None if presence < 0 else presence,
         seed=seed,
     )

@@ -30,6 +30,7 @@ class DrawOptions:
         scale: a, by which the strongest word's attention is turned (times -a) at each place.
         switch: share of the steps that are guided away from no caption before segmentation-free
             guidance begins.
+        layers: part of the names of the cross-attention layers that count; empty: all do.
         coarsest: places along the longer side of the coarsest attention that counts.
         propagation: how often maps spread along self-attention.
     """
@@ -39,6 +40,7 @@ class DrawOptions:
     kind: GuidanceKind = "classifier-free"
     scale: float = 1.0
     switch: float = 0.2
+    layers: str = ""
     coarsest: int = 16
     propagation: int = 1
 
@@ -124,7 +126,7 @@ def denoised(
         local = options.kind == "segmentation-free" and number >= options.switch * len(grid)
         away = caption.embedding if local else nothing
         told = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
-        with recorded(model.unet, x_t) as record:
+        with recorded(model.unet, x_t, options.layers) as record:
             if local:
                 with turned_away(model.unet, caption.places, options.scale):
                     eps = model.predict(torch.cat([x_t, x_t]), t, told)

@@ -46,7 +46,7 @@ def test_training_saves_a_pipeline_that_loads_as_any_other(model: Path) -> None:
     loaded = open_model(str(model), "cpu")
     assert loaded.size == (64, 64)
     one = captioned_image(1, 0)
-    found = prompted(loaded, [one], PromptOptions(template="a scan with {}", draws=1))
+    found = prompted(loaded, [one], PromptOptions(template="a scan with {}", draws=2), 2.0)
     assert set(found["by_name"]) == {thing.name for thing in one.things}
     assert 0.0 <= found["miou"] <= 1.0
 
