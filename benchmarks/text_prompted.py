@@ -316,7 +316,7 @@ def page(result: dict[str, Any]) -> str:
 def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="text_model", help="folder or hub name")
+    parser.add_argument("--model", default="small_text_to_image", help="folder, bundle, hub name")
     parser.add_argument(
         "--parts",
         type=lambda text: text.split(","),
