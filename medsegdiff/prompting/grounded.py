@@ -79,6 +79,7 @@ def teach(
     generator = torch.Generator().manual_seed(options.seed)
     known = sorted({texts[-1] for example in examples for texts in example.texts})
     frames = [framed(example, model.size) for example in examples]
+    encoded = [model.encode(picture[None].to(model.device)) for picture, _ in frames]
     head: GroundingHead | None = None
     average: GroundingHead | None = None
     optimizer: torch.optim.Optimizer | None = None
@@ -86,9 +87,8 @@ def teach(
         total = torch.zeros((), device=model.device)
         for _ in range(options.batch):
             chosen = int(torch.randint(len(frames), (), generator=generator))
-            picture, masks = frames[chosen]
-            names, target = _asked(examples[chosen], masks, known, generator)
-            latents = model.encode(picture[None].to(model.device))
+            names, target = _asked(examples[chosen], frames[chosen][1], known, generator)
+            latents = encoded[chosen]
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             caption = model.caption(names, options.template)
             seen = seen_by_unet(model, latents, noise, _step_of(model, options.level), caption)
