@@ -50,7 +50,7 @@ FINDING = PromptOptions(
     levels=(0.1, 0.2, 0.3),
     layers=LAYERS,
     propagation=0,
-    radius=6,
+    radius=8,
     presence=None,
 )
 """How words are looked for in pictures by the small model that ships."""
@@ -255,7 +255,9 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     if "grounding" in options.parts:
         taught = [captioned_image(TEACHING, n, without_unseen=True) for n in range(options.taught)]
         examples = [example(one) for one in taught]
-        teaching = TeachingOptions(steps=options.grounding_steps, template=TEMPLATE)
+        teaching = TeachingOptions(
+            steps=options.grounding_steps, template=TEMPLATE, level=0.05, learning_rate=3e-3
+        )
         head = teach(model, examples, teaching)
         found = grounded(GroundedSegmenter(model, head, teaching), test)
         result["grounding"] = found | {"taught_images": len(taught)}
@@ -324,8 +326,8 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--test", type=int, default=100, help="held-out images")
     parser.add_argument("--presence", type=float, default=2.0, help="of words, for absent ones")
-    parser.add_argument("--taught", type=int, default=200, help="images of the grounding module")
-    parser.add_argument("--grounding-steps", type=int, default=400)
+    parser.add_argument("--taught", type=int, default=500, help="images of the grounding module")
+    parser.add_argument("--grounding-steps", type=int, default=2500)
     parser.add_argument("--pairs", type=int, default=150, help="drawn images that are kept")
     parser.add_argument("--draw-steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)

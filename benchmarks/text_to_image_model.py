@@ -361,7 +361,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--autoencoder-minutes", type=float, default=3.0)
-    parser.add_argument("--minutes", type=float, default=75.0, help="of the diffusion model")
+    parser.add_argument("--minutes", type=float, default=50.0, help="of the diffusion model")
     parser.add_argument("--images", type=int, default=12_000, help="that it learns from")
     parser.add_argument(
         "--slices", nargs="*", default=[], help="real sets, such as lidc=/data/lidc"

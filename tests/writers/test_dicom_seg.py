@@ -113,6 +113,8 @@ def test_codes_and_algorithm_are_the_bundles(tmp_path: Path) -> None:
 def test_codes_of_the_bundles_are_in_pydicoms_dictionary() -> None:
     """Code value and meaning as DICOM (PS3.16) prints them, as far as pydicom holds it."""
     for bundle in list_bundles():
+        if bundle.pipeline is not None:  # what it finds is named by its user's words
+            continue
         assert set(bundle.codes) == set(bundle.labels) - {0}
         for entry in bundle.codes.values():
             for value, scheme, meaning in entry.values():
