@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import get_args
 
+import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
+from medsegdiff.bundle import find_bundle
 from medsegdiff.cli.main import app
+from medsegdiff.data.captioned import write_captioned
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.phantom import write_cohort
 from medsegdiff.inference.inputs import CaseInput
@@ -154,3 +157,18 @@ def test_drawn_pairs_are_a_data_set(model: str, tmp_path: Path) -> None:
         assert list(manifest.labels.values()) == ["background", "liver", "kidney"]
     again = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
     assert again.exit_code == 1
+
+
+def test_the_bundle_that_ships_runs_as_monais_do(tmp_path: Path) -> None:
+    write_captioned(tmp_path / "data", cases=1)
+    bundle = find_bundle("small_text_to_image")
+    monai.bundle.run(
+        config_file=str(bundle.config("prompt")),
+        bundle_root=str(bundle.root),
+        dataset_dir=str(tmp_path / "data" / "imagesTr"),
+        words=["liver", "lesion"],
+        output_dir=str(tmp_path / "out"),
+        **{"options#draws": 2},
+    )
+    record = json.loads((tmp_path / "out/captioned_0000/captioned_0000_run.json").read_text())
+    assert record["words"] == ["liver", "lesion"] and record["evidence"] == "both"
