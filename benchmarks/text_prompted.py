@@ -6,7 +6,6 @@ python -m benchmarks.text_prompted --output benchmarks/results
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 import sys
 import time
@@ -33,27 +32,15 @@ from medsegdiff.prompting.grounded import (
 from medsegdiff.prompting.pairs import DrawnPair, PairOptions, draw_pairs
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter
+from medsegdiff.prompting.segmenter import PromptSegmenter
 from medsegdiff.prompting.variants import VariantOptions, kept_variants
-from medsegdiff.tasks.prompt import open_model
+from medsegdiff.tasks.prompt import open_model, suited_options
 
 NAME = "text_prompted"
 HELD_OUT, TEACHING, REAL = 1, 2, 3
 """Seeds of images that the model has not been trained on."""
 FIRST = 1000
 """The first held-out image that is judged; options were chosen by looking at earlier ones."""
-TEMPLATE = "a scan with {}"
-LAYERS = "up_blocks.2.attentions.1.transformer_blocks.0.attn2"
-FINDING = PromptOptions(
-    template=TEMPLATE,
-    evidence="both",
-    levels=(0.1, 0.2, 0.3),
-    layers=LAYERS,
-    propagation=0,
-    radius=8,
-    presence=None,
-)
-"""How words are looked for in pictures by the small model that ships."""
 
 
 def picture(one: CaptionedImage) -> Tensor:
@@ -75,15 +62,15 @@ def iou(found: Tensor, truth: Tensor) -> float:
 
 
 def prompted(
-    model: TextToImage, images: Sequence[CaptionedImage], options: PromptOptions, presence: float
+    model: TextToImage, options: argparse.Namespace, images: Sequence[CaptionedImage]
 ) -> dict[str, Any]:
     """MIoU over the things that are named and there, and what absent ones are given.
 
     Each image is asked for its things by their names alone; then, words having to lower the error
     by so many standard errors, also for one that is absent.
     """
-    plain = PromptSegmenter(model, dataclasses.replace(options, presence=None))
-    strict = PromptSegmenter(model, dataclasses.replace(options, presence=presence))
+    plain = PromptSegmenter(model, suited_options(options.model, presence=-1.0))
+    strict = PromptSegmenter(model, suited_options(options.model, presence=options.presence))
     by_name: dict[str, list[float]] = {name: [] for name in NAMES}
     area: list[float] = []
     lost: list[bool] = []
@@ -101,15 +88,28 @@ def prompted(
     return {
         "miou": sum(means.values()) / len(means),
         "by_name": means,
-        "presence": presence,
+        "presence": options.presence,
         "absent_false_positive_rate": sum(a > 0.002 for a in area) / len(area),
         "absent_mean_area": sum(area) / len(area),
         "present_called_absent": sum(lost) / len(lost),
     }
 
 
-def grounded(segmenter: GroundedSegmenter, images: Sequence[CaptionedImage]) -> dict[str, float]:
+def grounding(
+    model: TextToImage, options: argparse.Namespace, images: Sequence[CaptionedImage]
+) -> dict[str, Any]:
     """MIoU of seen things and of unseen ones, asked for by their texts; area of absent ones."""
+    suited = suited_options(options.model)
+    teaching = TeachingOptions(
+        steps=options.grounding_steps,
+        template=suited.template,
+        layers=suited.layers,
+        level=0.05,
+        learning_rate=3e-3,
+    )
+    numbers = range(options.taught)
+    taught = [example(captioned_image(TEACHING, n, without_unseen=True)) for n in numbers]
+    segmenter = GroundedSegmenter(model, teach(model, taught, teaching), teaching)
     scores: dict[bool, list[float]] = {False: [], True: []}
     absent: list[float] = []
     for number, one in enumerate(images):
@@ -124,6 +124,8 @@ def grounded(segmenter: GroundedSegmenter, images: Sequence[CaptionedImage]) -> 
         "seen_miou": sum(scores[False]) / len(scores[False]),
         "unseen_miou": sum(scores[True]) / len(scores[True]),
         "absent_false_positive_rate": sum(area > 0.002 for area in absent) / len(absent),
+        "taught_images": len(taught),
+        "steps": options.grounding_steps,
     }
 
 
@@ -179,10 +181,15 @@ def diffumask(
     captions = []
     for number in range(4 * options.pairs):
         captions.append([t.text for t in captioned_image(TEACHING, 10_000 + number).things])
-    drawing = DrawOptions(steps=options.draw_steps, guidance=options.guidance)
-    made = draw_pairs(
-        model, captions, NAMES, options.pairs, PairOptions(drawing=drawing, finding=FINDING)
+    finding = suited_options(options.model)
+    drawing = DrawOptions(
+        steps=options.draw_steps,
+        guidance=options.guidance,
+        layers=finding.layers,
+        propagation=finding.propagation,
     )
+    pairing = PairOptions(drawing=drawing, finding=finding, agreement=options.agreement)
+    made = draw_pairs(model, captions, NAMES, options.pairs, pairing)
     synthetic = [(pair.picture, pair.label) for pair in made.kept]
     scores = {
         "synthetic": segmenter_dice(synthetic, test, options.seconds),
@@ -223,6 +230,22 @@ def variants(
     return {"images": len(few), "drawn": asked, "kept": len(found), **result}
 
 
+PARTS = {
+    "prompted": prompted,
+    "grounding": grounding,
+    "diffumask": diffumask,
+    "variants": variants,
+}
+KEYS = {
+    "prompted_miou": ("prompted", "miou"),
+    "absent_false_positive_rate": ("prompted", "absent_false_positive_rate"),
+    "grounding_seen_miou": ("grounding", "seen_miou"),
+    "grounding_unseen_miou": ("grounding", "unseen_miou"),
+    "diffumask_dice_ratio": ("diffumask", "ratio"),
+}
+"""Figures at the top of the results, and where they come from."""
+
+
 def shown(pairs: Sequence[DrawnPair], file: Path) -> None:
     """Drawn pictures with the outlines of their labels."""
     figure = Figure(figsize=(12, 4.4), layout="constrained")
@@ -244,32 +267,12 @@ def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     model = open_model(options.model, "cpu")
     test = [captioned_image(HELD_OUT, FIRST + number) for number in range(options.test)]
     file = options.output / f"{NAME}.json"
-    result: dict[str, Any] = read_json(file) or {}
-    result["command"] = "python -m benchmarks.text_prompted " + shlex.join(words or sys.argv[1:])
-    if "prompted" in options.parts:
-        found = prompted(model, test, FINDING, options.presence)
-        result["prompted"] = found
-        result["prompted_miou"] = found["miou"]
-        result["absent_false_positive_rate"] = found["absent_false_positive_rate"]
-        written(result, options.output)
-    if "grounding" in options.parts:
-        taught = [captioned_image(TEACHING, n, without_unseen=True) for n in range(options.taught)]
-        examples = [example(one) for one in taught]
-        teaching = TeachingOptions(
-            steps=options.grounding_steps, template=TEMPLATE, level=0.05, learning_rate=3e-3
-        )
-        head = teach(model, examples, teaching)
-        found = grounded(GroundedSegmenter(model, head, teaching), test)
-        result["grounding"] = found | {"taught_images": len(taught)}
-        result["grounding_seen_miou"] = found["seen_miou"]
-        result["grounding_unseen_miou"] = found["unseen_miou"]
-        written(result, options.output)
-    if "diffumask" in options.parts:
-        result["diffumask"] = diffumask(model, options, test)
-        result["diffumask_dice_ratio"] = result["diffumask"]["ratio"]
-        written(result, options.output)
-    if "variants" in options.parts:
-        result["variants"] = variants(model, options, test)
+    result: dict[str, Any] = {}
+    command = "python -m benchmarks.text_prompted " + shlex.join(words or sys.argv[1:])
+    for part in options.parts:
+        found = PARTS[part](model, options, test) | {"command": command}
+        figures = {key: found[name] for key, (of, name) in KEYS.items() if of == part}
+        result = (read_json(file) or {}) | {part: found} | figures  # others may have written
         written(result, options.output)
     return result
 
@@ -282,7 +285,8 @@ def written(result: dict[str, Any], folder: Path) -> None:
 
 def page(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    lines = ["# Masks from words", f"`{result['command']}`", ""]
+    commands = dict.fromkeys(result[part]["command"] for part in PARTS if part in result)
+    lines = ["# Masks from words", *(f"`{command}`\n" for command in commands)]
     lines += ["Generated images of named organs, not seen in training.", ""]
     if found := result.get("prompted"):
         lines += ["## Attention and differences, without any mask", "| | mIoU |", "| --- | --- |"]
@@ -295,7 +299,8 @@ def page(result: dict[str, Any]) -> str:
                   f"{area:.2f} %), and {lost:.0f} % of the names that are there are taken to be "
                   "absent.", ""]  # fmt: skip
     if found := result.get("grounding"):
-        lines += [f"## Grounding module, taught by {found['taught_images']} images", "| | mIoU |"]
+        images, steps = found["taught_images"], found["steps"]
+        lines += [f"## Grounding module, taught by {images} images for {steps} steps", "| | mIoU |"]
         lines += ["| --- | --- |", f"| seen | {found['seen_miou']:.3f} |"]
         lines += [f"| unseen | {found['unseen_miou']:.3f} |", ""]
         rate = found["absent_false_positive_rate"]
@@ -322,7 +327,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         type=lambda text: text.split(","),
-        default=["prompted", "grounding", "diffumask", "variants"],
+        default=list(PARTS),
     )
     parser.add_argument("--test", type=int, default=100, help="held-out images")
     parser.add_argument("--presence", type=float, default=2.0, help="of words, for absent ones")

@@ -12,7 +12,6 @@ import argparse
 import copy
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,61 +20,31 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from benchmarks import captioned_slices
-from medsegdiff.data.captioned import ATTRIBUTES, NAMES, SIZE, captioned_image, texts_of
+from benchmarks.captioned_slices import captioned_slices
+from benchmarks.text_to_image_networks import (
+    LENGTH,
+    autoencoder,
+    denoiser,
+    matching_layers,
+    named,
+    noise_schedule,
+    text_encoder,
+    tokenizer,
+)
+from medsegdiff.data.captioned import SIZE, captioned_image, texts_of
 from medsegdiff.precision import autocast
 from medsegdiff.prompting.grounded import Example
 from medsegdiff.prompting.pictures import as_picture
 
-LENGTH = 20
-"""Tokens of a caption, at most."""
-WORDS = ("a", "scan", "with", *NAMES, *ATTRIBUTES, *captioned_slices.WORDS)
-MATCHED = (*NAMES, *captioned_slices.WORDS)
-"""Words that name something that has a place."""
 UNTOLD = 0.4
 """Share of images that are denoised without their caption."""
-TRAINING_SEED, HELD_OUT_SEED = 0, 1
+TRAINING_SEED = 0
 
 logger = logging.getLogger("train")
-
-
-def tokenizer() -> CLIPTokenizer:
-    """Each word of a caption is one token; others are spelled."""
-    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1}
-    merges: list[tuple[str, str]] = []
-    for letter in "abcdefghijklmnopqrstuvwxyz0123456789,.-":
-        for token in (letter, letter + "</w>"):
-            vocabulary[token] = len(vocabulary)
-    for word in WORDS:
-        parts = [*word[:-1], word[-1] + "</w>"]
-        for first, second in merges:  # those of earlier words come first, here as in use
-            parts = merged(parts, first, second)
-        while len(parts) > 1:
-            merges.append((parts[0], parts[1]))
-            parts = [parts[0] + parts[1], *parts[2:]]
-            vocabulary.setdefault(parts[0], len(vocabulary))
-    with tempfile.TemporaryDirectory() as folder:
-        files = Path(folder) / "vocab.json", Path(folder) / "merges.txt"
-        files[0].write_text(json.dumps(vocabulary))
-        lines = [" ".join(pair) for pair in merges]
-        files[1].write_text("\n".join(["#version: 0.2", *lines, ""]))
-        return CLIPTokenizer(*map(str, files), model_max_length=LENGTH, pad_token="<|endoftext|>")
-
-
-def merged(parts: Sequence[str], first: str, second: str) -> list[str]:
-    """Parts of a word, two of them joined wherever they follow each other."""
-    found: list[str] = []
-    for part in parts:
-        if found and (found[-1], part) == (first, second):
-            found[-1] += part
-        else:
-            found.append(part)
-    return found
 
 
 def pictures(numbers: Sequence[int], seed: int = TRAINING_SEED) -> tuple[Tensor, list[str]]:
@@ -122,15 +91,7 @@ def batches(size: int, slices: Sequence[Example]) -> Iterator[Tensor]:
 
 def train_autoencoder(minutes: float, slices: Sequence[Example]) -> AutoencoderKL:
     """64 x 64 pixels of three channels to 16 x 16 latents of eight, of unit variance."""
-    vae = AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=8,
-        norm_num_groups=8,
-        sample_size=64,
-        mid_block_add_attention=False,
-    )
+    vae = autoencoder()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3)
     drawn = batches(16, slices)
 
@@ -163,54 +124,13 @@ def train_diffusion(
 
     The pipeline of averaged networks is saved every ten minutes, and at the end.
     """
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokens),
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            max_position_embeddings=LENGTH,
-            bos_token_id=0,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(48, 64, 96),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=64,
-        attention_head_dim=2,
-        norm_num_groups=8,
-    )
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type="v_prediction",
-    )
+    text, unet, scheduler = text_encoder(tokens), denoiser(), noise_schedule()
     if (folder / "unet").is_dir():
         logger.info("going on from what is in %s", folder)
         text = CLIPTextModel.from_pretrained(str(folder / "text_encoder"))
         unet = UNet2DConditionModel.from_pretrained(str(folder / "unet"))
     alphas = scheduler.alphas_cumprod
-    finest = ("down_blocks.0", "up_blocks.2")
-    matched: list[Matching] = []
-    processors: dict[str, Any] = {}
-    for name in unet.attn_processors:
-        processors[name] = AttnProcessor()  # for few tokens faster than the fused one
-        if name.startswith(finest) and "attn2" in name:
-            matched.append(Matching())
-            processors[name] = matched[-1]
-    unet.set_attn_processor(processors)
+    matched = matching_layers(unet)
     denoise = torch.compile(unet) if compiling else unet
     both = nn.ModuleList([text, unet])
     optimizer = torch.optim.AdamW(both.parameters(), lr=1e-3, weight_decay=0.01)
@@ -237,70 +157,14 @@ def train_diffusion(
         leaked = (told - told[-1:]).float()[ids == tokens.pad_token_id].square().mean()
         return F.mse_loss(found.float(), wanted) + 10.0 * leaked + 0.5 * torch.stack(match).mean()
 
-    def pipeline(networks: Sequence[Any]) -> StableDiffusionPipeline:
+    def keep(networks: Sequence[Any]) -> None:
         text, unet = networks
-        return StableDiffusionPipeline(
+        pipeline = StableDiffusionPipeline(
             vae, text, tokens, unet, scheduler, None, None, requires_safety_checker=False
         )
-
-    def keep(networks: Sequence[Any]) -> None:
-        pipeline(networks).save_pretrained(str(folder), safe_serialization=True)
+        pipeline.save_pretrained(str(folder), safe_serialization=True)
 
     fit(both, loss, optimizer, minutes, 1e-3, "diffusion", keep)
-
-
-class Matching(AttnProcessor):
-    """Cross-attention of one layer, and how well it tells which words an image's caption has.
-
-    Large models learn where words are from millions of captions. Here a word has to match some
-    places of the images whose captions have it, and no place of others: image-text matching (after
-    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML
-    2021), of images that are denoised without their caption, at the places that match best.
-    """
-
-    PLACES = 4
-    """Of an image, that count for a word: the best ones."""
-
-    def __call__(  # type: ignore[no-untyped-def]
-        self, attn, hidden_states, encoder_hidden_states, *args: Any, **kwargs: Any
-    ) -> Tensor:
-        """What the layer gives; its queries are kept."""
-        self.layer, self.queries = attn, attn.to_q(hidden_states)
-        out: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
-        return out
-
-    def loss(
-        self, told: Tensor, ids: Tensor, there: Tensor, untold: Tensor, weight: Tensor
-    ) -> Tensor:
-        """Cross-entropy of images with each word of the captions.
-
-        Args:
-            told: (B + 1, L, E) captions, the last one empty.
-            ids: (B + 1, L) their tokens.
-            there: (B + 1, tokens known) which names are in each.
-            untold: (B,) which images were denoised without their caption.
-            weight: (B,) of each image; less if it is noisy.
-        """
-        names = there.any(dim=0)[ids]
-        if not names.any() or not untold.any():
-            return told.sum() * 0.0
-        split = (self.layer.heads, -1)
-        keys = self.layer.to_k(told[names]).unflatten(-1, split).float()
-        queries = self.queries[untold].unflatten(-1, split).float()
-        logits = self.layer.scale * torch.einsum("bnhd,thd->bthn", queries, keys)
-        best = logits.topk(self.PLACES, dim=-1).values.mean(dim=-1)
-        target = there[:-1][untold][:, ids[names]][..., None].float().expand_as(best)
-        losses = F.binary_cross_entropy_with_logits(best, target, reduction="none")
-        return (losses.mean(dim=(1, 2)) * weight[untold]).mean()
-
-
-def named(tokens: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """(B, tokens known) which names each caption has."""
-    found = torch.zeros(len(captions), len(tokens), dtype=torch.bool)
-    known = {name: tokens.convert_tokens_to_ids(f"{name}</w>") for name in MATCHED}
-    for row, caption in zip(found, captions, strict=True):
-        row[[known[word] for word in caption.replace(",", "").split() if word in known]] = True
-    return found
 
 
 @torch.no_grad()
@@ -371,7 +235,7 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(options.seed)
-    slices = captioned_slices.captioned_slices(options.slices, "training")
+    slices = captioned_slices(options.slices, "training")
     logger.info("%d slices of real sets", len(slices))
     kept = options.output / "vae"
     if (kept / "config.json").is_file():

@@ -117,8 +117,9 @@ class Bundle:
         Raises:
             InputError: there are none.
         """
-        found = sorted((self.pipeline or self.root).glob("*/*.safetensors"))
-        return found if self.pipeline and found else [self.weights()]
+        if self.pipeline is None:
+            return [self.weights()]
+        return sorted(self.pipeline.glob("*/*.safetensors"))
 
     def calibration(self) -> Calibration | None:
         """What ``medsegdiff calibrate`` has fitted; None if there is nothing.

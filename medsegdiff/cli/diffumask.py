@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,13 +15,13 @@ def diffumask(
         list[str], typer.Argument(metavar="WORDS...", help="What is drawn, each in quotes.")
     ],
     model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, or name on the hub.")
+        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
     ],
     output: Annotated[Path, typer.Option(help="Folder of the new data set.")],
     count: Annotated[int, typer.Option(min=1, help="Pairs wanted.")] = 20,
     template: Annotated[
-        str, typer.Option("--caption", help="The text around the words, which stand at {}.")
-    ] = "{}",
+        str | None, typer.Option("--caption", help="The text around the words, which stand at {}.")
+    ] = None,
     attributes: Annotated[
         str, typer.Option(help="Words of which one, or none, is put before a thing, by comma.")
     ] = "",
@@ -34,22 +34,6 @@ def diffumask(
     agreement: Annotated[
         float, typer.Option(help="Least overlap of a mask with its attention while drawing.")
     ] = 0.3,
-    evidence: Annotated[
-        Literal["attention", "difference", "both"],
-        typer.Option(help="For where a word is, as of 'medsegdiff prompt'."),
-    ] = "attention",
-    layers: Annotated[
-        str, typer.Option(help="Part of the names of the attention layers that count.")
-    ] = "",
-    propagation: Annotated[
-        int, typer.Option(min=0, help="How often maps spread along self-attention.")
-    ] = 1,
-    radius: Annotated[
-        int, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
-    ] = 2,
-    presence: Annotated[
-        float, typer.Option(help="Standard errors by which a word has to help; -1: all are there.")
-    ] = 2.0,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set drawn before.")
@@ -68,28 +52,19 @@ def diffumask(
     set_up(quiet, verbose)
     from medsegdiff.prompting.draw import DrawOptions
     from medsegdiff.prompting.pairs import PairOptions
-    from medsegdiff.prompting.segmenter import PromptOptions
     from medsegdiff.tasks.drawn_data import diffumask as run
+    from medsegdiff.tasks.prompt import suited_options
 
-    options = PairOptions(
-        drawing=DrawOptions(
-            steps=steps,
-            guidance=guidance,
-            kind=guidance_kind,  # type: ignore[arg-type]
-            layers=layers,
-            propagation=propagation,
-        ),
-        finding=PromptOptions(
-            template=template,
-            evidence=evidence,
-            layers=layers,
-            propagation=propagation,
-            radius=radius,
-            presence=None if presence < 0 else presence,
-        ),
-        agreement=agreement,
-        seed=seed,
+    finding = suited_options(model, template=template)
+    drawing = DrawOptions(
+        steps=steps,
+        guidance=guidance,
+        kind=guidance_kind,  # type: ignore[arg-type]
+        layers=finding.layers,
+        coarsest=finding.coarsest,
+        propagation=finding.propagation,
     )
+    options = PairOptions(drawing=drawing, finding=finding, agreement=agreement, seed=seed)
     chosen = [word.strip() for word in attributes.split(",") if word.strip()]
     path = run(
         words,

@@ -15,13 +15,13 @@ def ground(
         str, typer.Argument(metavar="DATA", help="A dataset.json, its folder, or a name.")
     ],
     model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, or name on the hub.")
+        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
     ],
     output: Annotated[Path, typer.Option(help="File of the head, such as head.pt.")],
     without: Annotated[str, typer.Option(help="Labels whose masks are not shown, by comma.")] = "",
     template: Annotated[
-        str, typer.Option("--caption", help="The text around the words, which stand at {}.")
-    ] = "{}",
+        str | None, typer.Option("--caption", help="The text around the words, which stand at {}.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of teaching.")] = 400,
     fold: Annotated[int, typer.Option(min=0, help="Held out.")] = 0,
     axis: Annotated[
@@ -40,8 +40,12 @@ def ground(
     set_up(quiet, verbose)
     from medsegdiff.prompting.grounded import TeachingOptions
     from medsegdiff.tasks.ground import ground as run
+    from medsegdiff.tasks.prompt import suited_options
 
-    options = TeachingOptions(steps=steps, template=template, seed=seed)
+    suited = suited_options(model, template=template)
+    options = TeachingOptions(
+        steps=steps, template=suited.template, layers=suited.layers, seed=seed
+    )
     names = [name.strip() for name in without.split(",") if name.strip()]
     path = run(data, model, output, options, fold=fold, without=names, axis=axis, device=device)
     typer.echo(path)

@@ -20,42 +20,45 @@ def prompt(
         list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
     ],
     model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, or name on the hub.")
+        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
     ],
     output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
     template: Annotated[
-        str, typer.Option("--caption", help="The text around the words, which stand at {}.")
-    ] = "{}",
+        str | None, typer.Option("--caption", help="The text around the words, which stand at {}.")
+    ] = None,
     grounding: Annotated[
         Path | None, typer.Option(help="A head taught by 'medsegdiff ground', to look with.")
     ] = None,
     axis: Annotated[
         Literal["axial", "coronal", "sagittal"], typer.Option(help="Plane of a volume's slices.")
     ] = "axial",
-    draws: Annotated[int, typer.Option(help="Of noise; each is a member.")] = 8,
+    draws: Annotated[int | None, typer.Option(help="Of noise; each is a member.")] = None,
     levels: Annotated[
-        str, typer.Option(help="Of noise, as shares of the forward process, with commas.")
-    ] = "0.1,0.2,0.3",
+        str | None, typer.Option(help="Of noise, as shares of the forward process, with commas.")
+    ] = None,
     evidence: Annotated[
-        Literal["attention", "difference", "both"],
+        Literal["attention", "difference", "both"] | None,
         typer.Option(help="For where a word is: attention to it, what leaving it out changes."),
-    ] = "attention",
+    ] = None,
     layers: Annotated[
-        str, typer.Option(help="Part of the names of the attention layers that count.")
-    ] = "",
+        str | None, typer.Option(help="Part of the names of the attention layers that count.")
+    ] = None,
     background: Annotated[
-        float, typer.Option(help="Share of a map's range that a place has to reach.")
-    ] = 0.4,
+        float | None, typer.Option(help="Share of a map's range that a place has to reach.")
+    ] = None,
     propagation: Annotated[
-        int, typer.Option(min=0, help="How often maps spread along self-attention.")
-    ] = 1,
+        int | None, typer.Option(min=0, help="How often maps spread along self-attention.")
+    ] = None,
     radius: Annotated[
-        int, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
-    ] = 2,
+        int | None, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
+    ] = None,
     presence: Annotated[
-        float, typer.Option(help="Standard errors by which a word has to help; -1: all are there.")
-    ] = 2.0,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same masks.")] = 0,
+        float | None,
+        typer.Option(help="Standard errors by which a word has to help; -1: all are there."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="The same seed gives the same masks.")
+    ] = None,
     device: Device = "auto",
     formats: Annotated[
         str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
@@ -72,26 +75,28 @@ def prompt(
 ) -> None:
     """Finds words in an image by a text-to-image diffusion model's attention.
 
-    Exits with 1 if some case failed; the others are written all the same.
+    Exits with 1 if some case failed; the others are written all the same. What is not asked for is
+    as the model's bundle recommends, or as is usual.
 
     Example: medsegdiff prompt scan.nii.gz "liver" "left kidney" --model text_model
     --output out
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.prompting.segmenter import PromptOptions
     from medsegdiff.tasks.prompt import prompt as run
+    from medsegdiff.tasks.prompt import suited_options
 
-    options = PromptOptions(
+    options = suited_options(
+        model,
         template=template,
         evidence=evidence,
         layers=layers,
-        levels=_numbers(levels),
+        levels=None if levels is None else _numbers(levels),
         draws=draws,
         background=background,
         propagation=propagation,
         radius=radius,
-        presence=None if presence < 0 else presence,
+        presence=presence,
         seed=seed,
     )
     failures = run(

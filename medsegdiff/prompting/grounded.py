@@ -46,6 +46,7 @@ class TeachingOptions:
         level: of noise, as a share of the forward process.
         draws: of noise when words are looked for.
         template: the text around the names.
+        layers: part of the names of the cross-attention layers that count; empty: all do.
         seed: of everything.
     """
 
@@ -55,6 +56,7 @@ class TeachingOptions:
     level: float = 0.1
     draws: int = 4
     template: str = "{}"
+    layers: str = ""
     seed: int = 0
 
 
@@ -91,7 +93,8 @@ def teach(
             latents = encoded[chosen]
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             caption = model.caption(names, options.template)
-            seen = seen_by_unet(model, latents, noise, _step_of(model, options.level), caption)
+            t = _step_of(model, options.level)
+            seen = seen_by_unet(model, latents, noise, t, caption, options.layers)
             words = embedded_words(caption)
             if head is None:
                 head = GroundingHead([f.shape[1] for f in seen[0]], words.shape[1])
@@ -180,7 +183,7 @@ class GroundedSegmenter:
         caption = self.model.caption(names, self.options.template)
         t = _step_of(self.model, self.options.level)
         spread = latents.expand(len(noise), -1, -1, -1)
-        seen = seen_by_unet(self.model, spread, noise, t, caption)
+        seen = seen_by_unet(self.model, spread, noise, t, caption, self.options.layers)
         logits = resize(self.head(*seen, embedded_words(caption)), self.model.size)
         logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
         probability = _exclusive(logits.sigmoid())

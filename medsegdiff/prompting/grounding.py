@@ -117,14 +117,16 @@ def block_outputs(unet: Any) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def seen_by_unet(
-    model: TextToImage, latents: Tensor, noise: Tensor, t: int, caption: Caption
+    model: TextToImage, latents: Tensor, noise: Tensor, t: int, caption: Caption, layers: str = ""
 ) -> tuple[list[Tensor], Tensor]:
     """One look of the U-Net at latents (B, C, h, w), noised to step t, told a caption of K names.
+
+    ``layers`` is part of the names of the cross-attention layers that count.
 
     Returns:
         features of all its blocks, and (B, K, h, w) attention to the names on the finest grid.
     """
-    with recorded(model.unet, latents) as record, block_outputs(model.unet) as blocks:
+    with recorded(model.unet, latents, layers) as record, block_outputs(model.unet) as blocks:
         model.predict(model.noised(latents, noise, t), t, caption.embedding)
         return list(blocks), word_maps(record, caption.places)
 

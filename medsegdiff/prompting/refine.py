@@ -13,7 +13,7 @@ def guided(maps: Tensor, image: Tensor, radius: int, eps: float = 1e-3) -> Tenso
 
     Args:
         maps: (B, K, H, W).
-        image: (1, 1, H, W) in [-1, 1], whose edges are followed.
+        image: (1, 1 or 3, H, W) in [-1, 1], whose edges are followed.
         radius: of the window in pixels; 0: nothing is done.
         eps: contrast, squared, from which on an edge counts.
 
@@ -26,6 +26,6 @@ def guided(maps: Tensor, image: Tensor, radius: int, eps: float = 1e-3) -> Tenso
         from kornia.filters import guided_blur
     except ImportError as error:
         raise UsageError("refinement", "needs kornia, which is not installed", INSTALL) from error
-    grey = image[:, :1].expand(len(maps), -1, -1, -1).to(maps)
+    grey = image.mean(dim=1, keepdim=True).expand(len(maps), -1, -1, -1).to(maps)
     filtered: Tensor = guided_blur(grey, maps, 2 * radius + 1, eps)
     return filtered

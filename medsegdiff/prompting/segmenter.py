@@ -43,8 +43,8 @@ class PromptOptions:
         background: share of a map's range that a place has to reach.
         sharpness: of the competition between words.
         radius: of guided filtering, in pixels of the model's image; 0: none.
-        presence: standard errors by which a word has to lower the denoising error; None: words are
-            taken to be there.
+        presence: standard errors by which a word has to lower the denoising error; negative: words
+            are taken to be there.
         seed: of the noise.
     """
 
@@ -58,7 +58,7 @@ class PromptOptions:
     background: float = 0.4
     sharpness: float = 10.0
     radius: int = 2
-    presence: float | None = 2.0
+    presence: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class PromptSegmenter:
         gain = torch.zeros(0)
         present = torch.ones(len(names), dtype=torch.bool)
         looked = self.look(latents, noise, names)
-        if self.options.presence is not None:
+        if self.options.presence >= 0.0:
             gain = looked.gain.cpu()
             present = gain > self.options.presence
             if present.any() and not present.all():
@@ -171,7 +171,7 @@ class PromptSegmenter:
             found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
         attention = word_maps(record, caption.places, self.options.coarsest)
         attention = propagated(attention, record, self.options.propagation)
-        if self.options.presence is None and self.options.evidence == "attention":
+        if self.options.presence < 0.0 and self.options.evidence == "attention":
             return Looked(attention, torch.zeros(0), torch.zeros(0))
         errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
         differences, gains = [], []

@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,20 @@ class Wanted:
         formats: of masks and maps.
         save_members: each member's mask too.
         guarantee: level of the inner and outer masks; None: no such masks.
+        input_hash: of the case's files.
     """
 
     formats: tuple[OutputFormat, ...]
     save_members: bool
     guarantee: float | None = None
+    input_hash: str = ""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Wanted:
         """What is there, by a complete case's record."""
         level = (record.get("guarantee") or {}).get("level")
-        return cls(tuple(sorted(record["formats"])), record["save_members"], level)
+        formats = tuple(sorted(record["formats"]))
+        return cls(formats, record["save_members"], level, record["input_hash"])
 
     def with_former(self, former: Wanted) -> Wanted:
         """What is wanted besides what is there, whose formats and members stay."""
@@ -89,6 +92,7 @@ class Wanted:
             tuple(sorted({*self.formats, *former.formats})),
             self.save_members or former.save_members,
             former.guarantee if self.guarantee is None else self.guarantee,
+            self.input_hash,
         )
 
 
@@ -133,14 +137,14 @@ class CaseWriter:
                 with other settings.
         """
         check_formats(case, self.wanted.formats)
+        wanted = replace(self.wanted, input_hash=digest(case.files))
         record = self._record(case)
-        if self.overwrite or not record.is_file():
-            return self.wanted
-        former = Wanted.of(read_record(record, self._of(case)))
-        wanted = self.wanted.with_former(former)
-        if wanted == former:
-            logger.info("%s is complete: left as it is", case.id)
-            return None
+        if record.is_file() and not self.overwrite:
+            former = Wanted.of(read_record(record, self._of(wanted)))
+            wanted = wanted.with_former(former)
+            if wanted == former:
+                logger.info("%s is complete: left as it is", case.id)
+                return None
         return wanted
 
     def write(
@@ -184,7 +188,7 @@ class CaseWriter:
         )
         write_more(folder)
         labels = {one.value: one.name for one in self.segments}
-        content = run_record(found, case, labels) | self._of(case)
+        content = run_record(found, case, labels) | self._of(wanted)
         content |= {"formats": list(wanted.formats), "save_members": wanted.save_members}
         content |= dict(further or {}) | {"warnings": warnings, "device": str(device)}
         content["seconds"]["write"] = time.perf_counter() - started
@@ -195,9 +199,9 @@ class CaseWriter:
     def _record(self, case: CaseInput) -> Path:
         return self.output / case.id / f"{case.id}_run.json"
 
-    def _of(self, case: CaseInput) -> dict[str, Any]:
+    def _of(self, wanted: Wanted) -> dict[str, Any]:
         """All that decides a case's masks."""
-        return self.settings | {"input_hash": digest(case.files)}
+        return self.settings | {"input_hash": wanted.input_hash}
 
 
 def hidden_bars() -> bool | None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from medsegdiff.bundle import checked_device, list_bundles
+from medsegdiff.bundle import Bundle, checked_device, list_bundles
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.files import digest
 from medsegdiff.inference.inputs import CaseInput, found_cases, parse_inputs
@@ -108,7 +108,7 @@ def open_model(model: str, device: str) -> TextToImage:
     """Load a text-to-image model; half precision on a GPU.
 
     Args:
-        model: a folder in the ``diffusers`` format, a bundle that ships such a model, or a hub's
+        model: a folder in the ``diffusers`` format, a bundle that holds such a model, or a hub's
             name.
         device: ``auto``, or a torch device.
 
@@ -118,10 +118,35 @@ def open_model(model: str, device: str) -> TextToImage:
     """
     place = checked_device(device)
     dtype = torch.float16 if place.type == "cuda" else torch.float32
-    shipped = {bundle.name: bundle.pipeline for bundle in list_bundles()}
-    loaded = load_pipeline(shipped.get(model) or model, place, dtype=dtype)
+    bundle = _bundle_of(model)
+    loaded = load_pipeline((bundle and bundle.pipeline) or model, place, dtype=dtype)
     loaded.name = model
     return loaded
+
+
+def suited_options(model: str, **changes: Any) -> PromptOptions:
+    """How words are looked for with a model: as its bundle recommends, else as is usual.
+
+    Args:
+        model: as for ``open_model``.
+        changes: fields of ``PromptOptions`` to replace; those that are None are not.
+
+    Raises:
+        InputError: the bundle cannot be read.
+        UsageError: a value that is not allowed.
+    """
+    bundle = _bundle_of(model)
+    options = PromptOptions()
+    if bundle is not None:
+        options = bundle.parser("prompt").get_parsed_content("options")
+    return dataclasses.replace(options, **{k: v for k, v in changes.items() if v is not None})
+
+
+def _bundle_of(model: str) -> Bundle | None:
+    """The bundle that a model's name or folder stands for, if one does."""
+    shipped = {bundle.name: bundle for bundle in list_bundles()}
+    found = shipped.get(model, Bundle(Path(model)))
+    return found if found.pipeline else None
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from medsegdiff.bundle import Bundle, device_change
 from medsegdiff.compilation import compile_parts
 from medsegdiff.data.manifest import Case
-from medsegdiff.files import digest
 from medsegdiff.image_model import ImageDiffusion
 from medsegdiff.inference.inputs import (
     CaseInput,
@@ -215,12 +214,11 @@ class CaseSegmenter:
         level = wanted.guarantee
         if self.calibration:
             warnings += calibration_warnings(self.calibration, self.settings, level)
-            further["calibration"] = calibration_record(self.calibration, digest(case.files))
+            further["calibration"] = calibration_record(self.calibration, wanted.input_hash)
             if level:
                 guarantee = self.calibration.guarantee(level)
-        if level and guarantee:
-            labels = self.bundle.labels
-            further["guarantee"] = guarantee_record(segmented, labels, guarantee, level)
+                labels = self.bundle.labels
+                further["guarantee"] = guarantee_record(segmented, labels, guarantee, level)
         device = next(self.network.parameters()).device
         self.writer.write(case, segmented, wanted, device, warnings, further, guarantee)
 

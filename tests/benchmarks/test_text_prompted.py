@@ -12,10 +12,10 @@ from medsegdiff.data.captioned import captioned_image
 pytest.importorskip("diffusers", reason="needs the extra 'text'")
 
 from benchmarks.captioned_slices import captioned_slices
-from benchmarks.text_prompted import iou, main, prompted, segmenter_dice
-from benchmarks.text_to_image_model import captioned, from_slices, tokenizer
+from benchmarks.text_prompted import iou, main, parsed, prompted, segmenter_dice
+from benchmarks.text_to_image_model import captioned, from_slices
 from benchmarks.text_to_image_model import main as train
-from medsegdiff.prompting.segmenter import PromptOptions
+from benchmarks.text_to_image_networks import named, tokenizer
 from medsegdiff.tasks.prompt import open_model
 
 
@@ -37,6 +37,13 @@ def test_known_words_are_one_token_each() -> None:
     assert len(tokens("gallbladder").input_ids) > 3
 
 
+def test_names_of_a_caption_are_known_by_their_tokens() -> None:
+    tokens = tokenizer()
+    found = named(tokens, ["a scan with dark liver, lesion", "posterior hippocampus", ""])
+    assert found.sum(dim=1).tolist() == [2, 2, 0]  # attributes are no names
+    assert found[0, tokens("liver").input_ids[1]]
+
+
 def test_every_other_caption_is_a_sentence() -> None:
     assert captioned(["liver", "lesion"], 1) == "a scan with liver, lesion"
     assert captioned(["liver", "lesion"], 2) == "liver, lesion"
@@ -46,7 +53,7 @@ def test_training_saves_a_pipeline_that_loads_as_any_other(model: Path) -> None:
     loaded = open_model(str(model), "cpu")
     assert loaded.size == (64, 64)
     one = captioned_image(1, 0)
-    found = prompted(loaded, [one], PromptOptions(template="a scan with {}", draws=2), 2.0)
+    found = prompted(loaded, parsed(["--model", str(model)]), [one])
     assert set(found["by_name"]) == {thing.name for thing in one.things}
     assert 0.0 <= found["miou"] <= 1.0
 

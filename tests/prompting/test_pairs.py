@@ -11,7 +11,7 @@ from medsegdiff.prompting.segmenter import PromptOptions
 from medsegdiff.prompting.variants import VariantOptions, keeps, kept_variants
 from medsegdiff.types import UsageError
 
-FINDING = PromptOptions(draws=2, levels=(0.2,), presence=None)
+FINDING = PromptOptions(draws=2, levels=(0.2,), presence=-1.0)
 LENIENT = PairOptions(DrawOptions(steps=2), FINDING, agreement=0.0, largest=1.0)
 
 

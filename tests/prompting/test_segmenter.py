@@ -9,7 +9,7 @@ from medsegdiff.prompting.refine import guided
 from medsegdiff.prompting.segmenter import Evidence, PromptOptions, PromptSegmenter, fit
 from medsegdiff.types import UsageError
 
-FEW = PromptOptions(draws=2, levels=(0.2,), presence=None, radius=1)
+FEW = PromptOptions(draws=2, levels=(0.2,), presence=-1.0, radius=1)
 
 
 def test_every_draw_is_a_probability_on_the_pictures_own_grid(tiny: TextToImage) -> None:
@@ -53,7 +53,7 @@ def test_the_gain_of_a_word_is_what_naming_it_lowers_the_error_by(tiny: TextToIm
 
 
 def test_the_difference_is_what_leaving_a_word_out_changes(tiny: TextToImage) -> None:
-    segmenter = PromptSegmenter(tiny, PromptOptions(draws=2, levels=(0.3,), presence=None))
+    segmenter = PromptSegmenter(tiny, PromptOptions(draws=2, levels=(0.3,), presence=-1.0))
     latents, noise = torch.randn(1, 4, 16, 16), torch.randn(2, 4, 16, 16)
     t = round(0.3 * 999)
     x_t = tiny.noised(latents, noise, t)
@@ -63,7 +63,7 @@ def test_the_difference_is_what_leaving_a_word_out_changes(tiny: TextToImage) ->
     )
     squared = (both - alone).square().mean(dim=1)
     expected = (squared / squared.mean(dim=(1, 2), keepdim=True)).sqrt()
-    options = PromptOptions(draws=2, levels=(0.3,), presence=None, evidence="difference")
+    options = PromptOptions(draws=2, levels=(0.3,), presence=-1.0, evidence="difference")
     found = PromptSegmenter(tiny, options).look(latents, noise, ["liver", "kidney"])
     torch.testing.assert_close(found.difference[:, 0], expected, atol=1e-3, rtol=1e-3)
     assert segmenter.look(latents, noise, ["liver"]).difference.numel() == 0  # costs no look
@@ -71,7 +71,7 @@ def test_the_difference_is_what_leaving_a_word_out_changes(tiny: TextToImage) ->
 
 @pytest.mark.parametrize("evidence", ["attention", "difference", "both"])
 def test_each_kind_of_evidence_gives_probabilities(tiny: TextToImage, evidence: Evidence) -> None:
-    options = PromptOptions(draws=2, levels=(0.2,), presence=None, evidence=evidence)
+    options = PromptOptions(draws=2, levels=(0.2,), presence=-1.0, evidence=evidence)
     found = PromptSegmenter(tiny, options)(torch.rand(1, 32, 32), ["liver", "kidney"])
     torch.testing.assert_close(found.probability.sum(dim=1), torch.ones(2, 32, 32))
 
