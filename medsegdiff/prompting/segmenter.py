@@ -142,13 +142,15 @@ class PromptSegmenter:
         noise = self._noise(latents, number)
         gain = torch.zeros(0)
         present = torch.ones(len(names), dtype=torch.bool)
-        looked = self.look(latents, noise, names)
-        if self.options.presence >= 0.0:
+        asks_presence = self.options.presence >= 0.0
+        compares = self.options.evidence != "attention"
+        looked = self.look(latents, noise, names, compares or asks_presence)
+        if asks_presence:
             gain = looked.gain.cpu()
             present = gain > self.options.presence
             if present.any() and not present.all():
                 named = [name for name, there in zip(names, present, strict=True) if there]
-                looked = self.look(latents, noise, named)
+                looked = self.look(latents, noise, named, compares)
         probability = torch.zeros(
             (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
         )
@@ -162,8 +164,13 @@ class PromptSegmenter:
             probability[:, kept] = found
         return Prompted(probability, gain, present)
 
-    def look(self, latents: Tensor, noise: Tensor, names: Sequence[str]) -> Looked:
-        """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels."""
+    def look(
+        self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
+    ) -> Looked:
+        """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels.
+
+        ``compares`` the predictions with those without each name, in K further passes a level.
+        """
         template = self.options.template
         caption = self.model.caption(names, template)
         noised = [(t, self.model.noised(latents, noise, t)) for t in self._steps()]
@@ -171,7 +178,7 @@ class PromptSegmenter:
             found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
         attention = word_maps(record, caption.places, self.options.coarsest)
         attention = propagated(attention, record, self.options.propagation)
-        if self.options.presence < 0.0 and self.options.evidence == "attention":
+        if not compares:
             return Looked(attention, torch.zeros(0), torch.zeros(0))
         errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
         differences, gains = [], []

@@ -20,8 +20,9 @@ from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.phantom import write_cohort
 from medsegdiff.inference.inputs import CaseInput
 from medsegdiff.inference.prompted import Axis, find_words, slices_of
-from medsegdiff.prompting.segmenter import Prompted
+from medsegdiff.prompting.segmenter import Prompted, PromptOptions
 from medsegdiff.tasks.ground import examples_of
+from medsegdiff.tasks.prompt import suited_options
 from tests.tiny_pipeline import save_tiny
 
 
@@ -172,3 +173,17 @@ def test_the_bundle_that_ships_runs_as_monais_do(tmp_path: Path) -> None:
     )
     record = json.loads((tmp_path / "out/captioned_0000/captioned_0000_run.json").read_text())
     assert record["words"] == ["liver", "lesion"] and record["evidence"] == "both"
+
+
+def test_commands_look_as_the_models_bundle_recommends(tmp_path: Path) -> None:
+    bundle = find_bundle("small_text_to_image")
+    suited = suited_options(bundle.name)
+    assert (suited.template, suited.evidence, suited.presence) == ("a scan with {}", "both", -1.0)
+    assert suited_options(bundle.name, presence=2.0, levels=None).presence == 2.0
+    assert suited_options(str(bundle.root)) == suited
+    assert suited_options("a/hub-name") == PromptOptions()
+    write_captioned(tmp_path / "data", cases=1)
+    scan = tmp_path / "data" / "imagesTr" / "captioned_0000.nii.gz"
+    run("prompt", scan, "liver", "--model", bundle.root, "--output", tmp_path / "out", "--draws", 2)
+    record = json.loads((tmp_path / "out/captioned_0000/captioned_0000_run.json").read_text())
+    assert record["layers"] == suited.layers and record["draws"] == 2
