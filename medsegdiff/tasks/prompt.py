@@ -163,7 +163,7 @@ def _slice_bar(name: str) -> Iterator[Callable[[int, int], None]]:
 
 def _warnings(found: FoundWords, names: Sequence[str]) -> list[str]:
     return [
-        f"'{name}' was found nowhere: naming it does not help the model denoise"
+        f"'{name}' was found nowhere"
         for name, slices in zip(names, found.slices, strict=True)
         if not slices
     ]
