@@ -25,6 +25,7 @@ from medsegdiff.evaluation.evaluate import evaluate
 from medsegdiff.evaluation.files import read_reference
 from medsegdiff.evaluation.sample_sets import collective_insight, s_ncc
 from medsegdiff.evaluation.summary import summarise
+from medsegdiff.evaluation.wording import TITLES
 from medsegdiff.types import InputError, UsageError
 from medsegdiff.writers.nifti import write_nifti
 
@@ -607,7 +608,7 @@ def test_the_page_shows_the_guarantee_and_metrics_that_it_does_not_know(
     assert evaluate(*cohort[:2], tmp_path / "plain") == {}
     assert 'id="guarantee"' not in (tmp_path / "plain" / "report.html").read_text()
     monkeypatch.setattr(evaluate_module, "summarise", promised)
-    monkeypatch.setitem(report_module.TITLES, "brier", ("Unheard of", "A new name."))
+    monkeypatch.setitem(TITLES, "brier", ("Unheard of", "A new name."))
     assert evaluate(*cohort[:2], tmp_path / "report") == {}
     page = (tmp_path / "report" / "report.html").read_text()
     for shown in ("On 3 cases", "at most 10 %", "at least 90 %", "8.4 %", "91 %", "Unheard of"):

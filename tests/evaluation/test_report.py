@@ -8,18 +8,9 @@ from typing import Any
 
 import pytest
 
-from medsegdiff.evaluation.charts import diversity_chart
-from medsegdiff.evaluation.report import (
-    BEST,
-    GROUPS,
-    MASKS,
-    TITLES,
-    WORST,
-    grouped,
-    ranked,
-    reliability_charts,
-    sentences,
-)
+from medsegdiff.evaluation.charts import diversity_chart, reliability_charts
+from medsegdiff.evaluation.report import BEST, GROUPS, MASKS, WORST, grouped, ranked
+from medsegdiff.evaluation.wording import TITLES, sentences
 
 
 def bins(frequency: float, count: int = 10) -> dict[str, Any]:
