@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
+from benchmarks.captioned_slices import captioned_slices
 from benchmarks.contenders import dice_ce, one_hot
 from medsegdiff.data.captioned import NAMES, CaptionedImage, captioned_image
 from medsegdiff.files import read_json, write_json, write_text
@@ -32,7 +33,7 @@ from medsegdiff.prompting.grounded import (
 from medsegdiff.prompting.pairs import DrawnPair, PairOptions, draw_pairs
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import PromptSegmenter
+from medsegdiff.prompting.segmenter import Prompted, PromptSegmenter
 from medsegdiff.prompting.variants import VariantOptions, kept_variants
 from medsegdiff.tasks.prompt import open_model, suited_options
 
@@ -66,32 +67,56 @@ def prompted(
 ) -> dict[str, Any]:
     """MIoU over the things that are named and there, and what absent ones are given.
 
-    Each image is asked for its things by their names alone; then, words having to lower the error
-    by so many standard errors, also for one that is absent.
+    Each image is asked for its things by their names alone, and once more for one that is absent
+    as well. A thing that is taken to be absent has an IoU of 0.
     """
-    plain = PromptSegmenter(model, suited_options(options.model, presence=-1.0))
-    strict = PromptSegmenter(model, suited_options(options.model, presence=options.presence))
+    suited = suited_options(options.model, attended=options.attended)
+    segmenter = PromptSegmenter(model, suited)
     by_name: dict[str, list[float]] = {name: [] for name in NAMES}
     area: list[float] = []
     lost: list[bool] = []
     for number, one in enumerate(images):
         there = [thing.name for thing in one.things]
-        label = plain(picture(one), there, number).probability.mean(dim=0).argmax(dim=0)
-        for place, thing in enumerate(one.things, start=1):
-            by_name[thing.name].append(iou(label == place, torch.from_numpy(thing.mask)))
+        alone = segmenter(picture(one), there, number)
+        for mask, thing in zip(masks_of(alone), one.things, strict=True):
+            by_name[thing.name].append(iou(mask, torch.from_numpy(thing.mask)))
+        lost += (~alone.present).tolist()
         missing = [name for name in NAMES if name not in there]
-        found = strict(picture(one), [*there, missing[number % len(missing)]], number)
-        label = found.probability.mean(dim=0).argmax(dim=0)
-        area.append(float((label == len(there) + 1).float().mean()))
-        lost += (~found.present[:-1]).tolist()
+        found = segmenter(picture(one), [*there, missing[number % len(missing)]], number)
+        area.append(float(masks_of(found)[-1].float().mean()))
     means = {name: sum(v) / len(v) for name, v in by_name.items() if v}
     return {
         "miou": sum(means.values()) / len(means),
         "by_name": means,
-        "presence": options.presence,
+        "attended": suited.attended,
         "absent_false_positive_rate": sum(a > 0.002 for a in area) / len(area),
         "absent_mean_area": sum(area) / len(area),
         "present_called_absent": sum(lost) / len(lost),
+    }
+
+
+def masks_of(found: Prompted) -> Tensor:
+    """(K, H, W) where each word is more probable than all others and than none."""
+    label = found.probability.mean(dim=0).argmax(dim=0)
+    return torch.stack([label == k for k in range(1, found.probability.shape[1])])
+
+
+def real_slices(
+    model: TextToImage, options: argparse.Namespace, images: Sequence[CaptionedImage]
+) -> dict[str, Any]:
+    """MIoU by name on held-out slices of real sets, asked for all that their captions name."""
+    segmenter = PromptSegmenter(model, suited_options(options.model, attended=0.0))
+    by_name: dict[str, list[float]] = {}
+    for name in options.slices:
+        held_out = captioned_slices([name], "held-out", limit=len(images))
+        for number, one in enumerate(held_out):
+            names = [texts[-1] for texts in one.texts]
+            found = masks_of(segmenter(one.picture, names, number))
+            for name_, mask, truth in zip(names, found, one.masks, strict=True):
+                by_name.setdefault(name_, []).append(iou(mask, truth > 0))
+    return {
+        "by_name": {name: sum(v) / len(v) for name, v in by_name.items()},
+        "slices": {name: len(v) for name, v in by_name.items()},
     }
 
 
@@ -115,8 +140,7 @@ def grounding(
     for number, one in enumerate(images):
         missing = [name for name in NAMES if name not in {t.name for t in one.things}]
         asked = [*(t.text for t in one.things), missing[number % len(missing)]]
-        chance = segmenter(picture(one), asked, number).probability.mean(dim=0)
-        found = chance.argmax(dim=0) == torch.arange(1, 1 + len(asked))[:, None, None]
+        found = masks_of(segmenter(picture(one), asked, number))
         for mask, thing in zip(found, one.things, strict=False):
             scores[thing.unseen].append(iou(mask, torch.from_numpy(thing.mask)))
         absent.append(float(found[-1].float().mean()))
@@ -235,6 +259,7 @@ PARTS = {
     "grounding": grounding,
     "diffumask": diffumask,
     "variants": variants,
+    "slices": real_slices,
 }
 KEYS = {
     "prompted_miou": ("prompted", "miou"),
@@ -294,8 +319,8 @@ def page(result: dict[str, Any]) -> str:
         lines += [f"| {name} | {value:.3f} |" for name, value in found["by_name"].items()]
         rate = found["absent_false_positive_rate"]
         area, lost = 100 * found["absent_mean_area"], 100 * found["present_called_absent"]
-        lines += ["", f"If words have to lower the error by {found['presence']:g} standard errors, "
-                  f"an absent name is given a mask in {100 * rate:.0f} % of the images (mean area "
+        lines += ["", f"A word has to draw an attention of {found['attended']:g} to be there. An "
+                  f"absent name is given a mask in {100 * rate:.0f} % of the images (mean area "
                   f"{area:.2f} %), and {lost:.0f} % of the names that are there are taken to be "
                   "absent.", ""]  # fmt: skip
     if found := result.get("grounding"):
@@ -316,7 +341,12 @@ def page(result: dict[str, Any]) -> str:
         few, more, drawn = found["images"], found["kept"], found["drawn"]
         lines += ["## Variants of few labelled images", "| taught by | Dice |", "| --- | --- |"]
         lines += [f"| {few} real images | {found['dice_without']:.3f} |"]
-        lines += [f"| and {more} variants of them, of {drawn} | {found['dice_with']:.3f} |"]
+        lines += [f"| and {more} variants of them, of {drawn} | {found['dice_with']:.3f} |", ""]
+    if found := result.get("slices"):
+        lines += ["## Held-out slices of real sets, without any mask", "| | slices | mIoU |"]
+        lines += ["| --- | --- | --- |"]
+        for name, value in found["by_name"].items():
+            lines.append(f"| {name} | {found['slices'][name]} | {value:.3f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -327,10 +357,14 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         type=lambda text: text.split(","),
-        default=list(PARTS),
+        default=[part for part in PARTS if part != "slices"],
+        help=f"of {', '.join(PARTS)}",
     )
+    parser.add_argument("--slices", nargs="*", default=[], help="real sets, for the part slices")
     parser.add_argument("--test", type=int, default=100, help="held-out images")
-    parser.add_argument("--presence", type=float, default=2.0, help="of words, for absent ones")
+    parser.add_argument(
+        "--attended", type=float, help="that a word has to draw; else as the bundle"
+    )
     parser.add_argument("--taught", type=int, default=500, help="images of the grounding module")
     parser.add_argument("--grounding-steps", type=int, default=2500)
     parser.add_argument("--pairs", type=int, default=150, help="drawn images that are kept")

@@ -40,8 +40,9 @@ from medsegdiff.precision import autocast
 from medsegdiff.prompting.grounded import Example
 from medsegdiff.prompting.pictures import as_picture
 
-UNTOLD = 0.4
-"""Share of images that are denoised without their caption."""
+UNTOLD, CLEAR = 0.4, 0.75
+"""Share of images that are denoised without their caption, and of those, share that are noised no
+further than halfway, so that what they show can be matched with words."""
 TRAINING_SEED = 0
 
 logger = logging.getLogger("train")
@@ -127,8 +128,8 @@ def train_diffusion(
     text, unet, scheduler = text_encoder(tokens), denoiser(), noise_schedule()
     if (folder / "unet").is_dir():
         logger.info("going on from what is in %s", folder)
-        text = CLIPTextModel.from_pretrained(str(folder / "text_encoder"))
-        unet = UNet2DConditionModel.from_pretrained(str(folder / "unet"))
+        text = CLIPTextModel.from_pretrained(str(folder / "text_encoder")).float()
+        unet = UNet2DConditionModel.from_pretrained(str(folder / "unet")).float()
     alphas = scheduler.alphas_cumprod
     matched = matching_layers(unet)
     denoise = torch.compile(unet) if compiling else unet
@@ -146,6 +147,8 @@ def train_diffusion(
         latents = known[chosen]
         noise = torch.randn_like(latents)
         t = (1000 * torch.rand(len(latents)).sqrt()).long()  # words matter where much is hidden
+        clear = ~kept & (torch.rand(len(latents)) < CLEAR)
+        t = torch.where(clear, torch.randint(500, t.shape), t)
         level = alphas[t].view(-1, 1, 1, 1)
         x_t = level.sqrt() * latents + (1.0 - level).sqrt() * noise
         with autocast("auto", latents.device):
@@ -155,7 +158,7 @@ def train_diffusion(
             match = [one.loss(told, ids, there, ~kept, level.flatten()) for one in matched]
         wanted = level.sqrt() * noise - (1.0 - level).sqrt() * latents
         leaked = (told - told[-1:]).float()[ids == tokens.pad_token_id].square().mean()
-        return F.mse_loss(found.float(), wanted) + 10.0 * leaked + 0.5 * torch.stack(match).mean()
+        return F.mse_loss(found.float(), wanted) + 10.0 * leaked + 2.0 * torch.stack(match).mean()
 
     def keep(networks: Sequence[Any]) -> None:
         text, unet = networks
@@ -239,7 +242,7 @@ def main(words: Sequence[str] | None = None) -> None:
     logger.info("%d slices of real sets", len(slices))
     kept = options.output / "vae"
     if (kept / "config.json").is_file():
-        vae = AutoencoderKL.from_pretrained(str(kept)).eval()
+        vae = AutoencoderKL.from_pretrained(str(kept)).float().eval()
     else:
         vae = train_autoencoder(options.autoencoder_minutes, slices)
         vae.save_pretrained(str(kept))

@@ -52,9 +52,13 @@ def prompt(
     radius: Annotated[
         int | None, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
     ] = None,
+    attended: Annotated[
+        float | None,
+        typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
+    ] = None,
     presence: Annotated[
         float | None,
-        typer.Option(help="Standard errors by which a word has to help; -1: all are there."),
+        typer.Option(help="Standard errors by which a word has to help to be there; -1: none."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="The same seed gives the same masks.")
@@ -96,6 +100,7 @@ def prompt(
         background=background,
         propagation=propagation,
         radius=radius,
+        attended=attended,
         presence=presence,
         seed=seed,
     )

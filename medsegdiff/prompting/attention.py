@@ -14,6 +14,8 @@ from torch import Tensor
 
 from medsegdiff.types import UsageError
 
+CROSS = "attn2"
+"""In the names of cross-attention layers, in every ``UNet2DConditionModel``."""
 LARGEST_SELF = 32 * 32
 """Places of the largest self-attention that is recorded: its square is held in memory."""
 
@@ -108,14 +110,15 @@ def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[Attention
         layers: part of the names of the cross-attention layers that count; empty: all do.
 
     Raises:
-        UsageError: no layer's name has that part.
+        UsageError: no cross-attention layer's name has that part.
     """
     before = dict(unet.attn_processors)
     height, width = latents.shape[-2:]
     record = AttentionRecord((height, width))
-    if not any(layers in name for name in before):
-        rule = f"is in the name of no attention layer: {layers!r}"
-        raise UsageError("--layers", rule, f"Choose a part of, for instance, {next(iter(before))}")
+    crossing = [name for name in before if CROSS in name]
+    if not any(layers in name for name in crossing):
+        rule = f"is in the name of no cross-attention layer: {layers!r}"
+        raise UsageError("--layers", rule, f"Choose a part of, for instance, {crossing[0]}")
     unet.set_attn_processor(
         {name: RecordingProcessor(p, record, layers in name) for name, p in before.items()}
     )

@@ -188,7 +188,7 @@ class GroundedSegmenter:
         logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
         probability = _exclusive(logits.sigmoid())
         present = (probability.mean(dim=0)[1:] > 0.5).flatten(1).any(dim=1)
-        return Prompted(probability, torch.zeros(0), present.cpu())
+        return Prompted(probability, present.cpu())
 
 
 def _exclusive(chance: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 Noise the image to several levels and let the U-Net denoise it while it is told the words. There are
 two kinds of evidence for where a word is: where it is attended to, and where leaving it out changes
 what the U-Net predicts (Couairon et al., "DiffEdit", ICLR 2023). Every draw of noise is one
-opinion. Whether a word is there at all is told by the denoising error: an image with a kidney is
-denoised better if a kidney is named (Li et al., "Your Diffusion Model is Secretly a Zero-Shot
-Classifier", ICCV 2023).
+opinion. Whether a word is there at all is told by how much attention it draws where it draws most,
+or by the denoising error: an image with a kidney is denoised better if a kidney is named (Li et
+al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from medsegdiff.prompting.refine import guided
 from medsegdiff.types import UsageError
 
 Evidence = Literal["attention", "difference", "both"]
+PEAK = 1.0 / 64.0
+"""Share of a map's places that tell how much attention a word draws: the strongest ones."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class PromptOptions:
         background: share of a map's range that a place has to reach.
         sharpness: of the competition between words.
         radius: of guided filtering, in pixels of the model's image; 0: none.
-        presence: standard errors by which a word has to lower the denoising error; negative: words
-            are taken to be there.
+        attended: least attention, in (0, 1], that a word has to draw where it draws most; 0: none.
+        presence: standard errors by which a word has to lower the denoising error; negative: none.
         seed: of the noise.
     """
 
@@ -58,6 +60,7 @@ class PromptOptions:
     background: float = 0.4
     sharpness: float = 10.0
     radius: int = 2
+    attended: float = 0.0
     presence: float = 2.0
     seed: int = 0
 
@@ -68,6 +71,10 @@ class PromptOptions:
         if not self.levels or not all(0.0 < level < 1.0 for level in self.levels):
             raise UsageError(
                 "--levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
+            )
+        if not 0.0 <= self.attended <= 1.0:
+            raise UsageError(
+                "--attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
             )
         if self.draws < 1:
             raise UsageError(
@@ -81,13 +88,10 @@ class Prompted:
 
     Attributes:
         probability: (draws, K + 1, H, W) of no word and of each, summing to 1.
-        gain: (K,) by how much naming a word lowers the denoising error, in standard errors over
-            draws and levels; empty if it was not asked for.
         present: (K,) which words are taken to be there.
     """
 
     probability: Tensor
-    gain: Tensor
     present: Tensor
 
 
@@ -106,6 +110,12 @@ class Looked:
     attention: Tensor
     difference: Tensor
     gain: Tensor
+
+    @property
+    def peak(self) -> Tensor:
+        """(K,) attention to each word at the ``PEAK`` share of places that attend to it most."""
+        maps = self.attention.mean(dim=0).flatten(1)
+        return maps.topk(max(1, round(PEAK * maps.shape[1])), dim=1).values.mean(dim=1)
 
 
 FindWords = Callable[[Tensor, Sequence[str], int], Prompted]
@@ -140,17 +150,12 @@ class PromptSegmenter:
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
         noise = self._noise(latents, number)
-        gain = torch.zeros(0)
-        present = torch.ones(len(names), dtype=torch.bool)
-        asks_presence = self.options.presence >= 0.0
         compares = self.options.evidence != "attention"
-        looked = self.look(latents, noise, names, compares or asks_presence)
-        if asks_presence:
-            gain = looked.gain.cpu()
-            present = gain > self.options.presence
-            if present.any() and not present.all():
-                named = [name for name, there in zip(names, present, strict=True) if there]
-                looked = self.look(latents, noise, named, compares)
+        looked = self.look(latents, noise, names, compares or self.options.presence >= 0.0)
+        present = self._present(looked)
+        if present.any() and not present.all():
+            named = [name for name, there in zip(names, present, strict=True) if there]
+            looked = self.look(latents, noise, named, compares)
         probability = torch.zeros(
             (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
         )
@@ -162,7 +167,7 @@ class PromptSegmenter:
             found = competing(maps, self.options.background, self.options.sharpness)
             kept = [0, *(1 + int(k) for k in present.nonzero())]
             probability[:, kept] = found
-        return Prompted(probability, gain, present)
+        return Prompted(probability, present)
 
     def look(
         self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
@@ -202,6 +207,13 @@ class PromptSegmenter:
             torch.cat(differences, dim=1).sqrt(),
             gain.mean(dim=1) / spread.clamp_min(1e-12),
         )
+
+    def _present(self, looked: Looked) -> Tensor:
+        """(K,) which words are taken to be there."""
+        present = looked.peak >= self.options.attended
+        if self.options.presence >= 0.0:
+            present &= looked.gain > self.options.presence
+        return present.cpu()
 
     def _evidence(self, looked: Looked) -> Tensor:
         """(draws, K, h, w) of the kind that is asked for."""

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
-from medsegdiff.prompting.segmenter import Evidence, PromptOptions, PromptSegmenter, fit
+from medsegdiff.prompting.segmenter import (
+    Evidence,
+    Looked,
+    PromptOptions,
+    PromptSegmenter,
+    fit,
+)
 from medsegdiff.types import UsageError
 
 FEW = PromptOptions(draws=2, levels=(0.2,), presence=-1.0, radius=1)
@@ -33,6 +41,28 @@ def test_words_that_do_not_help_are_nowhere(tiny: TextToImage) -> None:
     found = PromptSegmenter(tiny, never)(torch.rand(1, 32, 32), ["liver"])
     assert not found.present.any()
     assert (found.probability[:, 0] == 1.0).all() and (found.probability[:, 1:] == 0.0).all()
+
+
+def test_the_peak_is_what_the_most_attentive_places_give_over_all_draws() -> None:
+    attention = torch.zeros(2, 1, 16, 16)
+    attention[0, 0, 3, :4] = 0.8  # four of 256 places, in one of two draws
+    attention[1, 0, 3, :2] = 0.4
+    looked = Looked(attention, torch.zeros(0), torch.zeros(0))
+    torch.testing.assert_close(looked.peak, torch.tensor([(2 * 0.6 + 2 * 0.4) / 4]))
+
+
+def test_a_word_that_draws_too_little_attention_is_nowhere(tiny: TextToImage) -> None:
+    picture, names = torch.rand(1, 32, 32), ["liver", "kidney"]
+    segmenter = PromptSegmenter(tiny, FEW)
+    latents = tiny.encode(picture[None])
+    peak = segmenter.look(latents, segmenter._noise(latents, 0), names).peak
+    between = dataclasses.replace(FEW, attended=float(peak.mean()))
+    found = PromptSegmenter(tiny, between)(picture, names)
+    assert found.present.tolist() == (peak > peak.mean()).tolist()
+    absent = 1 + int(peak.argmin())
+    assert (found.probability[:, absent] == 0.0).all()
+    alone = PromptSegmenter(tiny, FEW)(picture, [names[int(peak.argmax())]]).probability
+    assert torch.equal(found.probability[:, 1 + int(peak.argmax())], alone[:, 1])
 
 
 def test_the_gain_of_a_word_is_what_naming_it_lowers_the_error_by(tiny: TextToImage) -> None:
@@ -90,6 +120,8 @@ def test_nothing_to_find_is_refused(tiny: TextToImage) -> None:
         PromptOptions(evidence="mood")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="between 0 and 1"):
         PromptOptions(levels=(1.5,))
+    with pytest.raises(UsageError, match=r"--attended.*from 0 to 1"):
+        PromptOptions(attended=2.0)
 
 
 def test_guided_maps_follow_the_images_edges() -> None:

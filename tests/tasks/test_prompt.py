@@ -53,9 +53,7 @@ def volume(path: Path, codes: str = "RAS") -> Path:
 def brightest(picture: torch.Tensor, names: object, number: int) -> Prompted:
     """Finds what is bright: stands for a segmenter."""
     bright = (picture[:1] > 0).float().expand(2, -1, -1)
-    return Prompted(
-        torch.stack([1 - bright, bright], dim=1), torch.zeros(0), (bright > 0).any()[None]
-    )
+    return Prompted(torch.stack([1 - bright, bright], dim=1), (bright > 0).any()[None])
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
