@@ -212,7 +212,12 @@ def diffumask(
         layers=finding.layers,
         propagation=finding.propagation,
     )
-    pairing = PairOptions(drawing=drawing, finding=finding, agreement=options.agreement)
+    pairing = PairOptions(
+        drawing=drawing,
+        finding=finding,
+        agreement=options.agreement,
+        only_named=options.only_named,
+    )
     made = draw_pairs(model, captions, NAMES, options.pairs, pairing)
     synthetic = [(pair.picture, pair.label) for pair in made.kept]
     scores = {
@@ -371,6 +376,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--draw-steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--agreement", type=float, default=0.3, help="of pairs that are kept")
+    parser.add_argument("--only-named", action="store_true", help="pictures of nothing else")
     parser.add_argument("--few", type=int, default=12, help="real images that get variants")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each segmenter")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))

@@ -34,6 +34,13 @@ def diffumask(
     agreement: Annotated[
         float, typer.Option(help="Least overlap of a mask with its attention while drawing.")
     ] = 0.3,
+    attended: Annotated[
+        float | None,
+        typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
+    ] = None,
+    only_named: Annotated[
+        bool, typer.Option("--only-named", help="Leave out pictures that hold other words, too.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set drawn before.")
@@ -55,7 +62,7 @@ def diffumask(
     from medsegdiff.tasks.drawn_data import diffumask as run
     from medsegdiff.tasks.prompt import suited_options
 
-    finding = suited_options(model, template=template)
+    finding = suited_options(model, template=template, attended=attended)
     drawing = DrawOptions(
         steps=steps,
         guidance=guidance,
@@ -64,7 +71,9 @@ def diffumask(
         coarsest=finding.coarsest,
         propagation=finding.propagation,
     )
-    options = PairOptions(drawing=drawing, finding=finding, agreement=agreement, seed=seed)
+    options = PairOptions(
+        drawing=drawing, finding=finding, agreement=agreement, only_named=only_named, seed=seed
+    )
     chosen = [word.strip() for word in attributes.split(",") if word.strip()]
     path = run(
         words,

@@ -34,6 +34,7 @@ class PairOptions:
         finding: of the words in a finished picture, which gives its masks.
         agreement: least intersection over union, for every word, between its mask and where it
             was attended to while the picture was drawn.
+        only_named: leave out pictures in which a class is found that the caption does not name.
         largest: share of the picture that a mask may cover.
         seed: a pair depends on it and on the pair's number alone.
     """
@@ -41,8 +42,15 @@ class PairOptions:
     drawing: DrawOptions = field(default_factory=DrawOptions)
     finding: PromptOptions = field(default_factory=lambda: PromptOptions(template="a scan with {}"))
     agreement: float = 0.3
+    only_named: bool = False
     largest: float = 0.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.only_named and not self.finding.tells_presence:
+            raise UsageError(
+                "--only-named", "needs words that can be absent", "Give --attended, such as 0.2"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class DrawnPairs:
     Attributes:
         kept: pairs in the order of their numbers.
         drawn: how many were drawn.
-        dropped: why the others were not kept: ``absent``, ``large`` or ``agreement``.
+        dropped: why the others were not kept: ``absent``, ``unnamed``, ``large``, ``agreement``.
     """
 
     kept: tuple[DrawnPair, ...]
@@ -99,7 +107,7 @@ def draw_pairs(
     segmenter = PromptSegmenter(model, options.finding)
     shape = (1, model.unet.config.in_channels, *(n // model.factor for n in model.size))
     kept: list[DrawnPair] = []
-    dropped = {"absent": 0, "large": 0, "agreement": 0}
+    dropped = {"absent": 0, "unnamed": 0, "large": 0, "agreement": 0}
     drawn = 0
     for number, names in enumerate(captions):
         if len(kept) >= count:
@@ -110,7 +118,8 @@ def draw_pairs(
         caption = model.caption(names, options.finding.template)
         pictures, maps = draw(model, caption, noise, options.drawing)
         grey = pictures[0].mean(dim=0, keepdim=True)
-        found = segmenter(grey, names, number)
+        others = [c for k, c in enumerate(classes, start=1) if k not in numbers]
+        found = segmenter(grey, [*names, *others] if options.only_named else names, number)
         attended = adaptive(guided(resize(maps, model.size), grey[None], 1))[0]
         label = found.probability.mean(dim=0).argmax(dim=0)
         masks = torch.stack([label == 1 + place for place in range(len(names))])
@@ -127,10 +136,12 @@ def draw_pairs(
 
 
 def _broken(masks: Tensor, attended: Tensor, present: Tensor, options: PairOptions) -> str:
-    """Which rule a pair breaks, if one."""
+    """Which rule a pair breaks, if one; ``present`` says it of the named things, then of others."""
     area = masks.float().mean(dim=(1, 2))
-    if not bool(present.all()) or not bool((area > 0).all()):
+    if not bool(present[: len(masks)].all()) or not bool((area > 0).all()):
         return "absent"
+    if bool(present[len(masks) :].any()):
+        return "unnamed"
     if bool((area > options.largest).any()):
         return "large"
     union = (masks | attended).sum(dim=(1, 2)).clamp_min(1)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,19 @@ def test_noisy_pairs_are_dropped_and_counted(tiny: TextToImage) -> None:
     made = draw_pairs(tiny, [["liver"]] * 3, ["liver"], 3, strict)
     assert made.kept == () and made.drawn == 3
     assert sum(made.dropped.values()) == 3
+
+
+def test_pictures_of_what_no_caption_names_are_dropped(tiny: TextToImage) -> None:
+    sees_all = dataclasses.replace(FINDING, attended=1e-6)  # tiny sees every word everywhere
+    strict = dataclasses.replace(LENIENT, finding=sees_all, only_named=True)
+    captions = [["liver"], ["left kidney", "liver"]]
+    made = draw_pairs(tiny, captions, ["liver", "kidney"], 2, strict)
+    assert [pair.names for pair in made.kept] == [("left kidney", "liver")]
+    assert made.dropped["unnamed"] == 1
+    sees_nothing = dataclasses.replace(strict, finding=dataclasses.replace(FINDING, attended=1.0))
+    assert draw_pairs(tiny, captions, ["liver", "kidney"], 2, sees_nothing).dropped["absent"] == 2
+    with pytest.raises(UsageError, match="--only-named"):
+        dataclasses.replace(LENIENT, only_named=True)
 
 
 def test_things_are_of_the_class_that_they_end_with() -> None:
