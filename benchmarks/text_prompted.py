@@ -202,15 +202,15 @@ def diffumask(
     model: TextToImage, options: argparse.Namespace, test: Sequence[CaptionedImage]
 ) -> dict[str, Any]:
     """A segmenter taught by drawn images alone, against one taught by as many real ones."""
-    captions = []
-    for number in range(4 * options.pairs):
-        captions.append([t.text for t in captioned_image(TEACHING, 10_000 + number).things])
+    described = (captioned_image(TEACHING, 10_000 + number) for number in range(8 * options.pairs))
+    captions = [[t.text for t in one.things][: options.most] for one in described]
     finding = suited_options(options.model)
     drawing = DrawOptions(
         steps=options.draw_steps,
         guidance=options.guidance,
         layers=finding.layers,
         propagation=finding.propagation,
+        excite=options.excite,
     )
     pairing = PairOptions(
         drawing=drawing,
@@ -376,6 +376,8 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--draw-steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--agreement", type=float, default=0.3, help="of pairs that are kept")
+    parser.add_argument("--excite", type=float, default=0.0, help="step to the neglected word")
+    parser.add_argument("--most", type=int, default=5, help="things of a drawn picture")
     parser.add_argument("--only-named", action="store_true", help="pictures of nothing else")
     parser.add_argument("--few", type=int, default=12, help="real images that get variants")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each segmenter")

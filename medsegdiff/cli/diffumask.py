@@ -31,6 +31,9 @@ def diffumask(
     guidance_kind: Annotated[
         str, typer.Option(help="classifier-free, or segmentation-free.")
     ] = "classifier-free",
+    excite: Annotated[
+        float, typer.Option(help="Step towards the most neglected word, such as 0.1; 0: none.")
+    ] = 0.0,
     agreement: Annotated[
         float, typer.Option(help="Least overlap of a mask with its attention while drawing.")
     ] = 0.3,
@@ -70,6 +73,7 @@ def diffumask(
         layers=finding.layers,
         coarsest=finding.coarsest,
         propagation=finding.propagation,
+        excite=excite,
     )
     options = PairOptions(
         drawing=drawing, finding=finding, agreement=agreement, only_named=only_named, seed=seed

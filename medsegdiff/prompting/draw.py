@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medsegdiff.prompting.attention import recorded
-from medsegdiff.prompting.maps import propagated, word_maps
+from medsegdiff.prompting.maps import peak, propagated, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 from medsegdiff.types import UsageError
 
@@ -33,6 +33,9 @@ class DrawOptions:
         layers: part of the names of the cross-attention layers that count; empty: all do.
         coarsest: places along the longer side of the coarsest attention that counts.
         propagation: how often maps spread along self-attention.
+        excite: step along the gradient that raises the attention to the most neglected word, in
+            standard deviations of the latents (Chefer et al., "Attend-and-Excite", 2023); 0: none.
+        excite_until: share of the forward process below which nothing is excited any more.
     """
 
     steps: int = 30
@@ -43,6 +46,8 @@ class DrawOptions:
     layers: str = ""
     coarsest: int = 16
     propagation: int = 1
+    excite: float = 0.0
+    excite_until: float = 0.5
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(GuidanceKind):
@@ -123,6 +128,8 @@ def denoised(
     half = len(x_t)
     maps = torch.zeros(())
     for number, t in enumerate(grid):
+        if options.excite > 0.0 and t >= options.excite_until * model.n_timesteps:
+            x_t = excited(model, caption, x_t, t, options)
         local = options.kind == "segmentation-free" and number >= options.switch * len(grid)
         away = caption.embedding if local else nothing
         told = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
@@ -137,6 +144,25 @@ def denoised(
         eps = eps[half:] + options.guidance * (eps[half:] - eps[:half])
         x_t = model.step(x_t, eps, t, grid[number + 1] if number + 1 < len(grid) else -1)
     return x_t, maps
+
+
+def excited(
+    model: TextToImage, caption: Caption, x_t: Tensor, t: int, options: DrawOptions
+) -> Tensor:
+    """Latents (B, C, h, w) moved so that the word that is attended to least is attended to more.
+
+    Chefer et al., "Attend-and-Excite: Attention-Based Semantic Guidance for Text-to-Image Diffusion
+    Models", SIGGRAPH 2023, with the gradient over its root mean square, so that a step has the same
+    size for every model.
+    """
+    with torch.enable_grad(), recorded(model.unet, x_t, options.layers) as record:
+        moved = x_t.detach().requires_grad_()
+        told = caption.embedding.expand(len(moved), -1, -1)
+        model.unet(moved, t, encoder_hidden_states=told)
+        neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
+        (gradient,) = torch.autograd.grad(neglect.sum(), moved)
+    size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+    return x_t - options.excite * neglect.detach()[:, None, None, None] * gradient / size
 
 
 class TurnedAway:

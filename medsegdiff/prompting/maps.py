@@ -10,6 +10,9 @@ from torch import Tensor
 
 from medsegdiff.prompting.attention import AttentionRecord
 
+PEAK = 1.0 / 64.0
+"""Share of a map's places that tell how much attention a word draws: the strongest ones."""
+
 
 def word_maps(
     record: AttentionRecord, places: Sequence[Sequence[int]], coarsest: int = 1
@@ -72,6 +75,12 @@ def competing(maps: Tensor, background: float, sharpness: float) -> Tensor:
     ranged = scaled(maps)
     none = torch.full_like(ranged[:, :1], background)
     return (sharpness * torch.cat([none, ranged], dim=1)).softmax(dim=1)
+
+
+def peak(maps: Tensor) -> Tensor:
+    """(B, K) mean of maps (B, K, h, w) at the ``PEAK`` share of places where each is strongest."""
+    flat = maps.flatten(2)
+    return flat.topk(max(1, round(PEAK * flat.shape[2])), dim=2).values.mean(dim=2)
 
 
 def scaled(maps: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -105,6 +105,7 @@ def draw_pairs(
         UsageError: a thing is of no class.
     """
     segmenter = PromptSegmenter(model, options.finding)
+    recogniser = PromptSegmenter(model, replace(options.finding, evidence="attention", radius=0))
     shape = (1, model.unet.config.in_channels, *(n // model.factor for n in model.size))
     kept: list[DrawnPair] = []
     dropped = {"absent": 0, "unnamed": 0, "large": 0, "agreement": 0}
@@ -118,13 +119,16 @@ def draw_pairs(
         caption = model.caption(names, options.finding.template)
         pictures, maps = draw(model, caption, noise, options.drawing)
         grey = pictures[0].mean(dim=0, keepdim=True)
-        others = [c for k, c in enumerate(classes, start=1) if k not in numbers]
-        found = segmenter(grey, [*names, *others] if options.only_named else names, number)
+        found = segmenter(grey, names, number)
         attended = adaptive(guided(resize(maps, model.size), grey[None], 1))[0]
         label = found.probability.mean(dim=0).argmax(dim=0)
         masks = torch.stack([label == 1 + place for place in range(len(names))])
         drawn += 1
         reason = _broken(masks, attended, found.present, options)
+        if not reason and options.only_named:
+            shown = recogniser(grey, classes, number).present.tolist()
+            others = [there for k, there in enumerate(shown, start=1) if k not in numbers]
+            reason = "unnamed" if any(others) else ""
         if reason:
             dropped[reason] += 1
         else:
@@ -136,12 +140,10 @@ def draw_pairs(
 
 
 def _broken(masks: Tensor, attended: Tensor, present: Tensor, options: PairOptions) -> str:
-    """Which rule a pair breaks, if one; ``present`` says it of the named things, then of others."""
+    """Which rule a pair breaks, if one."""
     area = masks.float().mean(dim=(1, 2))
-    if not bool(present[: len(masks)].all()) or not bool((area > 0).all()):
+    if not bool(present.all()) or not bool((area > 0).all()):
         return "absent"
-    if bool(present[len(masks) :].any()):
-        return "unnamed"
     if bool((area > options.largest).any()):
         return "large"
     union = (masks | attended).sum(dim=(1, 2)).clamp_min(1)

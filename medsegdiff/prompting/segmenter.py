@@ -19,14 +19,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medsegdiff.prompting.attention import recorded
-from medsegdiff.prompting.maps import competing, propagated, relative, resize, scaled, word_maps
+from medsegdiff.prompting.maps import (
+    competing,
+    peak,
+    propagated,
+    relative,
+    resize,
+    scaled,
+    word_maps,
+)
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
 from medsegdiff.types import UsageError
 
 Evidence = Literal["attention", "difference", "both"]
-PEAK = 1.0 / 64.0
-"""Share of a map's places that tell how much attention a word draws: the strongest ones."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,8 @@ class Looked:
 
     @property
     def peak(self) -> Tensor:
-        """(K,) attention to each word at the ``PEAK`` share of places that attend to it most."""
-        maps = self.attention.mean(dim=0).flatten(1)
-        return maps.topk(max(1, round(PEAK * maps.shape[1])), dim=1).values.mean(dim=1)
+        """(K,) attention to each word, over all draws, where it is strongest."""
+        return peak(self.attention.mean(dim=0, keepdim=True))[0]
 
 
 FindWords = Callable[[Tensor, Sequence[str], int], Prompted]

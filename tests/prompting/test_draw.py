@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medsegdiff.prompting.draw import DrawOptions, draw, turned_away, varied
+from medsegdiff.prompting.attention import recorded
+from medsegdiff.prompting.draw import DrawOptions, draw, excited, turned_away, varied
+from medsegdiff.prompting.maps import peak, word_maps
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.types import UsageError
 
@@ -30,6 +32,35 @@ def test_without_guidance_the_caption_alone_is_followed(tiny: TextToImage) -> No
         x = tiny.step(x, eps, t, grid[number + 1] if number < 2 else -1)
     drawn, _ = draw(tiny, caption, noise(), DrawOptions(steps=3, guidance=0.0))
     torch.testing.assert_close(drawn, tiny.decode(x), atol=1e-3, rtol=1e-3)
+
+
+def test_a_neglected_word_is_attended_to_more(tiny: TextToImage) -> None:
+    caption = tiny.caption(["liver"])
+    options = DrawOptions(excite=0.02)
+
+    def least(x_t: torch.Tensor) -> torch.Tensor:
+        with recorded(tiny.unet, x_t) as record:
+            tiny.predict(x_t, 600, caption.embedding)
+        return peak(word_maps(record, caption.places)).amin(dim=1)
+
+    moved = excited(tiny, caption, noise(), 600, options)
+    assert (least(moved) > least(noise())).all()
+    assert not moved.requires_grad
+    step = (moved - noise()).square().mean(dim=(1, 2, 3)).sqrt()
+    torch.testing.assert_close(step, options.excite * (1 - least(noise())), atol=1e-4, rtol=1e-3)
+    alone = excited(tiny, caption, noise()[1:], 600, options)
+    torch.testing.assert_close(moved[1:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_words_are_excited_in_the_first_half_of_drawing(tiny: TextToImage) -> None:
+    caption = tiny.caption(["liver"])
+    drawn = {
+        (excite, until): draw(tiny, caption, noise(), DrawOptions(steps=2, excite=excite,
+                              excite_until=until))[0]
+        for excite, until in ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0))
+    }  # fmt: skip
+    assert not torch.equal(drawn[0.5, 0.0], drawn[0.0, 0.0])
+    assert torch.equal(drawn[0.5, 1.0], drawn[0.0, 0.0])
 
 
 def test_attention_that_is_not_turned_leads_nowhere(tiny: TextToImage) -> None:
