@@ -41,7 +41,7 @@ def test_a_neglected_word_is_attended_to_more(tiny: TextToImage) -> None:
     def least(x_t: torch.Tensor) -> torch.Tensor:
         with recorded(tiny.unet, x_t) as record:
             tiny.predict(x_t, 600, caption.embedding)
-        return peak(word_maps(record, caption.places)).amin(dim=1)
+        return peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
 
     moved = excited(tiny, caption, noise(), 600, options)
     assert (least(moved) > least(noise())).all()
