@@ -319,7 +319,7 @@ def page(result: dict[str, Any]) -> str:
     lines = ["# Masks from words", *(f"`{command}`\n" for command in commands)]
     lines += ["Generated images of named organs, not seen in training.", ""]
     if found := result.get("prompted"):
-        lines += ["## Attention and differences, without any mask", "| | mIoU |", "| --- | --- |"]
+        lines += ["## Words, without any mask", "| | mIoU |", "| --- | --- |"]
         lines += [f"| all names, mean | {found['miou']:.3f} |"]
         lines += [f"| {name} | {value:.3f} |" for name, value in found["by_name"].items()]
         rate = found["absent_false_positive_rate"]
