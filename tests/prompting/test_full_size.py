@@ -68,7 +68,7 @@ def test_every_step_has_the_right_shapes_in_bounded_memory(full_size: TextToImag
     assert full_size.size == (512, 512)
     options = PromptOptions(draws=1, levels=(0.2,), presence=0.0)
     found = PromptSegmenter(full_size, options)(torch.rand(1, 100, 120), ["liver", "kidney"])
-    assert found.probability.shape == (1, 3, 100, 120) and found.gain.shape == (2,)
+    assert found.probability.shape == (1, 3, 100, 120) and found.present.shape == (2,)
     caption = full_size.caption(["liver", "kidney"])
     latents = torch.randn(1, 4, 64, 64, dtype=torch.bfloat16)
     features, attention = seen_by_unet(full_size, latents, latents, 100, caption)
