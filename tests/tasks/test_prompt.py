@@ -170,13 +170,13 @@ def test_the_bundle_that_ships_runs_as_monais_do(tmp_path: Path) -> None:
         **{"options#draws": 2},
     )
     record = json.loads((tmp_path / "out/captioned_0000/captioned_0000_run.json").read_text())
-    assert record["words"] == ["liver", "lesion"] and record["evidence"] == "both"
+    assert record["words"] == ["liver", "lesion"] and record["attended"] == 0.3
 
 
 def test_commands_look_as_the_models_bundle_recommends(tmp_path: Path) -> None:
     bundle = find_bundle("small_text_to_image")
     suited = suited_options(bundle.name)
-    assert (suited.template, suited.evidence, suited.presence) == ("a scan with {}", "both", -1.0)
+    assert (suited.template, suited.attended, suited.presence) == ("a scan with {}", 0.3, -1.0)
     assert suited_options(bundle.name, presence=2.0, levels=None).presence == 2.0
     assert suited_options(str(bundle.root)) == suited
     assert suited_options("a/hub-name") == PromptOptions()
