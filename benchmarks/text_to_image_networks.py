@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import captioned_slices
 from medsegdiff.data.captioned import ATTRIBUTES, NAMES
+from medsegdiff.prompting.attention import CROSS
 
 LENGTH = 20
 """Tokens of a caption, at most."""
@@ -170,7 +171,7 @@ def matching_layers(unet: UNet2DConditionModel) -> list[Matching]:
     processors: dict[str, Any] = {}
     for name in unet.attn_processors:
         processors[name] = AttnProcessor()  # for few tokens faster than the fused one
-        if name.startswith(finest) and "attn2" in name:
+        if name.startswith(finest) and CROSS in name:
             matched.append(Matching())
             processors[name] = matched[-1]
     unet.set_attn_processor(processors)

@@ -32,7 +32,8 @@ def diffumask(
         str, typer.Option(help="classifier-free, or segmentation-free.")
     ] = "classifier-free",
     excite: Annotated[
-        float, typer.Option(help="Step towards the most neglected word, such as 0.1; 0: none.")
+        float,
+        typer.Option(min=0.0, help="Step towards the most neglected word, such as 0.1; 0: none."),
     ] = 0.0,
     agreement: Annotated[
         float, typer.Option(help="Least overlap of a mask with its attention while drawing.")

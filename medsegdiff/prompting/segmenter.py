@@ -160,14 +160,17 @@ class PromptSegmenter:
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
         noise = self._noise(latents, number)
-        present = self._present(latents, noise, names)
+        compares = self.options.evidence != "attention"
+        looked = self.look(latents, noise, names, compares or self.options.presence >= 0.0)
+        present = self._present(looked)
+        if present.any() and not present.all():
+            named = [name for name, there in zip(names, present, strict=True) if there]
+            looked = self.look(latents, noise, named, compares)
         probability = torch.zeros(
             (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
         )
         probability[:, 0] = 1.0
         if present.any():
-            named = [name for name, there in zip(names, present, strict=True) if there]
-            looked = self.look(latents, noise, named, self.options.evidence != "attention")
             maps = self._evidence(looked)
             maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
             maps = resize(maps[..., inside[0], inside[1]], picture.shape[-2:])
@@ -215,11 +218,8 @@ class PromptSegmenter:
             gain.mean(dim=1) / spread.clamp_min(1e-12),
         )
 
-    def _present(self, latents: Tensor, noise: Tensor, names: Sequence[str]) -> Tensor:
-        """(K,) which words are taken to be there; a look of its own if that is asked."""
-        if not self.options.tells_presence:
-            return torch.ones(len(names), dtype=torch.bool)
-        looked = self.look(latents, noise, names, self.options.presence >= 0.0)
+    def _present(self, looked: Looked) -> Tensor:
+        """(K,) which words are taken to be there."""
         present = looked.peak >= self.options.attended
         if self.options.presence >= 0.0:
             present &= looked.gain > self.options.presence

@@ -72,7 +72,11 @@ def diffumask(
     path = _write(made, names, pipeline, output, options)
     if len(made.kept) < count:
         rule = f"got {len(made.kept)} pairs of {count}, of {made.drawn} drawn: {made.dropped}"
-        raise InputError(output, rule, "Lower --agreement, or name what the model can draw")
+        raise InputError(
+            output,
+            rule,
+            "Lower --agreement or --attended, leave out --only-named, or name what it can draw",
+        )
     return path
 
 
