@@ -107,12 +107,12 @@ def real_slices(
     """MIoU by name on held-out slices of real sets, asked for all that their captions name."""
     segmenter = PromptSegmenter(model, suited_options(options.model, attended=0.0))
     by_name: dict[str, list[float]] = {}
-    held_out = captioned_slices(options.slices, "held-out", limit=len(images))
-    for number, one in enumerate(held_out):
-        names = [texts[-1] for texts in one.texts]
-        found = masks_of(segmenter(one.picture, names, number))
-        for name, mask, truth in zip(names, found, one.masks, strict=True):
-            by_name.setdefault(name, []).append(iou(mask, truth > 0))
+    for data in options.slices:
+        for number, one in enumerate(captioned_slices([data], "held-out", limit=len(images))):
+            names = [texts[-1] for texts in one.texts]
+            found = masks_of(segmenter(one.picture, names, number))
+            for name, mask, truth in zip(names, found, one.masks, strict=True):
+                by_name.setdefault(name, []).append(iou(mask, truth > 0))
     return {
         "by_name": {name: sum(v) / len(v) for name, v in by_name.items()},
         "slices": {name: len(v) for name, v in by_name.items()},
