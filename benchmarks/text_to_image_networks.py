@@ -12,11 +12,14 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from monai.losses import PatchAdversarialLoss
+from monai.networks.nets import PatchDiscriminator
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import captioned_slices
 from medsegdiff.data.captioned import ATTRIBUTES, NAMES
+from medsegdiff.precision import autocast
 from medsegdiff.prompting.attention import CROSS
 
 LENGTH = 20
@@ -71,6 +74,36 @@ def autoencoder() -> AutoencoderKL:
         sample_size=64,
         mid_block_add_attention=False,
     )
+
+
+class Critic:
+    """Tells pictures from decoded ones, patch by patch, by least squares (Mao et al., 2017)."""
+
+    def __init__(self) -> None:
+        self.network = PatchDiscriminator(
+            spatial_dims=2, channels=32, in_channels=3, num_layers_d=2
+        )
+        self.criterion = PatchAdversarialLoss(criterion="least_squares")
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=5e-4, betas=(0.5, 0.99))
+
+    def learn(self, pictures: Tensor, decoded: Tensor) -> None:
+        """One step on (B, 3, H, W) of both kinds."""
+        error = self._error(pictures, True, learning=True) + self._error(
+            decoded, False, learning=True
+        )
+        self.optimizer.zero_grad()
+        (0.5 * error).backward()
+        self.optimizer.step()
+
+    def doubt(self, decoded: Tensor) -> Tensor:
+        """How little (B, 3, H, W) of the decoder pass for pictures."""
+        return self._error(decoded, True, learning=False)
+
+    def _error(self, images: Tensor, genuine: bool, learning: bool) -> Tensor:
+        with autocast("auto", images.device):
+            judged = self.network(images)[-1].float()
+        error: Tensor = self.criterion(judged, genuine, for_discriminator=learning)
+        return error
 
 
 def text_encoder(tokens: CLIPTokenizer) -> CLIPTextModel:

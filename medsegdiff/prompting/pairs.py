@@ -73,7 +73,7 @@ class DrawnPairs:
     """What was kept, and what was not.
 
     Attributes:
-        kept: pairs in the order of their numbers.
+        kept: pairs in the order in which they were drawn.
         drawn: how many were drawn.
         dropped: why the others were not kept: ``absent``, ``unnamed``, ``large``, ``agreement``.
     """
@@ -93,6 +93,9 @@ def draw_pairs(
 ) -> DrawnPairs:
     """Draw pairs until so many are kept, or all captions have been drawn.
 
+    The next caption is always one that names the class that has been kept least, so that what is
+    hard to draw is not missing from the data.
+
     Args:
         model: the pipeline's networks.
         captions: the names of the things of each, such as ``["dark liver", "lesion"]``.
@@ -110,10 +113,11 @@ def draw_pairs(
     kept: list[DrawnPair] = []
     dropped = {"absent": 0, "unnamed": 0, "large": 0, "agreement": 0}
     drawn = 0
-    for number, names in enumerate(captions):
-        if len(kept) >= count:
-            break
-        numbers = [class_of(name, classes) for name in names]
+    left = {k: [class_of(name, classes) for name in names] for k, names in enumerate(captions)}
+    shown_in = [0] * (1 + len(classes))
+    while left and len(kept) < count:
+        number = min(left, key=lambda k: min(shown_in[of] for of in left[k]))
+        names, numbers = captions[number], left.pop(number)
         generator = torch.Generator().manual_seed(options.seed + 1_000_003 * number)
         noise = torch.randn(shape, generator=generator).to(model.device, model.unet.dtype)
         caption = model.caption(names, options.finding.template)
@@ -134,6 +138,8 @@ def draw_pairs(
         else:
             values = torch.tensor([0, *numbers], dtype=torch.uint8)
             kept.append(DrawnPair(grey.cpu(), values[label.cpu()], tuple(names)))
+            for of in numbers:
+                shown_in[of] += 1
         if progress:
             progress(len(kept), count)
     return DrawnPairs(tuple(kept), drawn, dropped)

@@ -26,6 +26,13 @@ def test_pairs_are_kept_until_there_are_enough(tiny: TextToImage) -> None:
     assert made.kept[1].picture.shape == (1, 32, 32)
 
 
+def test_the_class_that_was_kept_least_comes_next(tiny: TextToImage) -> None:
+    captions = [["liver"], ["liver"], ["liver"], ["dark kidney"], ["left kidney"]]
+    made = draw_pairs(tiny, captions, ["liver", "kidney"], 4, LENIENT)
+    names = [pair.names[0] for pair in made.kept]
+    assert names == ["liver", "dark kidney", "liver", "left kidney"]
+
+
 def test_a_pair_depends_on_its_number_alone(tiny: TextToImage) -> None:
     both = draw_pairs(tiny, [["liver"], ["kidney"]], ["liver", "kidney"], 2, LENIENT)
     again = draw_pairs(tiny, [["kidney"], ["kidney"]], ["liver", "kidney"], 2, LENIENT)
