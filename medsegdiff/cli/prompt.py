@@ -52,6 +52,10 @@ def prompt(
     radius: Annotated[
         int | None, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
     ] = None,
+    crf: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Weight of a conditional random field, such as 8; 0: none."),
+    ] = None,
     attended: Annotated[
         float | None,
         typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
@@ -100,6 +104,7 @@ def prompt(
         background=background,
         propagation=propagation,
         radius=radius,
+        crf=crf,
         attended=attended,
         presence=presence,
         seed=seed,

@@ -162,7 +162,8 @@ def excited(
         neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
         (gradient,) = torch.autograd.grad(neglect.sum(), moved)
     size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
-    return x_t - options.excite * neglect.detach()[:, None, None, None] * gradient / size
+    step = options.excite * neglect.detach()[:, None, None, None] * gradient / size
+    return x_t - step.to(x_t)
 
 
 class TurnedAway:

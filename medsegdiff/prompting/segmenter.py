@@ -29,7 +29,7 @@ from medsegdiff.prompting.maps import (
     word_maps,
 )
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.refine import guided
+from medsegdiff.prompting.refine import conditional_field, guided
 from medsegdiff.types import UsageError
 
 Evidence = Literal["attention", "difference", "both"]
@@ -51,6 +51,8 @@ class PromptOptions:
         background: share of a map's range that a place has to reach.
         sharpness: of the competition between words.
         radius: of guided filtering, in pixels of the model's image; 0: none.
+        crf: weight of a conditional random field, in which pixels that look like their neighbours
+            follow them; 0: none.
         attended: least attention, in (0, 1], that a word has to draw where it draws most; 0: none.
         presence: standard errors by which a word has to lower the denoising error; negative: none.
         seed: of the noise.
@@ -66,6 +68,7 @@ class PromptOptions:
     background: float = 0.4
     sharpness: float = 10.0
     radius: int = 2
+    crf: float = 0.0
     attended: float = 0.0
     presence: float = 2.0
     seed: int = 0
@@ -87,6 +90,8 @@ class PromptOptions:
             raise UsageError(
                 "--attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
             )
+        if self.crf < 0.0:
+            raise UsageError("--crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
         if self.draws < 1:
             raise UsageError(
                 "--draws", f"must be 1 or more, not {self.draws}", "Give for instance 8"
@@ -173,10 +178,11 @@ class PromptSegmenter:
         if present.any():
             maps = self._evidence(looked)
             maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
-            maps = resize(maps[..., inside[0], inside[1]], picture.shape[-2:])
+            maps, seen = maps[..., inside[0], inside[1]], fitted[..., inside[0], inside[1]]
             found = competing(maps, self.options.background, self.options.sharpness)
+            found = conditional_field(found, seen, self.options.crf)
             kept = [0, *(1 + int(k) for k in present.nonzero())]
-            probability[:, kept] = found
+            probability[:, kept] = resize(found, picture.shape[-2:])
         return Prompted(probability, present)
 
     def look(

@@ -66,7 +66,7 @@ def test_every_step_has_the_right_shapes_in_bounded_memory(full_size: TextToImag
     parameters = sum(p.numel() for p in full_size.unet.parameters())
     assert 859e6 < parameters < 860e6  # that of Stable Diffusion 1.5
     assert full_size.size == (512, 512)
-    options = PromptOptions(draws=1, levels=(0.2,), presence=0.0)
+    options = PromptOptions(draws=1, levels=(0.2,), presence=0.0, crf=8.0)
     found = PromptSegmenter(full_size, options)(torch.rand(1, 100, 120), ["liver", "kidney"])
     assert found.probability.shape == (1, 3, 100, 120) and found.present.shape == (2,)
     caption = full_size.caption(["liver", "kidney"])
@@ -75,7 +75,7 @@ def test_every_step_has_the_right_shapes_in_bounded_memory(full_size: TextToImag
     assert len(features) == 9 and attention.shape == (1, 2, 64, 64)
     head = GroundingHead([f.shape[1] for f in features], 768)
     assert head(features, attention, embedded_words(caption)).shape == (1, 2, 128, 128)
-    pictures, maps = draw(full_size, caption, latents, DrawOptions(steps=1))
+    pictures, maps = draw(full_size, caption, latents, DrawOptions(steps=1, excite=0.1))
     assert pictures.shape == (1, 3, 512, 512) and maps.shape == (1, 2, 64, 64)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     assert peak < 12.0
