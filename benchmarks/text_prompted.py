@@ -216,6 +216,7 @@ def diffumask(
         finding=finding,
         agreement=options.agreement,
         only_named=options.only_named,
+        fill_holes=options.fill_holes,
     )
     made = draw_pairs(model, captions, NAMES, options.pairs, pairing)
     synthetic = [(pair.picture, pair.label) for pair in made.kept]
@@ -378,6 +379,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--excite", type=float, default=0.0, help="step to the neglected word")
     parser.add_argument("--most", type=int, default=5, help="things of a drawn picture")
     parser.add_argument("--only-named", action="store_true", help="pictures of nothing else")
+    parser.add_argument("--fill-holes", action="store_true", help="of drawn pictures' masks")
     parser.add_argument("--few", type=int, default=12, help="real images that get variants")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each segmenter")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))

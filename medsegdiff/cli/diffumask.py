@@ -45,6 +45,9 @@ def diffumask(
     only_named: Annotated[
         bool, typer.Option("--only-named", help="Leave out pictures that hold other words, too.")
     ] = False,
+    fill_holes: Annotated[
+        bool, typer.Option("--fill-holes", help="Holes in a thing's mask are part of it.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs.")] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set drawn before.")
@@ -77,7 +80,12 @@ def diffumask(
         excite=excite,
     )
     options = PairOptions(
-        drawing=drawing, finding=finding, agreement=agreement, only_named=only_named, seed=seed
+        drawing=drawing,
+        finding=finding,
+        agreement=agreement,
+        only_named=only_named,
+        fill_holes=fill_holes,
+        seed=seed,
     )
     chosen = [word.strip() for word in attributes.split(",") if word.strip()]
     path = run(

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from medsegdiff.prompting.draw import DrawOptions, draw
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
-from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter
+from medsegdiff.prompting.segmenter import Prompted, PromptOptions, PromptSegmenter
 from medsegdiff.types import UsageError
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class PairOptions:
         agreement: least intersection over union, for every word, between its mask and where it
             was attended to while the picture was drawn.
         only_named: leave out pictures in which a class is found that the caption does not name.
+        fill_holes: a hole in a thing's mask is part of it, as for organs with a dark inside.
         largest: share of the picture that a mask may cover.
         seed: a pair depends on it and on the pair's number alone.
     """
@@ -43,6 +45,7 @@ class PairOptions:
     finding: PromptOptions = field(default_factory=lambda: PromptOptions(template="a scan with {}"))
     agreement: float = 0.3
     only_named: bool = False
+    fill_holes: bool = False
     largest: float = 0.5
     seed: int = 0
 
@@ -125,7 +128,7 @@ def draw_pairs(
         grey = pictures[0].mean(dim=0, keepdim=True)
         found = segmenter(grey, names, number)
         attended = adaptive(guided(resize(maps, model.size), grey[None], 1))[0]
-        label = found.probability.mean(dim=0).argmax(dim=0)
+        label = label_of(found, options.fill_holes)
         masks = torch.stack([label == 1 + place for place in range(len(names))])
         drawn += 1
         reason = _broken(masks, attended, found.present, options)
@@ -143,6 +146,19 @@ def draw_pairs(
         if progress:
             progress(len(kept), count)
     return DrawnPairs(tuple(kept), drawn, dropped)
+
+
+def label_of(found: Prompted, fill_holes: bool = False) -> Tensor:
+    """(H, W) number of the word that is most probable at each place, from 1 on; 0: none.
+
+    With ``fill_holes`` a place of none that one word encloses is that word's.
+    """
+    label = found.probability.mean(dim=0).argmax(dim=0)
+    if fill_holes:
+        for k in range(1, found.probability.shape[1]):
+            enclosed = torch.from_numpy(binary_fill_holes((label == k).cpu().numpy()))
+            label = torch.where(enclosed.to(label.device) & (label == 0), k, label)
+    return label
 
 
 def _broken(masks: Tensor, attended: Tensor, present: Tensor, options: PairOptions) -> str:

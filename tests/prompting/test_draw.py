@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from medsegdiff.prompting.attention import recorded
 from medsegdiff.prompting.draw import DrawOptions, draw, excited, turned_away, varied
 from medsegdiff.prompting.maps import peak, word_maps
-from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
 from medsegdiff.types import UsageError
 
 
@@ -50,6 +52,13 @@ def test_a_neglected_word_is_attended_to_more(tiny: TextToImage) -> None:
     torch.testing.assert_close(step, options.excite * (1 - least(noise())), atol=1e-4, rtol=1e-3)
     alone = excited(tiny, caption, noise()[1:], 600, options)
     torch.testing.assert_close(moved[1:], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_excited_latents_stay_in_half_precision(tiny_folder: Path) -> None:
+    half = load_pipeline(tiny_folder, torch.device("cpu"), dtype=torch.bfloat16)
+    x_t = noise().bfloat16()
+    moved = excited(half, half.caption(["liver"]), x_t, 600, DrawOptions(excite=0.1))
+    assert moved.dtype == torch.bfloat16 and not torch.equal(moved, x_t)
 
 
 def test_words_are_excited_in_the_first_half_of_drawing(tiny: TextToImage) -> None:

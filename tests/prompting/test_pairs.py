@@ -7,9 +7,16 @@ import pytest
 import torch
 
 from medsegdiff.prompting.draw import DrawOptions
-from medsegdiff.prompting.pairs import PairOptions, adaptive, class_of, draw_pairs, otsu
+from medsegdiff.prompting.pairs import (
+    PairOptions,
+    adaptive,
+    class_of,
+    draw_pairs,
+    label_of,
+    otsu,
+)
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import PromptOptions
+from medsegdiff.prompting.segmenter import Prompted, PromptOptions
 from medsegdiff.prompting.variants import VariantOptions, keeps, kept_variants
 from medsegdiff.types import UsageError
 
@@ -57,6 +64,19 @@ def test_pictures_of_what_no_caption_names_are_dropped(tiny: TextToImage) -> Non
     assert draw_pairs(tiny, captions, ["liver", "kidney"], 2, sees_nothing).dropped["absent"] == 2
     with pytest.raises(UsageError, match="--only-named"):
         dataclasses.replace(LENIENT, only_named=True)
+
+
+def test_holes_are_the_things_that_enclose_them() -> None:
+    label = torch.zeros(12, 12, dtype=torch.long)
+    label[2:9, 2:9] = 2
+    label[4:6, 4:6], label[7, 7] = 0, 1  # a hole, and another thing inside
+    label[0, 10:] = 1  # of which nothing is enclosed
+    probability = torch.nn.functional.one_hot(label, 3).movedim(-1, 0)[None].float()
+    found = Prompted(probability, torch.ones(2, dtype=torch.bool))
+    assert torch.equal(label_of(found), label)
+    filled = label.clone()
+    filled[4:6, 4:6] = 2
+    assert torch.equal(label_of(found, fill_holes=True), filled)
 
 
 def test_things_are_of_the_class_that_they_end_with() -> None:
