@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 from benchmarks.captioned_slices import captioned_slices
 from benchmarks.contenders import dice_ce, one_hot
+from benchmarks.text_prompted_page import NAME, page, shown
 from medsegdiff.data.captioned import NAMES, CaptionedImage, captioned_image
 from medsegdiff.files import read_json, write_json, write_text
-from medsegdiff.pictures import save_png
 from medsegdiff.prompting.draw import DrawOptions
 from medsegdiff.prompting.grounded import (
     Example,
@@ -30,14 +29,13 @@ from medsegdiff.prompting.grounded import (
     TeachingOptions,
     teach,
 )
-from medsegdiff.prompting.pairs import DrawnPair, PairOptions, draw_pairs
+from medsegdiff.prompting.pairs import PairOptions, draw_pairs
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.segmenter import Prompted, PromptSegmenter
 from medsegdiff.prompting.variants import VariantOptions, kept_variants
 from medsegdiff.tasks.prompt import open_model, suited_options
 
-NAME = "text_prompted"
 HELD_OUT, TEACHING, REAL = 1, 2, 3
 """Seeds of images that the model has not been trained on."""
 FIRST = 1000
@@ -276,21 +274,6 @@ KEYS = {
 """Figures at the top of the results, and where they come from."""
 
 
-def shown(pairs: Sequence[DrawnPair], file: Path) -> None:
-    """Drawn pictures with the outlines of their labels."""
-    figure = Figure(figsize=(12, 4.4), layout="constrained")
-    axes = figure.subplots(2, 6).flat
-    for place, pair in zip(axes, pairs, strict=False):
-        place.imshow(pair.picture[0], cmap="gray", vmin=-1, vmax=1)
-        place.contour(pair.label > 0, [0.5], colors="tab:orange", linewidths=1)
-        place.set_title("\n".join(pair.names), fontsize=7)
-    for place in axes:
-        place.axis("off")
-    for place in figure.axes:
-        place.axis("off")
-    save_png(figure, file)
-
-
 def main(words: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure what is asked for; gives what is in ``text_prompted.json``."""
     options = parsed(words)
@@ -311,48 +294,6 @@ def written(result: dict[str, Any], folder: Path) -> None:
     """Write figures and page."""
     write_json(folder / f"{NAME}.json", result)
     write_text(folder / f"{NAME}.md", page(result))
-
-
-def page(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    commands = dict.fromkeys(result[part]["command"] for part in PARTS if part in result)
-    lines = ["# Masks from words", *(f"`{command}`\n" for command in commands)]
-    lines += ["Generated images of named organs, not seen in training.", ""]
-    if found := result.get("prompted"):
-        lines += ["## Words, without any mask", "| | mIoU |", "| --- | --- |"]
-        lines += [f"| all names, mean | {found['miou']:.3f} |"]
-        lines += [f"| {name} | {value:.3f} |" for name, value in found["by_name"].items()]
-        rate = found["absent_false_positive_rate"]
-        area, lost = 100 * found["absent_mean_area"], 100 * found["present_called_absent"]
-        lines += ["", f"A word has to draw an attention of {found['attended']:g} to be there. An "
-                  f"absent name is given a mask in {100 * rate:.0f} % of the images (mean area "
-                  f"{area:.2f} %), and {lost:.0f} % of the names that are there are taken to be "
-                  "absent.", ""]  # fmt: skip
-    if found := result.get("grounding"):
-        images, steps = found["taught_images"], found["steps"]
-        lines += [f"## Grounding module, taught by {images} images for {steps} steps", "| | mIoU |"]
-        lines += ["| --- | --- |", f"| seen | {found['seen_miou']:.3f} |"]
-        lines += [f"| unseen | {found['unseen_miou']:.3f} |", ""]
-        rate = found["absent_false_positive_rate"]
-        lines += [f"A name that is absent is given a mask in {100 * rate:.0f} % of the images.", ""]
-    if found := result.get("diffumask"):
-        count = found["pairs"]
-        lines += ["## A segmenter taught by drawn images alone", "| taught by | Dice on real |"]
-        lines += ["| --- | --- |", f"| {count} drawn images | {found['dice_synthetic']:.3f} |"]
-        lines += [f"| {count} real images | {found['dice_real']:.3f} |"]
-        lines += [f"| ratio | {found['ratio']:.3f} |", ""]
-        lines += [f"{found['drawn']} were drawn, {count} kept. ![pairs]({NAME}_pairs.png)", ""]
-    if found := result.get("variants"):
-        few, more, drawn = found["images"], found["kept"], found["drawn"]
-        lines += ["## Variants of few labelled images", "| taught by | Dice |", "| --- | --- |"]
-        lines += [f"| {few} real images | {found['dice_without']:.3f} |"]
-        lines += [f"| and {more} variants of them, of {drawn} | {found['dice_with']:.3f} |", ""]
-    if found := result.get("slices"):
-        lines += ["## Held-out slices of real sets, without any mask", "| | slices | mIoU |"]
-        lines += ["| --- | --- | --- |"]
-        for name, value in found["by_name"].items():
-            lines.append(f"| {name} | {found['slices'][name]} | {value:.3f} |")
-    return "\n".join(lines) + "\n"
 
 
 def parsed(words: Sequence[str] | None) -> argparse.Namespace:
