@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from torch.nn.functional import avg_pool2d
 
 from medsegdiff.data.captioned import captioned_image
 
@@ -15,7 +18,7 @@ from benchmarks.captioned_slices import captioned_slices
 from benchmarks.text_prompted import iou, main, parsed, prompted, segmenter_dice
 from benchmarks.text_to_image_model import captioned, from_slices
 from benchmarks.text_to_image_model import main as train
-from benchmarks.text_to_image_networks import named, tokenizer
+from benchmarks.text_to_image_networks import Critic, named, tokenizer
 from medsegdiff.tasks.prompt import open_model
 
 
@@ -56,6 +59,39 @@ def test_training_saves_a_pipeline_that_loads_as_any_other(model: Path) -> None:
     found = prompted(loaded, parsed(["--model", str(model)]), [one])
     assert set(found["by_name"]) == {thing.name for thing in one.things}
     assert 0.0 <= found["miou"] <= 1.0
+
+
+def test_training_goes_on_from_what_is_there(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "further"
+    shutil.copytree(model, folder)
+    train(["--output", str(folder), "--autoencoder-minutes", "0", "--minutes", "0.01",
+           "--images", "20"])  # fmt: skip
+
+    def weights(where: Path, part: str) -> dict[str, torch.Tensor]:
+        return load_file(where / part / "diffusion_pytorch_model.safetensors")
+
+    kept, was = weights(folder, "vae"), weights(model, "vae")
+    assert all(torch.equal(kept[name], was[name]) for name in was)
+    further, was = weights(folder, "unet"), weights(model, "unet")
+    changes = [float((further[name] - was[name]).abs().max()) for name in was]
+    assert 0.0 < max(changes) < 0.05  # networks begun anew differ by 0.2
+
+
+def test_a_critic_learns_what_decoded_pictures_lack() -> None:
+    torch.manual_seed(0)
+    critic = Critic()
+    for _ in range(40):
+        pictures = torch.rand(8, 3, 32, 32)
+        critic.learn(pictures, avg_pool2d(pictures, 3, 1, 1))
+    grain = torch.rand(8, 3, 32, 32)
+    smooth = avg_pool2d(grain, 3, 1, 1).requires_grad_()
+    before = [parameter.clone() for parameter in critic.network.parameters()]
+    doubt = critic.doubt(smooth)
+    doubt.backward()
+    assert float(doubt.detach()) > 1.5 * float(critic.doubt(grain))
+    assert smooth.grad is not None and float(smooth.grad.abs().max()) > 0.0
+    after = critic.network.parameters()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_the_benchmark_writes_its_figures(model: Path, tmp_path: Path) -> None:
