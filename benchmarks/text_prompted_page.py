@@ -23,8 +23,6 @@ def shown(pairs: Sequence[DrawnPair], file: Path) -> None:
         place.imshow(pair.picture[0], cmap="gray", vmin=-1, vmax=1)
         place.contour(pair.label > 0, [0.5], colors="tab:orange", linewidths=1)
         place.set_title("\n".join(pair.names), fontsize=7)
-    for place in axes:
-        place.axis("off")
     for place in figure.axes:
         place.axis("off")
     save_png(figure, file)

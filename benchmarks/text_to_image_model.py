@@ -3,14 +3,14 @@
 python -m benchmarks.text_to_image_model --output text_model --slices hippocampus_mr lidc chase_db1
 
 An autoencoder comes first, then text encoder and U-Net together. No mask is shown to any of them.
-What is in the output already is gone on from.
+What is in the output already is gone on from; an autoencoder is kept as it is, unless it is given
+minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +37,7 @@ from benchmarks.text_to_image_networks import (
     tokenizer,
 )
 from medsegdiff.data.captioned import SIZE, captioned_image, texts_of
+from medsegdiff.files import read_json, write_json
 from medsegdiff.precision import autocast
 from medsegdiff.prompting.grounded import Example
 from medsegdiff.prompting.pictures import as_picture
@@ -238,7 +239,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Train and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--autoencoder-minutes", type=float, default=15.0, help="0: none")
+    parser.add_argument(
+        "--autoencoder-minutes", type=float, help="15 if there is none, else 0: it is kept"
+    )
     parser.add_argument(
         "--minutes", type=float, default=50.0, help="of the diffusion model; 0: none"
     )
@@ -256,14 +259,18 @@ def main(words: Sequence[str] | None = None) -> None:
     kept = options.output / "vae"
     there = (kept / "config.json").is_file()
     vae = AutoencoderKL.from_pretrained(str(kept)).float().train() if there else autoencoder()
-    if options.autoencoder_minutes:
-        vae = train_autoencoder(vae, options.autoencoder_minutes, slices)
+    given = options.autoencoder_minutes
+    if minutes := given if given is not None else 0.0 if there else 15.0:
+        vae = train_autoencoder(vae, minutes, slices)
         vae.save_pretrained(str(kept))
+    elif not there:
+        parser.error(f"{kept} holds no autoencoder: give --autoencoder-minutes")
     vae.eval()
     if options.minutes:
         learned = encoded(vae, options.images, slices)
         train_diffusion(vae, tokenizer(), options.minutes, learned, options.output, options.compile)
-    (options.output / "training.json").write_text(json.dumps(LOSSES, indent=1) + "\n")
+    log = options.output / "training.json"
+    write_json(log, [*(read_json(log) or []), *LOSSES])
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 class Critic:
-    """Tells pictures from decoded ones, patch by patch, by least squares (Mao et al., 2017)."""
+    """Tells pictures from decoded ones, patch by patch, by MONAI's least-squares loss."""
 
     def __init__(self) -> None:
         self.network = PatchDiscriminator(
@@ -96,8 +96,11 @@ class Critic:
         self.optimizer.step()
 
     def doubt(self, decoded: Tensor) -> Tensor:
-        """How little (B, 3, H, W) of the decoder pass for pictures."""
-        return self._error(decoded, True, learning=False)
+        """How little (B, 3, H, W) of the decoder pass for pictures; nothing is learned from it."""
+        self.network.requires_grad_(False)
+        error = self._error(decoded, True, learning=False)
+        self.network.requires_grad_(True)
+        return error
 
     def _error(self, images: Tensor, genuine: bool, learning: bool) -> Tensor:
         with autocast("auto", images.device):

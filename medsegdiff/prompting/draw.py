@@ -15,6 +15,9 @@ from medsegdiff.prompting.maps import peak, propagated, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 from medsegdiff.types import UsageError
 
+SCALE = 1024.0
+"""Of the loss whose gradient excites, so that half precision does not round it to 0."""
+
 GuidanceKind = Literal["classifier-free", "segmentation-free"]
 """What a picture is guided away from: no caption, or at each place the thing that is there."""
 
@@ -160,7 +163,8 @@ def excited(
         told = caption.embedding.expand(len(moved), -1, -1)
         model.unet(moved, t, encoder_hidden_states=told)
         neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
-        (gradient,) = torch.autograd.grad(neglect.sum(), moved)
+        (gradient,) = torch.autograd.grad(SCALE * neglect.float().sum(), moved)
+    gradient = gradient.float()  # half precision has no squares so small
     size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
     step = options.excite * neglect.detach()[:, None, None, None] * gradient / size
     return x_t - step.to(x_t)

@@ -96,8 +96,9 @@ def draw_pairs(
 ) -> DrawnPairs:
     """Draw pairs until so many are kept, or all captions have been drawn.
 
-    The next caption is always one that names the class that has been kept least, so that what is
-    hard to draw is not missing from the data.
+    The next caption is always one that names the class that has been kept least, while there are
+    such, so that what is hard to draw is not missing from the data. A class that is never fit to
+    keep uses up its captions first.
 
     Args:
         model: the pipeline's networks.
@@ -111,7 +112,9 @@ def draw_pairs(
         UsageError: a thing is of no class.
     """
     segmenter = PromptSegmenter(model, options.finding)
-    recogniser = PromptSegmenter(model, replace(options.finding, evidence="attention", radius=0))
+    recogniser = PromptSegmenter(
+        model, replace(options.finding, evidence="attention", radius=0, crf=0.0)
+    )
     shape = (1, model.unet.config.in_channels, *(n // model.factor for n in model.size))
     kept: list[DrawnPair] = []
     dropped = {"absent": 0, "unnamed": 0, "large": 0, "agreement": 0}
@@ -151,13 +154,14 @@ def draw_pairs(
 def label_of(found: Prompted, fill_holes: bool = False) -> Tensor:
     """(H, W) number of the word that is most probable at each place, from 1 on; 0: none.
 
-    With ``fill_holes`` a place of none that one word encloses is that word's.
+    With ``fill_holes`` a place of none that words enclose is the innermost one's.
     """
     label = found.probability.mean(dim=0).argmax(dim=0)
     if fill_holes:
-        for k in range(1, found.probability.shape[1]):
-            enclosed = torch.from_numpy(binary_fill_holes((label == k).cpu().numpy()))
-            label = torch.where(enclosed.to(label.device) & (label == 0), k, label)
+        words = range(1, found.probability.shape[1])
+        filled = {k: torch.from_numpy(binary_fill_holes((label == k).cpu().numpy())) for k in words}
+        for k in sorted(words, key=lambda k: int(filled[k].sum())):  # what is inside is smaller
+            label = torch.where(filled[k].to(label.device) & (label == 0), k, label)
     return label
 
 

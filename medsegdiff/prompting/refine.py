@@ -43,7 +43,8 @@ def conditional_field(
 
     Mean field of Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian
     Edge Potentials", NIPS 2011, with Potts compatibility and the appearance kernel alone, in a
-    window: each iteration is a joint bilateral filter, by kornia.
+    window, the place itself among its neighbours: each iteration is a joint bilateral filter, by
+    kornia. With a large weight what comes out is near 0 or 1: a decision more than a probability.
 
     Args:
         probability: (B, K, H, W) of exclusive classes.
@@ -70,7 +71,9 @@ def conditional_field(
     for one in probability.split(1):  # a window of every pixel is held in memory
         own, found, grey = one.clamp_min(1e-6).log(), one, _grey(image, one)
         for _ in range(iterations):
-            near = joint_bilateral_blur(found, grey, window, colour, (distance, distance))
+            near = joint_bilateral_blur(
+                found, grey, window, colour, (distance, distance), border_type="replicate"
+            )
             found = (own + weight * near).softmax(dim=1)
         agreed.append(found)
     return torch.cat(agreed)

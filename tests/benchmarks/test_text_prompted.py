@@ -85,12 +85,14 @@ def test_a_critic_learns_what_decoded_pictures_lack() -> None:
         critic.learn(pictures, avg_pool2d(pictures, 3, 1, 1))
     grain = torch.rand(8, 3, 32, 32)
     smooth = avg_pool2d(grain, 3, 1, 1).requires_grad_()
-    before = [parameter.clone() for parameter in critic.network.parameters()]
     doubt = critic.doubt(smooth)
     doubt.backward()
     assert float(doubt.detach()) > 1.5 * float(critic.doubt(grain))
     assert smooth.grad is not None and float(smooth.grad.abs().max()) > 0.0
-    after = critic.network.parameters()
+    taught = critic.network.parameters()
+    before = [parameter.grad.clone() for parameter in taught if parameter.grad is not None]
+    critic.doubt(smooth).backward()
+    after = [parameter.grad for parameter in critic.network.parameters()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 

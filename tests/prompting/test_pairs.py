@@ -69,13 +69,16 @@ def test_pictures_of_what_no_caption_names_are_dropped(tiny: TextToImage) -> Non
 def test_holes_are_the_things_that_enclose_them() -> None:
     label = torch.zeros(12, 12, dtype=torch.long)
     label[2:9, 2:9] = 2
-    label[4:6, 4:6], label[7, 7] = 0, 1  # a hole, and another thing inside
+    label[3:8, 3:8], label[4:7, 4:7] = 1, 0  # a hole in a thing that is inside of another one
+    label[2, 4] = 0  # a gap, which is no hole
+    label[8, 8] = 1
+    label[10, 10:] = 2
     label[0, 10:] = 1  # of which nothing is enclosed
     probability = torch.nn.functional.one_hot(label, 3).movedim(-1, 0)[None].float()
     found = Prompted(probability, torch.ones(2, dtype=torch.bool))
     assert torch.equal(label_of(found), label)
     filled = label.clone()
-    filled[4:6, 4:6] = 2
+    filled[4:7, 4:7] = 1
     assert torch.equal(label_of(found, fill_holes=True), filled)
 
 

@@ -94,6 +94,24 @@ def test_prompt_writes_what_segment_writes(model: str, tmp_path: Path) -> None:
     assert "another" in json.loads((out / "failures.json").read_text())["scan"]
 
 
+def test_a_conditional_field_is_asked_for_and_takes_narrow_pictures(
+    model: str, tmp_path: Path
+) -> None:
+    scan = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((96, 6), np.float32), np.eye(4)), scan)
+    words = ("prompt", scan, "liver", "kidney", "--model", model, "--presence", -1, "--draws", 2)
+    run(*words, "--output", tmp_path / "with", "--crf", 8)
+    run(*words, "--output", tmp_path / "without")
+    options, means = {}, {}
+    for kind in ("with", "without"):
+        case = tmp_path / kind / "scan"
+        options[kind] = json.loads((case / "scan_run.json").read_text())["crf"]
+        means[kind] = nib.load(case / "scan_mean_liver.nii.gz").get_fdata()
+    assert options == {"with": 8.0, "without": 0.0}
+    assert means["with"].shape[:2] == (96, 6)
+    assert np.abs(means["with"] - means["without"]).max() > 0.01
+
+
 def test_a_word_that_is_nowhere_is_said_to_be(model: str, tmp_path: Path) -> None:
     scan, out = volume(tmp_path / "scan.nii.gz"), tmp_path / "out"
     run("prompt", scan, "liver", "--model", model, "--output", out, "--presence", 1e9, "--draws", 2)
@@ -146,11 +164,13 @@ def test_a_head_with_nothing_to_learn_is_refused(model: str, tmp_path: Path) -> 
 def test_drawn_pairs_are_a_data_set(model: str, tmp_path: Path) -> None:
     out = tmp_path / "drawn"
     words = ("diffumask", "liver", "kidney", "--model", model, "--output", out, "--count", 2)
-    options = ("--steps", 2, "--agreement", 0, "--attributes", "left", "--seed", 1)
+    options = ("--steps", 2, "--agreement", 0, "--attributes", "left", "--seed", 1,
+               "--fill-holes")  # fmt: skip
     result = CliRunner().invoke(app, [str(word) for word in (*words, *options)])
     record = json.loads((out / "diffumask.json").read_text())
     assert (record["kept"] == 2) == (result.exit_code == 0)
     assert record["drawn"] == record["kept"] + sum(record["dropped"].values())
+    assert record["options"]["fill_holes"]
     if record["kept"]:
         manifest = load_manifest(out)
         assert list(manifest.labels.values()) == ["background", "liver", "kidney"]
