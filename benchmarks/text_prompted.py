@@ -21,6 +21,8 @@ from benchmarks.captioned_slices import captioned_slices
 from benchmarks.contenders import dice_ce, one_hot
 from benchmarks.text_prompted_page import NAME, page, shown
 from medsegdiff.data.captioned import NAMES, CaptionedImage, captioned_image
+from medsegdiff.evaluation.calibration import reliability
+from medsegdiff.evaluation.uncertainty import error_auroc
 from medsegdiff.files import read_json, write_json, write_text
 from medsegdiff.prompting.draw import DrawOptions
 from medsegdiff.prompting.grounded import (
@@ -65,6 +67,9 @@ def prompted(
 ) -> dict[str, Any]:
     """MIoU over the things that are named and there, and what absent ones are given.
 
+    Also how well the variance over draws tells wrong pixels (AUROC, all images together), and the
+    calibration error of the probability that any word is there.
+
     Each image is asked for its things by their names alone, and once more for one that is absent
     as well. A thing that is taken to be absent has an IoU of 0.
     """
@@ -73,12 +78,17 @@ def prompted(
     by_name: dict[str, list[float]] = {name: [] for name in NAMES}
     area: list[float] = []
     lost: list[bool] = []
+    variance, wrong, reliable = [], [], []
     for number, one in enumerate(images):
         there = [thing.name for thing in one.things]
         alone = segmenter(picture(one), there, number)
         for mask, thing in zip(masks_of(alone), one.things, strict=True):
             by_name[thing.name].append(iou(mask, torch.from_numpy(thing.mask)))
         lost += (~alone.present).tolist()
+        mean, truth = alone.probability.mean(dim=0), truth_of(one)
+        variance.append(alone.probability.var(dim=0).sum(dim=0))
+        wrong.append(mean.argmax(dim=0) != truth)
+        reliable.append(reliability((1.0 - mean[0]).numpy(), (truth > 0).numpy()))
         missing = [name for name in NAMES if name not in there]
         found = segmenter(picture(one), [*there, missing[number % len(missing)]], number)
         area.append(float(masks_of(found)[-1].float().mean()))
@@ -86,11 +96,19 @@ def prompted(
     return {
         "miou": sum(means.values()) / len(means),
         "by_name": means,
+        "variance_auroc": error_auroc(torch.stack(variance).numpy(), torch.stack(wrong).numpy()),
+        "ece": sum(reliable[1:], reliable[0]).ece,
         "attended": suited.attended,
         "absent_false_positive_rate": sum(a > 0.002 for a in area) / len(area),
         "absent_mean_area": sum(area) / len(area),
         "present_called_absent": sum(lost) / len(lost),
     }
+
+
+def truth_of(one: CaptionedImage) -> Tensor:
+    """(64, 64) number of the thing at each place, in the caption's order, from 1 on."""
+    masks = torch.stack([torch.from_numpy(thing.mask) for thing in one.things])
+    return torch.where(masks.any(dim=0), 1 + masks.int().argmax(dim=0), 0)
 
 
 def masks_of(found: Prompted) -> Tensor:

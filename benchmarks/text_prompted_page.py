@@ -44,6 +44,9 @@ def page(result: dict[str, Any]) -> str:
                   f"absent name is given a mask in {100 * rate:.0f} % of the images (mean area "
                   f"{area:.2f} %), and {lost:.0f} % of the names that are there are taken to be "
                   "absent.", ""]  # fmt: skip
+        lines += [f"The variance over draws tells wrong pixels with an AUROC of "
+                  f"{found['variance_auroc']:.3f}. The probability that any word is at a pixel has "
+                  f"an ECE of {found['ece']:.3f}.", ""]  # fmt: skip
     if found := result.get("grounding"):
         images, steps = found["taught_images"], found["steps"]
         lines += [f"## Grounding module, taught by {images} images for {steps} steps", "| | mIoU |"]
