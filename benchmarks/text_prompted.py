@@ -31,7 +31,7 @@ from medsegdiff.prompting.grounded import (
     TeachingOptions,
     teach,
 )
-from medsegdiff.prompting.pairs import PairOptions, draw_pairs
+from medsegdiff.prompting.pairs import PairOptions, draw_pairs, label_of
 from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.segmenter import Prompted, PromptSegmenter
@@ -85,10 +85,10 @@ def prompted(
         for mask, thing in zip(masks_of(alone), one.things, strict=True):
             by_name[thing.name].append(iou(mask, torch.from_numpy(thing.mask)))
         lost += (~alone.present).tolist()
-        mean, truth = alone.probability.mean(dim=0), truth_of(one)
+        truth, nowhere = truth_of(one), alone.probability[:, 0].mean(dim=0)
         variance.append(alone.probability.var(dim=0).sum(dim=0))
-        wrong.append(mean.argmax(dim=0) != truth)
-        reliable.append(reliability((1.0 - mean[0]).numpy(), (truth > 0).numpy()))
+        wrong.append(label_of(alone) != truth)
+        reliable.append(reliability((1.0 - nowhere).numpy(), (truth > 0).numpy()))
         missing = [name for name in NAMES if name not in there]
         found = segmenter(picture(one), [*there, missing[number % len(missing)]], number)
         area.append(float(masks_of(found)[-1].float().mean()))
@@ -113,7 +113,7 @@ def truth_of(one: CaptionedImage) -> Tensor:
 
 def masks_of(found: Prompted) -> Tensor:
     """(K, H, W) where each word is more probable than all others and than none."""
-    label = found.probability.mean(dim=0).argmax(dim=0)
+    label = label_of(found)
     return torch.stack([label == k for k in range(1, found.probability.shape[1])])
 
 

@@ -254,14 +254,16 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.manual_seed(options.seed)
+    LOSSES.clear()
     slices = captioned_slices(options.slices, "training")
     logger.info("%d slices of real sets", len(slices))
     kept = options.output / "vae"
     there = (kept / "config.json").is_file()
     vae = AutoencoderKL.from_pretrained(str(kept)).float().train() if there else autoencoder()
-    given = options.autoencoder_minutes
-    if minutes := given if given is not None else 0.0 if there else 15.0:
-        vae = train_autoencoder(vae, minutes, slices)
+    if options.autoencoder_minutes is None:
+        options.autoencoder_minutes = 0.0 if there else 15.0
+    if options.autoencoder_minutes:
+        vae = train_autoencoder(vae, options.autoencoder_minutes, slices)
         vae.save_pretrained(str(kept))
     elif not there:
         parser.error(f"{kept} holds no autoencoder: give --autoencoder-minutes")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,11 +25,7 @@ def guided(maps: Tensor, image: Tensor, radius: int, eps: float = 0.02) -> Tenso
     """
     if radius < 1:
         return maps
-    try:
-        from kornia.filters import guided_blur
-    except ImportError as error:
-        raise UsageError("refinement", "needs kornia, which is not installed", INSTALL) from error
-    filtered: Tensor = guided_blur(_grey(image, maps), maps, 2 * radius + 1, eps)
+    filtered: Tensor = _filters().guided_blur(_grey(image, maps), maps, 2 * radius + 1, eps)
     return filtered
 
 
@@ -62,21 +60,27 @@ def conditional_field(
     """
     if weight <= 0.0:
         return probability
-    try:
-        from kornia.filters import joint_bilateral_blur
-    except ImportError as error:
-        raise UsageError("refinement", "needs kornia, which is not installed", INSTALL) from error
+    filters = _filters()
     window = 2 * round(2.0 * distance) + 1
     agreed = []
     for one in probability.split(1):  # a window of every pixel is held in memory
         own, found, grey = one.clamp_min(1e-6).log(), one, _grey(image, one)
         for _ in range(iterations):
-            near = joint_bilateral_blur(
+            near = filters.joint_bilateral_blur(
                 found, grey, window, colour, (distance, distance), border_type="replicate"
             )
             found = (own + weight * near).softmax(dim=1)
         agreed.append(found)
     return torch.cat(agreed)
+
+
+def _filters() -> Any:
+    """Those of kornia."""
+    try:
+        import kornia.filters
+    except ImportError as error:
+        raise UsageError("refinement", "needs kornia, which is not installed", INSTALL) from error
+    return kornia.filters
 
 
 def _grey(image: Tensor, maps: Tensor) -> Tensor:
