@@ -26,8 +26,8 @@ from benchmarks.scores import judge
 from benchmarks.table import Row
 from benchmarks.timing import Form
 from benchmarks.training import Plan, Trained, train
-from medsegdiff.bundle import Bundle, find_bundle
-from medsegdiff.files import read_json, write_json, write_text
+from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.core.atomic_files import read_json, write_json, write_text
 
 logger = logging.getLogger("benchmarks")
 

@@ -28,7 +28,7 @@ from benchmarks.scores import Scores, judge
 from benchmarks.table import REFERENCE, Row
 from benchmarks.timing import Form, interleaved, measured_forms
 from benchmarks.training import Look, Plan, Trained, train
-from medsegdiff.bundle import Bundle, find_bundle
+from medsegdiff.bundle.bundle import Bundle, find_bundle
 from medsegdiff.cli.common import parse_overrides
 
 logger = logging.getLogger("benchmarks")

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsegdiff.data.captioned import SIZE
 from medsegdiff.data.manifest import Manifest, load_manifest
+from medsegdiff.phantoms.captioned import SIZE
 from medsegdiff.prompting.grounded import Example, framed
-from medsegdiff.tasks.ground import examples_of
+from medsegdiff.prompting.taught_head import examples_of
 
 LEAST = 0.005
 """Share of a picture that something has to cover to be named."""

@@ -20,15 +20,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from medsegdiff.bundle import find_bundle
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.core.atomic_files import read_json, write_json, write_text
+from medsegdiff.counterfactual.healthy_image import Counterfactual
+from medsegdiff.counterfactual.maker import CounterfactualMaker, fit_differences, probabilities
 from medsegdiff.data.manifest import Case, datalist, load_manifest
-from medsegdiff.data.phantom import write_lesion_cohort
 from medsegdiff.data.transforms import load
-from medsegdiff.evaluation.calibration import reliability
-from medsegdiff.files import read_json, write_json, write_text
-from medsegdiff.inference.counterfactual import Counterfactual
-from medsegdiff.pictures import save_png
-from medsegdiff.tasks.counterfactual import CounterfactualMaker, fit_differences, probabilities
+from medsegdiff.metrics.calibration_error import reliability
+from medsegdiff.phantoms.cohort import write_lesion_cohort
+from medsegdiff.viz.pictures import save_png
 
 NAME = "counterfactual"
 SETTINGS: tuple[dict[str, Any], ...] = (

@@ -16,7 +16,7 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import Compose
 from torch import Tensor
 
-from medsegdiff.bundle import Bundle
+from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
 from medsegdiff.data.planes import cut_into_planes
 

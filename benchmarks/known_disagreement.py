@@ -28,15 +28,15 @@ from numpy.typing import NDArray
 from benchmarks import ours
 from benchmarks.data import load_study
 from benchmarks.training import Plan, train
-from medsegdiff.bundle import Bundle, find_bundle
-from medsegdiff.data.anatomy import Raters, draw_reading, make_anatomy
+from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.core.atomic_files import write_json
+from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, load_manifest
-from medsegdiff.data.phantom import write_cohort
-from medsegdiff.evaluation.calibration import region_of_interest
-from medsegdiff.evaluation.sample_sets import sample_set_metrics
-from medsegdiff.files import write_json
-from medsegdiff.inference.inputs import CaseInput
-from medsegdiff.inference.segment import segment_case
+from medsegdiff.metrics.calibration_error import region_of_interest
+from medsegdiff.metrics.sample_sets import sample_set_metrics
+from medsegdiff.phantoms.anatomy import Raters, draw_reading, make_anatomy
+from medsegdiff.phantoms.cohort import write_cohort
+from medsegdiff.segmentation.segmented_case import segment_case
 
 RATERS = Raters(shift_mm=1.5, field_mm=1.0, smoothness=4.0, omission=0.25)
 """Readers who draw larger or smaller, wander along the outline, or see nothing at all."""

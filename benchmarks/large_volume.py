@@ -26,8 +26,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from medsegdiff.bundle import Bundle, find_bundle
-from medsegdiff.files import write_json, write_text
+from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.core.atomic_files import write_json, write_text
 
 NAME = "large_volume"
 AIR, NOISE = -1000.0, 20.0  # HU; of the whole image

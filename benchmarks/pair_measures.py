@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.few_labels import Item, agreement, fit_segmenter, num_classes_of
-from medsegdiff.bundle import find_bundle
-from medsegdiff.evaluation.copies import aligned_distances, copy_threshold, nearest
-from medsegdiff.evaluation.fidelity import fidelity
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.synthesis.copies import aligned_distances, copy_threshold, nearest
+from medsegdiff.synthesis.fidelity import fidelity
 
 SPLITS = 10
 """Random halves of the real images; the figures are means over them."""

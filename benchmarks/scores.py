@@ -12,9 +12,9 @@ import torch
 from benchmarks.contenders import Contender, Prediction
 from benchmarks.data import Item, Study
 from benchmarks.timing import Form, run
-from medsegdiff.evaluation.calibration import region_of_interest, reliability
-from medsegdiff.evaluation.metrics import dice
-from medsegdiff.evaluation.sample_sets import sample_set_metrics
+from medsegdiff.metrics.calibration_error import region_of_interest, reliability
+from medsegdiff.metrics.overlap import dice
+from medsegdiff.metrics.sample_sets import sample_set_metrics
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,17 @@ from benchmarks.pair_measures import (
     measured_fidelity,
     mixed,
 )
+from medsegdiff.core.atomic_files import read_json, write_json, write_text, written_aside
+from medsegdiff.core.types import UNKNOWN_CLASS
 from medsegdiff.data.deformation import RandomDeformationd
 from medsegdiff.data.manifest import Case, load_manifest
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.samplers import make_sampler
-from medsegdiff.evaluation.copies_chart import save_distance_chart
-from medsegdiff.files import read_json, write_json, write_text, written_aside
-from medsegdiff.image_model import ImageDiffusion
-from medsegdiff.inference.draw import Pair, PairDrawer
+from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.networks.image_denoiser import ImageDenoiser
+from medsegdiff.synthesis.copies_chart import save_distance_chart
+from medsegdiff.synthesis.draw import Pair, PairDrawer
 from medsegdiff.training.prepare_images import NoisedImagePrepareBatch
-from medsegdiff.types import UNKNOWN_CLASS
 
 NAME = "synthetic_pairs"
 CHANNELS = (32, 64, 128)

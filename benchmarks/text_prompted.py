@@ -20,23 +20,23 @@ from torch import Tensor, nn
 from benchmarks.captioned_slices import captioned_slices
 from benchmarks.contenders import dice_ce, one_hot
 from benchmarks.text_prompted_page import NAME, page, shown
-from medsegdiff.data.captioned import NAMES, CaptionedImage, captioned_image
-from medsegdiff.evaluation.calibration import reliability
-from medsegdiff.evaluation.uncertainty import error_auroc
-from medsegdiff.files import read_json, write_json, write_text
-from medsegdiff.prompting.draw import DrawOptions
+from medsegdiff.core.atomic_files import read_json, write_json, write_text
+from medsegdiff.metrics.calibration_error import reliability
+from medsegdiff.metrics.uncertainty import error_auroc
+from medsegdiff.phantoms.captioned import NAMES, CaptionedImage, captioned_image
+from medsegdiff.prompting.drawing import DrawOptions
 from medsegdiff.prompting.grounded import (
     Example,
     GroundedSegmenter,
     TeachingOptions,
     teach,
 )
+from medsegdiff.prompting.intensities import as_picture
 from medsegdiff.prompting.pairs import PairOptions, draw_pairs, label_of
-from medsegdiff.prompting.pictures import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import Prompted, PromptSegmenter
+from medsegdiff.prompting.prompted_data import open_model, suited_options
 from medsegdiff.prompting.variants import VariantOptions, kept_variants
-from medsegdiff.tasks.prompt import open_model, suited_options
+from medsegdiff.prompting.word_segmenter import Prompted, PromptSegmenter
 
 HELD_OUT, TEACHING, REAL = 1, 2, 3
 """Seeds of images that the model has not been trained on."""

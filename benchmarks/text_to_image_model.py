@@ -36,11 +36,11 @@ from benchmarks.text_to_image_networks import (
     text_encoder,
     tokenizer,
 )
-from medsegdiff.data.captioned import SIZE, captioned_image, texts_of
-from medsegdiff.files import read_json, write_json
-from medsegdiff.precision import autocast
+from medsegdiff.core.atomic_files import read_json, write_json
+from medsegdiff.models.precision import autocast
+from medsegdiff.phantoms.captioned import SIZE, captioned_image, texts_of
 from medsegdiff.prompting.grounded import Example
-from medsegdiff.prompting.pictures import as_picture
+from medsegdiff.prompting.intensities import as_picture
 
 UNTOLD, CLEAR = 0.3, 0.75
 """Share of images that are denoised without their caption, and of those, share that are noised no

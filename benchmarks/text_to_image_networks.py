@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import captioned_slices
-from medsegdiff.data.captioned import ATTRIBUTES, NAMES
-from medsegdiff.precision import autocast
+from medsegdiff.models.precision import autocast
+from medsegdiff.phantoms.captioned import ATTRIBUTES, NAMES
 from medsegdiff.prompting.attention import CROSS
 
 LENGTH = 20

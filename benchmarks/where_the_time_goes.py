@@ -24,13 +24,13 @@ import torch
 from benchmarks.contenders import Contender
 from benchmarks.data import load_study
 from benchmarks.ours import medsegdiff
-from medsegdiff.bundle import find_bundle
-from medsegdiff.files import write_json, write_text
-from medsegdiff.inference import sliding_window
-from medsegdiff.inference.ensemble import RunningMoments
-from medsegdiff.inference.noise import MemberNoise
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.core.atomic_files import write_json, write_text
 from medsegdiff.networks.denoiser import Denoiser
 from medsegdiff.networks.encoder import ImageEncoder
+from medsegdiff.segmentation import sliding_window
+from medsegdiff.segmentation.ensemble import RunningMoments
+from medsegdiff.segmentation.noise import MemberNoise
 
 NAME = "where_the_time_goes"
 PARTS: dict[str, tuple[Any, str]] = {

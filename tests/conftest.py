@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest_plugins = ["tests.tiny_bundle"]
+
 MakeNifti = Callable[..., Path]
 
 

@@ -18,7 +18,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
 
 SHAPE = (7, 6, 4)  # columns, rows, slices
 ANGLE = np.radians(25)

@@ -13,19 +13,19 @@ import medsegdiff
 PACKAGE = Path(medsegdiff.__file__).parent
 
 LEVELS = {
-    **dict.fromkeys(("types", "files", "quiet"), 0),
-    **dict.fromkeys(("data", "diffusion", "networks", "precision", "compilation"), 1),
-    **dict.fromkeys(("recalibration", "dicomweb", "storage"), 1),
-    **dict.fromkeys(("model", "image_model", "losses", "bundle", "pictures", "pages"), 2),
-    "voxel_features": 2,
-    **dict.fromkeys(("prompting",), 2),
-    **dict.fromkeys(("training", "inference", "writers", "evaluation"), 3),
-    "tasks": 4,
-    "cli": 5,
+    "core": 0,
+    **dict.fromkeys(("data", "diffusion", "networks", "metrics", "dicomweb"), 1),
+    **dict.fromkeys(("models", "phantoms", "viz"), 2),
+    **dict.fromkeys(("bundle", "writers"), 3),
+    **dict.fromkeys(("calibration", "training"), 4),
+    "segmentation": 5,
+    **dict.fromkeys(("cases", "evaluation"), 6),
+    **dict.fromkeys(("few_label", "synthesis", "counterfactual", "prompting"), 7),
+    "cli": 8,
 }
 
-NEIGHBOURS = {("losses", "model"), ("voxel_features", "image_model")}
-"""The steps within a level: a loss reads a model's output, features are a model's."""
+NEIGHBOURS: set[tuple[str, str]] = set()
+"""Steps within a level."""
 
 ONE_FILE = {
     "highdicom": {"writers/dicom_derived.py"},
@@ -33,8 +33,8 @@ ONE_FILE = {
     "requests": {"dicomweb/client.py", "dicomweb/store.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
-    "nilearn": {"tasks/demo.py"},
-    "jinja2": {"pages.py"},
+    "nilearn": {"cases/demonstration.py"},
+    "jinja2": {"viz/pages.py"},
     "diffusers": {"prompting/pipeline.py"},
     "transformers": {"prompting/pipeline.py"},
     "kornia": {"prompting/refine.py"},
@@ -44,8 +44,8 @@ ONE_FILE = {
         "data/dicom/headers.py",
         "data/dicom/kinds.py",
         "data/dicom/pixels.py",
-        "data/phantom.py",
-        "data/references/files.py",
+        "phantoms/cohort.py",
+        "data/references/opening.py",
         "dicomweb/store.py",
         "writers/dicom_derived.py",
         "writers/dicom_seg.py",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
-from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.models.segmenter import DiffusionSegmenter
 from medsegdiff.networks.denoiser import Denoiser
 from medsegdiff.networks.encoder import ImageEncoder
-from medsegdiff.types import Target
 
 
 def tiny_segmenter(

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from medsegdiff.cli.common import Debug, Quiet, Verbose, set_up
-from medsegdiff.types import InputError
+from medsegdiff.core.errors import InputError
 
 if TYPE_CHECKING:
-    from medsegdiff.bundle import Bundle
+    from medsegdiff.bundle.bundle import Bundle
 
 
 def bundles(quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False) -> None:
@@ -23,7 +23,7 @@ def bundles(quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
     Example: medsegdiff bundles
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle import list_bundles
+    from medsegdiff.bundle.bundle import list_bundles
 
     for bundle in list_bundles():
         if quiet:

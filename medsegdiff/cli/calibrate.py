@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
-from medsegdiff.types import ScalingMethod
+from medsegdiff.core.types import ScalingMethod
 
 
 def calibrate(
@@ -42,9 +42,9 @@ def calibrate(
     Example: medsegdiff calibrate hippocampus_mr --data data/hippocampus --predictions out
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle import find_bundle
-    from medsegdiff.tasks.calibrate import calibrate as run
-    from medsegdiff.tasks.calibrate import summary_lines
+    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.calibration.calibrate_bundle import calibrate as run
+    from medsegdiff.calibration.calibrate_bundle import summary_lines
 
     fitted = run(
         find_bundle(bundle),

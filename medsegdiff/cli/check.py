@@ -12,7 +12,7 @@ from rich.text import Text
 from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
 
 if TYPE_CHECKING:
-    from medsegdiff.data.check import Problem
+    from medsegdiff.data.fitness import Problem
 
 
 def check(
@@ -33,7 +33,7 @@ def check(
     Example: medsegdiff check data/hippocampus
     """
     set_up(quiet, verbose)
-    from medsegdiff.data.check import check as examine
+    from medsegdiff.data.fitness import check as examine
 
     report = examine(data, progress("checking"))
     Console().print(_facts_table(report.facts))

@@ -17,7 +17,7 @@ from rich.progress import track
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from medsegdiff.types import InputError, UsageError
+from medsegdiff.core.errors import InputError, UsageError
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ def convert(
     Example: medsegdiff convert lidc_idri=/data/LIDC-IDRI --output data/lidc_idri
     """
     set_up(quiet, verbose)
-    from medsegdiff.data.public.convert import convert as run
+    from medsegdiff.data.public.conversion import convert as run
 
     failures = run(data, output, progress("converting"))
     exit_with(failures, f"written: {output}")

@@ -9,7 +9,7 @@ import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
 from medsegdiff.cli.segment import parse_formats
-from medsegdiff.types import CalibrationUse
+from medsegdiff.core.types import CalibrationUse
 
 
 def counterfactual(
@@ -61,8 +61,8 @@ def counterfactual(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.bundle import find_bundle
-    from medsegdiff.tasks.counterfactual import counterfactual as run
+    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.counterfactual.maker import counterfactual as run
 
     failures = run(
         inputs,

@@ -22,7 +22,7 @@ def demo(
     Example: medsegdiff demo --output demo
     """
     set_up(quiet, verbose)
-    from medsegdiff.tasks.demo import demo as run
+    from medsegdiff.cases.demonstration import demo as run
 
     for picture in run(output, members=members):
         typer.echo(picture)

@@ -64,10 +64,10 @@ def diffumask(
     Example: medsegdiff diffumask "liver" "kidney" --model text_model --output drawn
     """
     set_up(quiet, verbose)
-    from medsegdiff.prompting.draw import DrawOptions
+    from medsegdiff.prompting.drawing import DrawOptions
+    from medsegdiff.prompting.drawn_data import diffumask as run
     from medsegdiff.prompting.pairs import PairOptions
-    from medsegdiff.tasks.drawn_data import diffumask as run
-    from medsegdiff.tasks.prompt import suited_options
+    from medsegdiff.prompting.prompted_data import suited_options
 
     finding = suited_options(model, template=template, attended=attended)
     drawing = DrawOptions(

@@ -28,7 +28,7 @@ def evaluate(
     Example: medsegdiff evaluate --data data/hippocampus --predictions out --output report
     """
     set_up(quiet, verbose)
-    from medsegdiff.evaluation.evaluate import evaluate as run
+    from medsegdiff.evaluation.folder import evaluate as run
 
     failures = run(
         data, predictions, output, tolerance_mm=tolerance_mm, progress=progress("evaluating")

@@ -39,8 +39,8 @@ def ground(
     """
     set_up(quiet, verbose)
     from medsegdiff.prompting.grounded import TeachingOptions
-    from medsegdiff.tasks.ground import ground as run
-    from medsegdiff.tasks.prompt import suited_options
+    from medsegdiff.prompting.prompted_data import suited_options
+    from medsegdiff.prompting.taught_head import ground as run
 
     suited = suited_options(model, template=template)
     options = TeachingOptions(

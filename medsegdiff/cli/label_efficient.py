@@ -65,8 +65,8 @@ def label_efficient(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.bundle import find_bundle
-    from medsegdiff.tasks.label_efficient import label_efficient as run
+    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.few_label.marker import label_efficient as run
 
     failures = run(
         find_bundle(bundle),

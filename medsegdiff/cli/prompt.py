@@ -9,7 +9,7 @@ import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
 from medsegdiff.cli.segment import parse_formats
-from medsegdiff.types import UsageError
+from medsegdiff.core.errors import UsageError
 
 
 def prompt(
@@ -91,8 +91,8 @@ def prompt(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.tasks.prompt import prompt as run
-    from medsegdiff.tasks.prompt import suited_options
+    from medsegdiff.prompting.prompted_data import prompt as run
+    from medsegdiff.prompting.prompted_data import suited_options
 
     options = suited_options(
         model,

@@ -8,7 +8,8 @@ from typing import Annotated, get_args
 import typer
 
 from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
-from medsegdiff.types import CalibrationUse, Fusion, OutputFormat, Uneven, UsageError
+from medsegdiff.core.errors import UsageError
+from medsegdiff.core.types import CalibrationUse, Fusion, OutputFormat, Uneven
 
 
 def segment(
@@ -82,8 +83,8 @@ def segment(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.bundle import find_bundle
-    from medsegdiff.tasks.segment import segment as run
+    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.cases.segmenter import segment as run
 
     failures = run(
         inputs,

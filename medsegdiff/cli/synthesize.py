@@ -59,8 +59,8 @@ def synthesize(
     --count 20
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle import find_bundle
-    from medsegdiff.tasks.synthesis import synthesize as run
+    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.synthesis.synthetic_data import synthesize as run
 
     run(
         find_bundle(bundle),

@@ -38,8 +38,8 @@ def train(
     """
     set_up(quiet, verbose)
     overrides = parse_overrides(settings or [])
-    from medsegdiff.bundle import find_bundle
-    from medsegdiff.training.train import train as run
+    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.training.run import train as run
 
     run(
         find_bundle(bundle),

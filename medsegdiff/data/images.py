@@ -15,9 +15,10 @@ from nibabel.orientations import io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.quiet import silenced
+from medsegdiff.core.types import Form, Geometry
 from medsegdiff.data.dicom import Series, find_series, read_series
-from medsegdiff.quiet import silenced
-from medsegdiff.types import Form, Geometry, InputError
 
 NIFTI = (".nii", ".nii.gz")
 PHOTOGRAPHS = (".png", ".jpg", ".jpeg", ".bmp")

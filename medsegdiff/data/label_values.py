@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.types import InputError
+from medsegdiff.core.errors import InputError
 
 LabelValues = tuple[tuple[int, int, int], ...]
 """Lowest and highest value in the file, both included, and the class they stand for."""

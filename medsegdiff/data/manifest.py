@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.label_values import LabelValues, parse_label_values
 from medsegdiff.data.named_sets import find_set
 from medsegdiff.data.references.structures import Name, Overlap, Structures
-from medsegdiff.types import InputError
 
 DEFAULT_FOLDS = 5
 FILE_ENDINGS = (

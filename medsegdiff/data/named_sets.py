@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.public.folders import archives
 from medsegdiff.data.public.layouts import LAYOUTS, list_cases
-from medsegdiff.types import InputError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.manifest import Case, datalist
 from medsegdiff.data.transforms import load
-from medsegdiff.types import InputError
 
 
 def cut_into_planes(

@@ -26,11 +26,12 @@ from monai.transforms.utils import convert_applied_interp_mode
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
 from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_affine, read_image
 from medsegdiff.data.label_values import LabelValues, renumber
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.references import Structures, is_reference, read_structures
-from medsegdiff.types import UNKNOWN_CLASS, Geometry, InputError, surfacing_input_errors
 
 GRID_TOLERANCE = 0.1
 """Greatest distance between image and label, or between channels, in voxels."""
@@ -42,10 +43,10 @@ class LoadCased(Transform):
     """Load the files of a case (an item of :func:`medsegdiff.data.manifest.datalist`).
 
     Sets ``image``: float32 MetaTensor (C, *spatial) with its affine, voxel index -> RAS+ mm;
-    ``geometry``: the input's :class:`~medsegdiff.types.Geometry` (not collatable: leave it out of
-    batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of class
-    numbers, one channel per rater, on the image's grid. ``label_values`` of the item says what the
-    values of its label mean, and is taken out. Other keys stay as they are.
+    ``geometry``: the input's :class:`~medsegdiff.core.types.Geometry` (not collatable: leave it
+    out of batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of
+    class numbers, one channel per rater, on the image's grid. ``label_values`` of the item says
+    what the values of its label mean, and is taken out. Other keys stay as they are.
 
     Spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1) becomes
     (C, X, Y), and a volume stays a volume, to be cut into slices later; the affine of a plane is

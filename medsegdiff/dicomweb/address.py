@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from medsegdiff.core.errors import UsageError
 from medsegdiff.dicomweb.client import CREDENTIALS, host_of, library
-from medsegdiff.types import UsageError
 
 
 @dataclass(frozen=True)

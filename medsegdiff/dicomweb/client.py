@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from medsegdiff.quiet import silenced
-from medsegdiff.types import InputError, needs_extra
+from medsegdiff.core.errors import InputError, needs_extra
+from medsegdiff.core.quiet import silenced
 
 TOKEN = "MEDSEGDIFF_DICOMWEB_TOKEN"
 """Environment variable: a bearer token."""

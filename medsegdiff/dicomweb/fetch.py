@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb.address import Address
 from medsegdiff.dicomweb.client import connected
-from medsegdiff.types import InputError
 
 
 def fetch(address: Address, folder: Path) -> int:

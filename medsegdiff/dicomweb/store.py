@@ -8,8 +8,8 @@ from typing import Any
 
 import pydicom
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb.client import connected, host_of
-from medsegdiff.types import InputError
 
 _WHOLE = 2**40  # bytes: in one piece, since the library would send nothing at a second attempt
 _DUPLICATE = 0x0111

@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.grid import Level, TimeGrid, time_grid
 from medsegdiff.diffusion.prediction import mask_from_logits, x_0_from_eps
-from medsegdiff.types import Target
 
 
 class AffineProcess(nn.Module, ABC):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.grid import Level, TimeGrid, time_grid
 from medsegdiff.diffusion.prediction import mask_from_logits, mask_to_probability
 from medsegdiff.diffusion.schedule import ScheduleName, make_schedule
-from medsegdiff.types import Target
 
 
 class CategoricalProcess(nn.Module):

@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.grid import TimeGrid
-from medsegdiff.types import Target
 
 
 class Process(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medsegdiff.evaluation.uncertainty import risk_coverage
+from medsegdiff.metrics.uncertainty import risk_coverage
 
 
 def reliability_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,9 +13,9 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsegdiff.evaluation.outlines import outline
-from medsegdiff.evaluation.shown import Shown
-from medsegdiff.pictures import COLOURS, grey_range, to_ras, world_axes
+from medsegdiff.evaluation.case_view import Shown
+from medsegdiff.viz.outlines import outline
+from medsegdiff.viz.pictures import COLOURS, grey_range, to_ras, world_axes
 
 RATERS = 4
 MEMBERS = 4

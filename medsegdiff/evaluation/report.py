@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.core.atomic_files import write_text
+from medsegdiff.core.errors import InputError, reason_of
 from medsegdiff.data.manifest import Case, Manifest
-from medsegdiff.evaluation.case import CALIBRATION, SAMPLE_SETS
+from medsegdiff.data.predictions import DAMAGE, foreground
+from medsegdiff.evaluation.case_figures import CALIBRATION, SAMPLE_SETS
+from medsegdiff.evaluation.case_view import read_shown
 from medsegdiff.evaluation.charts import diversity_chart, doubt_chart, reliability_charts
-from medsegdiff.evaluation.files import DAMAGE, foreground
 from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
-from medsegdiff.evaluation.metrics import OVERLAP
-from medsegdiff.evaluation.shown import read_shown
 from medsegdiff.evaluation.summary import RESAMPLES
 from medsegdiff.evaluation.viewer import DIFFERENCES, is_volume, niivue, volumes
 from medsegdiff.evaluation.wording import TITLES, sentences
-from medsegdiff.files import write_text
-from medsegdiff.pages import render
-from medsegdiff.pictures import COLOURS
-from medsegdiff.types import InputError, reason_of
+from medsegdiff.metrics.overlap import OVERLAP
+from medsegdiff.viz.pages import render
+from medsegdiff.viz.pictures import COLOURS
 
 WORST, BEST, VIEWED = 12, 3, 3
 """How many of the worst and best cases are shown as pictures, and of the worst as volumes."""
@@ -46,7 +46,7 @@ def write_html(
 
     Args:
         path: of the page.
-        report: as :func:`medsegdiff.evaluation.evaluate.build_report` gives it, with NaN for what
+        report: as :func:`medsegdiff.evaluation.folder.build_report` gives it, with NaN for what
             is undefined, and with ``failures``, ``without_prediction``, ``without_reference``.
         manifest: the data set, to read its images again for the pictures.
         cases: that were evaluated, in any order.

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.evaluation.calibration import Reliability
-from medsegdiff.evaluation.case import SAMPLE_SETS, ByClass, CaseResult, mean_defined
-from medsegdiff.evaluation.guarantee import count_fitted, summarise_guarantee
-from medsegdiff.evaluation.metrics import OVERLAP
-from medsegdiff.evaluation.uncertainty import aurc, e_aurc
+from medsegdiff.evaluation.case_figures import SAMPLE_SETS, ByClass, CaseResult
+from medsegdiff.evaluation.guarantee_figures import count_fitted, summarise_guarantee
+from medsegdiff.metrics.calibration_error import Reliability
+from medsegdiff.metrics.means import mean_defined
+from medsegdiff.metrics.overlap import OVERLAP
+from medsegdiff.metrics.uncertainty import aurc, e_aurc
 
 RESAMPLES = 2000
 SEED = 0

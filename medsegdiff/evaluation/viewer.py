@@ -18,9 +18,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.evaluation.case_view import Shown
 from medsegdiff.evaluation.gallery import VARIANCE_TOP
-from medsegdiff.evaluation.shown import Shown
-from medsegdiff.pictures import COLOURS, grey_range
+from medsegdiff.viz.pictures import COLOURS, grey_range
 
 VOXELS = 1_000_000
 """Most voxels of an embedded volume: larger ones are cropped to what is marked, then thinned."""

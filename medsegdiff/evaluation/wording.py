@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any
 
 from medsegdiff.evaluation.charts import diversity_chart
-from medsegdiff.evaluation.guarantee import guarantee_sentences
+from medsegdiff.evaluation.guarantee_figures import guarantee_sentences
 
 TITLES = {
     "dice": ("Dice", "Overlap: twice the shared volume over the sum of both. 1 is perfect."),

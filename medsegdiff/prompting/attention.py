@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from medsegdiff.types import UsageError
+from medsegdiff.core.errors import UsageError
 
 CROSS = "attn2"
 """In the names of cross-attention layers, in every ``UNet2DConditionModel``."""

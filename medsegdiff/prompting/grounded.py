@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medsegdiff.files import written_aside
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import InputError
 from medsegdiff.prompting.grounding import GroundingHead, embedded_words, seen_by_unet
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import Prompted, fit
-from medsegdiff.types import InputError
+from medsegdiff.prompting.word_segmenter import Prompted, fit
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
-from medsegdiff.prompting.draw import DrawOptions, draw
+from medsegdiff.core.errors import UsageError
+from medsegdiff.prompting.drawing import DrawOptions, draw
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
-from medsegdiff.prompting.segmenter import Prompted, PromptOptions, PromptSegmenter
-from medsegdiff.types import UsageError
+from medsegdiff.prompting.word_segmenter import Prompted, PromptOptions, PromptSegmenter
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medsegdiff.types import InputError, UsageError
+from medsegdiff.core.errors import InputError, UsageError
 
 INSTALL = "pip install 'medsegdiff[text]'"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.pipeline import INSTALL
-from medsegdiff.types import UsageError
 
 
 def guided(maps: Tensor, image: Tensor, radius: int, eps: float = 0.02) -> Tensor:

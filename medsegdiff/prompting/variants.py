@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medsegdiff.prompting.draw import DrawOptions, varied
+from medsegdiff.prompting.drawing import DrawOptions, varied
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import fit
+from medsegdiff.prompting.word_segmenter import fit
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 from ignite.engine import Engine
 from monai.handlers import CheckpointLoader
 
+from medsegdiff.core.atomic_files import write_json
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.manifest import Case
-from medsegdiff.files import write_json
-from medsegdiff.types import InputError
 
 LAST = "last_checkpoint_epoch=*.pt"
 """Name of the file that a run writes after each epoch."""

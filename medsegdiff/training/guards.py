@@ -9,7 +9,7 @@ from monai.engines import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
 
-from medsegdiff.types import InputError
+from medsegdiff.core.errors import InputError
 
 
 def stop_on_non_finite_loss(trainer: Engine) -> None:

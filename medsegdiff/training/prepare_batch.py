@@ -10,8 +10,8 @@ from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
-from medsegdiff.losses import DiffusionTargets
-from medsegdiff.model import DiffusionSegmenter
+from medsegdiff.models.losses import DiffusionTargets
+from medsegdiff.models.segmenter import DiffusionSegmenter
 
 Readers = Literal["one", "all", "mean"]
 """Which readers' masks a draw is made of, and compared with."""

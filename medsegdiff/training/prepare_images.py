@@ -9,9 +9,9 @@ import torch
 from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
+from medsegdiff.core.types import UNKNOWN_CLASS
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
-from medsegdiff.image_model import ImageDiffusion, Part, channels_of
-from medsegdiff.types import UNKNOWN_CLASS
+from medsegdiff.models.image_diffusion import ImageDiffusion, Part, channels_of
 
 
 class NoisedImagePrepareBatch(PrepareBatch):

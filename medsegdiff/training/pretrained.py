@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medsegdiff.bundle import find_bundle
-from medsegdiff.model import DiffusionSegmenter
-from medsegdiff.networks.encoder_start import encoder_weights
-from medsegdiff.types import InputError, surfacing_input_errors
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.training.encoder_start import encoder_weights
 
 
 def started(network: DiffusionSegmenter, pretrained: str | None) -> DiffusionSegmenter:

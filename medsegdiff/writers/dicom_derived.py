@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
 from medsegdiff import __version__
-from medsegdiff.files import written_aside
-from medsegdiff.types import Geometry, InputError, needs_extra
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import InputError, needs_extra
+from medsegdiff.core.types import Geometry
 
 EQUIPMENT = {
     "manufacturer": "medsegdiff",

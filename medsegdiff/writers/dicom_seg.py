@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
 from medsegdiff import __version__
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.dicom_derived import EQUIPMENT, highdicom, write_derived
 from medsegdiff.writers.segments import MEDSEGDIFF, Algorithm, Code, Segment
 

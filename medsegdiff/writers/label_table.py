@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from medsegdiff.files import write_text
+from medsegdiff.core.atomic_files import write_text
 from medsegdiff.writers.segments import Segment
 
 CARET = 30

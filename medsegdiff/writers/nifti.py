@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.files import written_aside
-from medsegdiff.types import Geometry
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.label_table import CARET, caret_extension
 from medsegdiff.writers.segments import Segment
 

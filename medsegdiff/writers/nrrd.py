@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.files import written_aside
-from medsegdiff.types import Geometry, needs_extra
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import needs_extra
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.segments import Code, Segment
 
 MASTER_LIST = "Segmentation category and type - DICOM master list"

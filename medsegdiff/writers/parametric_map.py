@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.dicom_derived import EQUIPMENT, highdicom, write_derived
 from medsegdiff.writers.segments import Segment
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from medsegdiff import __version__
-from medsegdiff.pictures import COLOURS
+from medsegdiff.viz.pictures import COLOURS
 
 
 class Code(NamedTuple):

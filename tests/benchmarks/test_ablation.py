@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import ablation
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.phantoms.cohort import write_cohort
 
 QUICK = ["--planes", "--minutes", "1", "--max-steps", "1", "--cases", "1", "--members", "2"]
 

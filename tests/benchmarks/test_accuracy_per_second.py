@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import accuracy_per_second, table
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.phantoms.cohort import write_cohort
 
 QUICK = ["--members", "2", "--rounds", "1", "--images", "1", "--evaluation-minutes", "0"]
 TRAINED = ["--minutes", "1", "--max-steps", "2", *QUICK]

@@ -17,7 +17,7 @@ from benchmarks.counterfactual import (
     summed_up,
 )
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.data.phantom import write_lesion_cohort
+from medsegdiff.phantoms.cohort import write_lesion_cohort
 
 
 def planes(blindness: float, count: int = 8) -> list[Looked]:

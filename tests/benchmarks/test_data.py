@@ -7,8 +7,8 @@ from pathlib import Path
 import nibabel as nib
 
 from benchmarks.data import load_study
-from medsegdiff.bundle import find_bundle
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.phantoms.cohort import write_cohort
 
 
 def test_a_volume_of_one_plane_is_one_item(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import few_label_methods, few_labels, label_efficient
-from medsegdiff.bundle import find_bundle
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.phantoms.cohort import write_cohort
 
 
 @pytest.fixture

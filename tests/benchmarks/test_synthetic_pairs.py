@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import few_labels, pair_measures, synthetic_pairs
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.phantoms.cohort import write_cohort
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import avg_pool2d
 
-from medsegdiff.data.captioned import captioned_image
+from medsegdiff.phantoms.captioned import captioned_image
 
 pytest.importorskip("diffusers", reason="needs the extra 'text'")
 
@@ -19,7 +19,7 @@ from benchmarks.text_prompted import iou, main, parsed, prompted, segmenter_dice
 from benchmarks.text_to_image_model import captioned, from_slices
 from benchmarks.text_to_image_model import main as train
 from benchmarks.text_to_image_networks import Critic, named, tokenizer
-from medsegdiff.tasks.prompt import open_model
+from medsegdiff.prompting.prompted_data import open_model
 
 
 @pytest.fixture(scope="module")

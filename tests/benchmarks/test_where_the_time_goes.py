@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import where_the_time_goes
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.phantoms.cohort import write_cohort
 
 
 def test_parts_add_up(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from medsegdiff.cli.main import app
-from medsegdiff.evaluation import evaluate as evaluation
-from medsegdiff.types import Fusion
+from medsegdiff.core.types import Fusion
+from medsegdiff.evaluation import folder as evaluation
 
 RUNNER = CliRunner()
 BUNDLE = Path("bundles/some")
@@ -42,13 +42,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Recorder
 @pytest.fixture
 def find_bundle(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder(BUNDLE)
-    stand_in(monkeypatch, "medsegdiff.bundle", find_bundle=recorder)
+    stand_in(monkeypatch, "medsegdiff.bundle.bundle", find_bundle=recorder)
     return recorder
 
 
 def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     train = Recorder()
-    stand_in(monkeypatch, "medsegdiff.training.train", train=train)
+    stand_in(monkeypatch, "medsegdiff.training.run", train=train)
     line = "train mine --data d --output o --fold 2 --resume --device cpu --set a#b=5 --set c=x"
     assert RUNNER.invoke(app, line.split()).exit_code == 0
     assert find_bundle.args == ("mine",)
@@ -60,7 +60,7 @@ def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
 @pytest.mark.parametrize(("failures", "code"), [({}, 0), ({"3.xml": "is cut off"}, 1)])
 def test_convert(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code: int) -> None:
     convert = Recorder(failures)
-    stand_in(monkeypatch, "medsegdiff.data.public.convert", convert=convert)
+    stand_in(monkeypatch, "medsegdiff.data.public.conversion", convert=convert)
     result = RUNNER.invoke(app, "convert ddti=raw --output new -q".split())
     assert (result.exit_code, convert.args[:2]) == (code, ("ddti=raw", Path("new")))
     assert all(f"{name}: {reason}" in result.stderr for name, reason in failures.items())
@@ -68,7 +68,7 @@ def test_convert(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code
 
 def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     segment = Recorder({})
-    stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
+    stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
     line += " --fusion staple --guarantee 0.9 --uneven resample --channels T1,T2"
     line += " --store --key k.csv"
@@ -101,7 +101,7 @@ def test_segment_stores_where_it_is_told(
     options: str, store: str | None, monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder
 ) -> None:
     segment = Recorder({})
-    stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=segment)
+    stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=segment)
     line = f"segment https://a/b/studies/1.2 --bundle mine --output o {options}"
     assert RUNNER.invoke(app, line.split()).exit_code == 0
     assert segment.args[0] == ["https://a/b/studies/1.2"]  # a path would lose a stroke
@@ -110,7 +110,7 @@ def test_segment_stores_where_it_is_told(
 
 def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
     failures = {"b": "d/b.nii: holds NaN. Export it again", "c.nii": "c.nii: no such file. Check"}
-    stand_in(monkeypatch, "medsegdiff.tasks.segment", segment=Recorder(failures))
+    stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=Recorder(failures))
     result = RUNNER.invoke(app, "segment a b c --bundle mine --output o -q".split())
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
@@ -143,7 +143,7 @@ def test_evaluate(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     evaluate = Recorder(failures)
-    stand_in(monkeypatch, "medsegdiff.evaluation.evaluate", evaluate=evaluate)
+    stand_in(monkeypatch, "medsegdiff.evaluation.folder", evaluate=evaluate)
     if written:
         Path("o").mkdir()
         Path("o/report.html").touch()
@@ -159,14 +159,14 @@ def test_evaluate(
 def test_evaluate_tolerates_what_the_function_does(monkeypatch: pytest.MonkeyPatch) -> None:
     default = inspect.signature(evaluation.evaluate).parameters["tolerance_mm"].default
     evaluate = Recorder({})
-    stand_in(monkeypatch, "medsegdiff.evaluation.evaluate", evaluate=evaluate)
+    stand_in(monkeypatch, "medsegdiff.evaluation.folder", evaluate=evaluate)
     RUNNER.invoke(app, "evaluate --data d --predictions p --output o".split())
     assert evaluate.kwargs["tolerance_mm"] == default
 
 
 def test_demo_prints_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     demo = Recorder([Path("o/left_preview.png"), Path("o/right_preview.png")])
-    stand_in(monkeypatch, "medsegdiff.tasks.demo", demo=demo)
+    stand_in(monkeypatch, "medsegdiff.cases.demonstration", demo=demo)
     result = RUNNER.invoke(app, "demo --output o --members 4".split())
     assert result.exit_code == 0
     assert result.stdout.splitlines() == ["o/left_preview.png", "o/right_preview.png"]

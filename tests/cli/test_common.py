@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from medsegdiff.cli.common import closest, parse_overrides, progress, set_up
-from medsegdiff.types import UsageError
+from medsegdiff.core.errors import UsageError
 
 
 def test_override_values_are_literals_or_texts() -> None:

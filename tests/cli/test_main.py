@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from medsegdiff import __version__
 from medsegdiff.cli.main import app
-from medsegdiff.types import InputError, UsageError
+from medsegdiff.core.errors import InputError, UsageError
 
 COMMANDS = ("check", "train", "segment", "evaluate", "synthesize", "bundles", "demo")
 RUNNER = CliRunner()
@@ -80,7 +80,7 @@ def test_errors_of_a_command(monkeypatch: pytest.MonkeyPatch, error: Exception, 
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("medsegdiff.data.check.check", fail)
+    monkeypatch.setattr("medsegdiff.data.fitness.check", fail)
     result = RUNNER.invoke(app, ["check", "data"])
     assert result.exit_code == code
     assert " ".join(str(error).split()) in error_line(result.stderr)

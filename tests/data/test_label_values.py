@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.label_values import parse_label_values, renumber
 from medsegdiff.data.transforms import LoadCased
-from medsegdiff.types import InputError
 from tests.conftest import MakeNifti
 
 FILE = Path("dataset.json")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.manifest import (
     Manifest,
     case_id,
@@ -14,7 +15,6 @@ from medsegdiff.data.manifest import (
     default_folds,
     load_manifest,
 )
-from medsegdiff.types import InputError
 
 
 def describe(folder: Path, count: int = 10, **changes: Any) -> Path:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.named_sets import find_set, manifest_names, read_named, split_place
-from medsegdiff.types import InputError
 
 LISTED = [name for name in manifest_names() if "layout" not in read_named(name)]
 """Descriptions whose cases do not depend on what was downloaded."""

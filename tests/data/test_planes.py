@@ -6,9 +6,9 @@ import torch
 from monai.transforms import Compose
 
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.data.phantom import write_cohort
 from medsegdiff.data.planes import cut_into_planes
 from medsegdiff.data.transforms import LoadCased
+from medsegdiff.phantoms.cohort import write_cohort
 
 
 def test_every_plane_of_a_volume_is_kept_in_order(tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from monai.transforms import (
 )
 from PIL import Image
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.images import read_geometry
 from medsegdiff.data.transforms import LoadCased, load, restore
-from medsegdiff.types import InputError
 
 MakeNifti = Callable[..., Path]
 

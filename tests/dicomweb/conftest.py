@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsegdiff.data.phantom import write_dicom_series
 from medsegdiff.dicomweb import client
+from medsegdiff.phantoms.cohort import write_dicom_series
 
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers, body."""

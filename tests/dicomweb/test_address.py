@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from medsegdiff.core.errors import UsageError
 from medsegdiff.dicomweb.address import Address, parse_address, parse_service
-from medsegdiff.types import UsageError
 
 SERVICE = "https://pacs.example.org:8042/dicom-web"
 

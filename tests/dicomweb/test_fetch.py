@@ -12,10 +12,10 @@ import pydicom
 import pytest
 from pydicom.uid import UID
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb import client
 from medsegdiff.dicomweb.address import Address
 from medsegdiff.dicomweb.fetch import fetch
-from medsegdiff.types import InputError
 from tests.dicomweb.conftest import Answer, FakeServer, multipart
 
 STUDY, SERIES = "1.2.77", "1.2.88"

@@ -8,9 +8,9 @@ from typing import Any
 import pydicom
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb import client
 from medsegdiff.dicomweb.store import store
-from medsegdiff.types import InputError
 from tests.dicomweb.conftest import Answer, FakeServer, Request, as_json
 
 

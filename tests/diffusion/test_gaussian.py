@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.gaussian import GaussianProcess
-from medsegdiff.types import Target
 
 
 @pytest.mark.parametrize("shape", [(20000, 1, 1, 1), (20000, 1, 1, 1, 1)], ids=["2d", "3d"])

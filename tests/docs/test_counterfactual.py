@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle import check_keys, find_bundle
+from medsegdiff.bundle.bundle import check_keys, find_bundle
 from tests.docs.test_docs import DOCS, blocks, run_line, section, table_keys
 
 TUTORIAL = DOCS / "tutorials" / "counterfactual.md"

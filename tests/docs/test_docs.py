@@ -20,15 +20,15 @@ import pytest
 import typer
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle import Bundle, check_keys, find_bundle, list_bundles
+from medsegdiff.bundle.bundle import Bundle, check_keys, find_bundle, list_bundles
 from medsegdiff.cli.common import parse_overrides
 from medsegdiff.cli.main import app
+from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.data.phantom import write_cohort
+from medsegdiff.data.predictions import foreground
 from medsegdiff.evaluation import report as report_module
-from medsegdiff.evaluation.evaluate import evaluate
-from medsegdiff.evaluation.files import foreground
-from medsegdiff.types import InputError, UsageError
+from medsegdiff.evaluation.folder import evaluate
+from medsegdiff.phantoms.cohort import write_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -2,7 +2,7 @@
 
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle import check_keys, find_bundle
+from medsegdiff.bundle.bundle import check_keys, find_bundle
 from tests.docs.test_docs import DOCS, section, table_keys
 
 REFERENCE = DOCS / "reference"

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medsegdiff.evaluation.shown import Shown
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
+from medsegdiff.evaluation.case_view import Shown
 
 MakeShown = Callable[..., Shown]
 Folders = tuple[Path, Path]

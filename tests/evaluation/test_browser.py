@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.data.phantom import write_cohort
-from medsegdiff.evaluation.evaluate import evaluate
-from medsegdiff.evaluation.files import foreground, read_reference
+from medsegdiff.data.predictions import foreground, read_reference
+from medsegdiff.evaluation.folder import evaluate
 from medsegdiff.evaluation.viewer import niivue
+from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.writers.nifti import write_nifti
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medsegdiff.evaluation.gallery import LARGEST, Picture, small_multiples
-from medsegdiff.evaluation.outlines import outline
+from medsegdiff.viz.outlines import outline
 from tests.evaluation.conftest import MakeShown
 
 SHAPE = (40, 30, 20)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from medsegdiff.evaluation.case import CaseResult
+from medsegdiff.evaluation.case_figures import CaseResult
 from medsegdiff.evaluation.summary import bootstrap
 
 

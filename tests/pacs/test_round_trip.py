@@ -18,8 +18,8 @@ from dicomweb_client.session_utils import create_session_from_user_pass
 from typer.testing import CliRunner, Result
 
 from medsegdiff.cli.main import app
-from medsegdiff.data.phantom import write_cohort, write_dicom_series
 from medsegdiff.dicomweb.client import PASSWORD, TOKEN, USER
+from medsegdiff.phantoms.cohort import write_cohort, write_dicom_series
 from tests.pacs.conftest import Orthanc
 
 Segment = Callable[..., Result]

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.attention import AttentionRecord, probabilities, recorded
 from medsegdiff.prompting.maps import competing, propagated, resize, word_maps
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.types import UsageError
 
 
 def test_recording_changes_nothing_and_ends(tiny: TextToImage) -> None:

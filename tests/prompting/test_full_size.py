@@ -7,10 +7,10 @@ import resource
 import pytest
 import torch
 
-from medsegdiff.prompting.draw import DrawOptions, draw
+from medsegdiff.prompting.drawing import DrawOptions, draw
 from medsegdiff.prompting.grounding import GroundingHead, embedded_words, seen_by_unet
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import PromptOptions, PromptSegmenter
+from medsegdiff.prompting.word_segmenter import PromptOptions, PromptSegmenter
 from tests.tiny_pipeline import diffusers, tiny_tokenizer, transformers
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.prompting.grounded import (
     Example,
     GroundedSegmenter,
@@ -14,7 +15,6 @@ from medsegdiff.prompting.grounded import (
     teach,
 )
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.types import InputError
 
 SIZE = (28, 36)
 

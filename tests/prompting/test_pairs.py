@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from medsegdiff.prompting.draw import DrawOptions
+from medsegdiff.core.errors import UsageError
+from medsegdiff.prompting.drawing import DrawOptions
 from medsegdiff.prompting.pairs import (
     PairOptions,
     adaptive,
@@ -16,9 +17,8 @@ from medsegdiff.prompting.pairs import (
     otsu,
 )
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.segmenter import Prompted, PromptOptions
 from medsegdiff.prompting.variants import VariantOptions, keeps, kept_variants
-from medsegdiff.types import UsageError
+from medsegdiff.prompting.word_segmenter import Prompted, PromptOptions
 
 FINDING = PromptOptions(draws=2, levels=(0.2,), presence=-1.0)
 LENIENT = PairOptions(DrawOptions(steps=2), FINDING, agreement=0.0, largest=1.0)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
-from medsegdiff.types import InputError, UsageError
 from tests.tiny_pipeline import diffusers, save_tiny
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.refine import conditional_field
-from medsegdiff.prompting.segmenter import PromptOptions
-from medsegdiff.types import UsageError
+from medsegdiff.prompting.word_segmenter import PromptOptions
 
 pytest.importorskip("kornia", reason="needs the extra text")
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.engines import SupervisedTrainer
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
-from medsegdiff.types import InputError
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

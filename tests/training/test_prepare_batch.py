@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
-from medsegdiff.losses import DiffusionSegmentationLoss
+from medsegdiff.models.losses import DiffusionSegmentationLoss
 from medsegdiff.training.prepare_batch import NoisedMaskPrepareBatch, one_hot
-from medsegdiff.types import Target
 from tests.tiny import tiny_segmenter
 
 SIZES = [(6, 5), (4, 5, 3)]

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
+from medsegdiff.core.types import UNKNOWN_CLASS
 from medsegdiff.diffusion.gaussian import GaussianProcess
-from medsegdiff.image_model import ImageDiffusion
+from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 from medsegdiff.training.prepare_images import NoisedImagePrepareBatch, Part, channels_of
-from medsegdiff.types import UNKNOWN_CLASS
 
 
 def network(seen: int, drawn: int, labels: int = 0) -> ImageDiffusion:

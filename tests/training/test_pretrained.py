@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from medsegdiff.bundle import Bundle, find_bundle
-from medsegdiff.model import DiffusionSegmenter
-from medsegdiff.networks.encoder_start import encoder_weights
+from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.training.encoder_start import encoder_weights
 from medsegdiff.training.pretrained import started
-from medsegdiff.types import InputError, UsageError
 
 
 def segmenter() -> DiffusionSegmenter:

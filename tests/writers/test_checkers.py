@@ -10,10 +10,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from medsegdiff.bundle import find_bundle
+from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
-from medsegdiff.data.phantom import write_dicom_series
-from medsegdiff.types import Geometry
+from medsegdiff.phantoms.cohort import write_dicom_series
 from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
 from medsegdiff.writers.parametric_map import write_variance_map
 from medsegdiff.writers.segments import segments_of

@@ -13,9 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
-from medsegdiff.bundle import find_bundle, list_bundles
+from medsegdiff.bundle.bundle import find_bundle, list_bundles
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
-from medsegdiff.types import Geometry, InputError
 from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
 from medsegdiff.writers.segments import Algorithm, segments_of
 from tests.dicom_sources import (

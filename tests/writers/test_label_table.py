@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.label_table import write_colour_table
 from medsegdiff.writers.nifti import write_nifti
 from medsegdiff.writers.segments import segments_of

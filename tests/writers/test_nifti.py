@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.nifti import write_nifti
 
 Affine = NDArray[np.float64]

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import slicerio
 from numpy.typing import NDArray
 
-from medsegdiff.types import Geometry
+from medsegdiff.core.types import Geometry
 from medsegdiff.writers.nifti import write_nifti
 from medsegdiff.writers.nrrd import write_seg_nrrd
 from medsegdiff.writers.segments import segments_of

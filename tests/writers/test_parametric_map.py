@@ -11,8 +11,9 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
-from medsegdiff.types import Geometry, InputError
 from medsegdiff.writers.nifti import write_nifti
 from medsegdiff.writers.parametric_map import write_variance_map
 from medsegdiff.writers.segments import segments_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.series import Series
-from medsegdiff.types import InputError
 
 
 def by_study(series: Sequence[Series]) -> list[list[Series]]:

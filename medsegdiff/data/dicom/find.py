@@ -12,13 +12,13 @@ from typing import Any
 import pydicom
 from pydicom.uid import MediaStorageDirectoryStorage
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.duplicates import Instance, without_copies
 from medsegdiff.data.dicom.frames import Frame, frames_of
 from medsegdiff.data.dicom.headers import DAMAGED, read_header, text, whole_number
 from medsegdiff.data.dicom.kinds import is_called_localiser, is_object, why_left_out
 from medsegdiff.data.dicom.series import Series
 from medsegdiff.data.dicom.split import by_orientation, split
-from medsegdiff.types import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.frames import Frame, vectors
 from medsegdiff.data.dicom.series import Series
 from medsegdiff.data.dicom.split import ORIENTATION_TOLERANCE
-from medsegdiff.types import InputError
 
 POSITION_TOLERANCE = 0.05
 """Greatest deviation of a slice from even spacing, as a fraction of that spacing."""

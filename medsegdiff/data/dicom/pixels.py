@@ -15,10 +15,10 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.frames import Frame
 from medsegdiff.data.dicom.headers import DAMAGED
 from medsegdiff.data.dicom.series import Series
-from medsegdiff.types import InputError
 
 
 def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:

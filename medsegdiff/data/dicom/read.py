@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom.frames import Frame, read_frames
 from medsegdiff.data.dicom.geometry import Stack, stack_of
 from medsegdiff.data.dicom.headers import DAMAGED
 from medsegdiff.data.dicom.pixels import read_pixels
 from medsegdiff.data.dicom.resample import check_even, even_stack, interpolate
 from medsegdiff.data.dicom.series import Series
-from medsegdiff.types import Geometry, InputError
 
 _NEEDED = (
     "StudyInstanceUID",

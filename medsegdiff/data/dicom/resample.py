@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.geometry import Stack, uneven_gap
 from medsegdiff.data.dicom.series import Series
-from medsegdiff.types import InputError
 
 _MOST = 4
 """Slices made for each that is there, at most: beyond, there is more invention than image."""

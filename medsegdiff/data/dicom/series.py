@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medsegdiff.types import Uneven
+from medsegdiff.core.types import Uneven
 
 
 @dataclass(frozen=True)

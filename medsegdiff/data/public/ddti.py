@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.images import read_geometry
-from medsegdiff.data.public.outlines import fill
-from medsegdiff.files import written_aside
-from medsegdiff.types import InputError
+from medsegdiff.data.public.contours import fill
 
 Outline = list[tuple[float, float]]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.types import InputError
+from medsegdiff.core.errors import InputError
 
 
 def cases(root: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from medsegdiff.types import InputError
+from medsegdiff.core.errors import InputError
 
 T = TypeVar("T")
 

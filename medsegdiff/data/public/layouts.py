@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.public import abdomen, acdc, brats, decathlon, isic, refuge, tn3k
 from medsegdiff.data.public.folders import matches, require_files, require_layout
-from medsegdiff.types import InputError
 
 
 @dataclass(frozen=True)

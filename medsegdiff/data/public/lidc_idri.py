@@ -11,10 +11,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import Series, find_series, read_series
-from medsegdiff.data.public.outlines import fill
-from medsegdiff.files import written_aside
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.data.public.contours import fill
 
 READERS = 4
 CROP = 64

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.public.folders import paired
-from medsegdiff.types import InputError
 
 
 def cases(root: Path) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.data.references.files import kind_of, open_reference, read_frame_of_reference
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.references.opening import kind_of, open_reference, read_frame_of_reference
 from medsegdiff.data.references.rtstruct import RtStruct
 from medsegdiff.data.references.seg import Seg
 from medsegdiff.data.references.structures import Overlap, Structures
-from medsegdiff.types import Geometry, InputError
 
 __all__ = ["Overlap", "Structures", "is_reference", "read_structures"]
 

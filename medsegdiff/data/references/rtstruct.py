@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.data.references.files import check_frame_of_reference
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.references.opening import check_frame_of_reference
 
 TOLERANCE = 0.25
 """Greatest distance of a contour's points from the plane of a slice, in slices."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.data.references.files import check_frame_of_reference
-from medsegdiff.types import Geometry, InputError
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.references.opening import check_frame_of_reference
 
 TOLERANCE = 0.1
 """Greatest distance of a pixel from the voxel that it stands for, in voxels."""

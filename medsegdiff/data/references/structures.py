@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.types import InputError
+from medsegdiff.core.errors import InputError
 
 Overlap = Literal["refuse", "greatest"]
 """Of voxels that several classes claim: an error, or the greatest class number has them."""

@@ -18,8 +18,8 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, generate_uid
 from scipy.spatial.transform import Rotation
 
-from medsegdiff.data.anatomy import make_anatomy, make_image
-from medsegdiff.data.phantom import write_dicom_series
+from medsegdiff.phantoms.anatomy import make_anatomy, make_image
+from medsegdiff.phantoms.cohort import write_dicom_series
 
 Header = Any
 Change = Callable[[Header], object]

@@ -12,9 +12,9 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import by_study, case_id, choose_channels, find_series, read_series
 from medsegdiff.data.transforms import LoadCased, load
-from medsegdiff.types import Geometry
 from tests.data.dicom.files import (
     LOSSLESS,
     RAS,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom import Series, by_study, case_id, choose_channels
-from medsegdiff.types import InputError
 
 
 def series(number: int, description: str, part: str = "", study: str = "1") -> Series:

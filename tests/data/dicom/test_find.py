@@ -10,9 +10,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom import case_id, find_series, read_series
 from medsegdiff.data.transforms import LoadCased
-from medsegdiff.types import InputError
 from tests.data.dicom.files import (
     Change,
     add,

@@ -9,9 +9,9 @@ import numpy as np
 import pydicom
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom import find_series, read_series
 from medsegdiff.data.transforms import LoadCased, load
-from medsegdiff.types import InputError
 from tests.data.dicom.files import damage, edit, edit_all, enhance, made
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
-from medsegdiff.types import Geometry, InputError
 from tests.data.dicom.files import edit_all, made, move_along_normal, phantom_volume, tilt
 
 

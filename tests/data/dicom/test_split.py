@@ -9,8 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom import case_id, find_series, read_series
-from medsegdiff.types import InputError
 from tests.data.dicom.files import (
     Change,
     add,

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from medsegdiff.data.dicom import find_series
-from medsegdiff.data.phantom import write_dicom_series
+from medsegdiff.phantoms.cohort import write_dicom_series
 
 SHAPE = (8, 7, 6)
 LIDC_AFFINE = np.array(

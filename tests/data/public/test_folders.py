@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medsegdiff.data.check import check
+from medsegdiff.core.errors import InputError
+from medsegdiff.data.fitness import check
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.types import InputError
 from tests.data.public.imitations import acdc, amos, brats, decathlon, isic, refuge
 
 

@@ -11,13 +11,13 @@ import torch
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, Resized, SelectItemsd
 
-from medsegdiff.data.check import check
+from medsegdiff.data.fitness import check
 from medsegdiff.data.manifest import Manifest, datalist, load_manifest
 from medsegdiff.data.named_sets import manifest_names, read_named
-from medsegdiff.data.public.convert import CONVERTERS
+from medsegdiff.data.predictions import read_reference
+from medsegdiff.data.public.conversion import CONVERTERS
 from medsegdiff.data.public.layouts import LAYOUTS
 from medsegdiff.data.transforms import LoadCased
-from medsegdiff.evaluation.files import read_reference
 from tests.data.public.imitations import READ_IN_PLACE, btcv_averaged
 
 DOCS = Path(__file__).parents[3] / "docs" / "data_sets"

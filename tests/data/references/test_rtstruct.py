@@ -11,8 +11,9 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.references import Structures, read_structures
-from medsegdiff.types import Geometry, InputError
 from tests.dicom_sources import (
     LAYOUTS,
     Layout,

@@ -11,9 +11,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
 from medsegdiff.data.references import Structures, is_reference, read_structures
-from medsegdiff.types import Geometry, InputError
 from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
 from medsegdiff.writers.segments import segments_of
 from tests.dicom_sources import (

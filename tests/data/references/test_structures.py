@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.references.structures import Structures
-from medsegdiff.types import InputError
 
 FILE = Path("a.dcm")
 

@@ -1,0 +1,250 @@
+"""Level 2: MONAI bundles as this package uses them: find, describe, and parse with checks."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+from medsegdiff.core.atomic_files import digest
+from medsegdiff.core.errors import InputError, UsageError
+
+WEIGHTS = "models/model.pt"
+CALIBRATION = "models/calibration.json"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED = (_PACKAGE / "bundles", _PACKAGE.parent / "bundles")  # installed; checkout
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        root: its folder.
+    """
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.root.name
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """Content of ``configs/metadata.json``.
+
+        Raises:
+            InputError: it is not readable JSON, or does not say what the network puts out.
+        """
+        path = self.root / "configs" / "metadata.json"
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            _channel_def(content)
+        except (OSError, ValueError) as error:
+            raise InputError(path, f"cannot be read ({error})", "Restore the bundle") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            rule = (
+                "lacks network_data_format.outputs.pred.channel_def, numbers and names of classes"
+            )
+            raise InputError(path, rule, "Write it as in the bundles that ship") from error
+        return content
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Class number -> name, background (0) included."""
+        return _channel_def(self.metadata)
+
+    @property
+    def codes(self) -> dict[int, dict[str, list[str]]]:
+        """Class number -> its DICOM codes, from the metadata's ``segment_codes``; may be empty."""
+        return {int(v): c for v, c in self.metadata.get("segment_codes", {}).items()}
+
+    @property
+    def configs(self) -> list[str]:
+        """Names of its configurations, which tell what it is made for."""
+        files = (self.root / "configs").glob("*.*")
+        found = {path.stem for path in files if path.suffix in (".yaml", ".yml", ".json")}
+        return sorted(found - {"metadata"})
+
+    def config(self, name: str) -> Path:
+        """The configuration ``configs/<name>`` as YAML or JSON.
+
+        Raises:
+            InputError: the bundle has none of that name.
+        """
+        for ending in (".yaml", ".yml", ".json"):
+            path = self.root / "configs" / f"{name}{ending}"
+            if path.is_file():
+                return path
+        there = ", ".join(self.configs) or "none"
+        rule = f"has no configs/{name}.yaml or .json, so it is not made for that (it has: {there})"
+        raise InputError(self.root, rule, "Choose a bundle that has; medsegdiff bundles lists them")
+
+    def weights(self) -> Path:
+        """The trained weights.
+
+        Raises:
+            InputError: there are none.
+        """
+        path = self.root / WEIGHTS
+        if not path.is_file():
+            raise InputError(
+                path,
+                "the bundle has no weights",
+                "Train it, then copy the run's final.pt there, or use a bundle that ships some",
+            )
+        return path
+
+    @property
+    def pipeline(self) -> Path | None:
+        """The folder of a model in the ``diffusers`` format; None: its model is another one."""
+        folder = self.root / "models"
+        return folder if (folder / "model_index.json").is_file() else None
+
+    def weight_files(self) -> list[Path]:
+        """The trained weights, of all networks of a pipeline.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.pipeline is None:
+            return [self.weights()]
+        return sorted(self.pipeline.glob("*/*.safetensors"))
+
+    def weights_hash(self) -> str:
+        """SHA-256 over the weights."""
+        return digest([self.weights()])
+
+    def fingerprint(self, calibrated: bool = False, config: str = "inference") -> str:
+        """SHA-256 over what decides the masks: configuration, weights, calibration.
+
+        Args:
+            calibrated: whether the calibration is applied, and counts.
+            config: name of the configuration.
+        """
+        further = [self.root / CALIBRATION] if calibrated else []
+        return digest([self.config(config), self.weights(), *further])
+
+    def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+        """The configuration, ready to be resolved, with some values replaced.
+
+        Args:
+            name: ``train``, ``inference``, ``evaluate`` or ``calibrate``.
+            overrides: MONAI ids (``train#trainer#max_epochs``) -> values.
+
+        Raises:
+            InputError: the bundle has no such configuration, or it cannot be parsed.
+            UsageError: a key that the configuration does not have.
+        """
+        path = self.config(name)
+        parser = ConfigParser()
+        try:
+            parser.read_config(str(path))
+        except Exception as error:
+            raise InputError(path, f"cannot be parsed ({error})", "Check its syntax") from error
+        parser.read_meta(self.metadata)
+        changes = {"bundle_root": str(self.root), **(overrides or {})}
+        check_keys(parser, changes, path)
+        parser.update(changes)
+        return parser
+
+
+def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], path: Path) -> None:
+    """Refuse keys that the configuration does not have; MONAI accepts them in silence.
+
+    Raises:
+        UsageError: naming the key and the closest known one.
+    """
+    known = list(_ids(parser.config))
+    for key in overrides:
+        if key.replace("::", "#") not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            remedy = f"Did you mean {near[0]}?" if near else "See the file for its keys"
+            raise UsageError(key, f"is not a key of {path}", remedy)
+
+
+def device_change(device: str) -> dict[str, str]:
+    """What to change in a bundle's configuration to run on ``device``; nothing for ``auto``.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    if device == "auto":
+        return {}
+    checked_device(device)
+    return {"device": f"$torch.device({device!r})"}
+
+
+def checked_device(device: str) -> torch.device:
+    """A torch device by name; ``auto``: a GPU if there is one.
+
+    Raises:
+        UsageError: torch has no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0]
+        remedy = "Use --device cpu, or auto"
+        raise UsageError(f"--device {device}", f"cannot be used ({reason})", remedy) from error
+    return torch.device(device)
+
+
+def find_bundle(name: str | Path) -> Bundle:
+    """The bundle in a folder, or one that ships, by name.
+
+    Raises:
+        InputError: a folder that is no bundle.
+        UsageError: an unknown name.
+    """
+    folder = Path(name)
+    shipped = {bundle.name: bundle for bundle in list_bundles()}
+    if str(name) in shipped:
+        return shipped[str(name)]
+    if (folder / "configs" / "metadata.json").is_file():
+        return Bundle(folder.resolve())
+    if folder.is_dir():
+        raise InputError(folder, "has no configs/metadata.json", "Give the folder of a bundle")
+    near = difflib.get_close_matches(str(name), shipped, n=1)
+    remedy = f"Did you mean {near[0]}?" if near else f"Bundles at hand: {', '.join(shipped)}"
+    raise UsageError(name, "is neither a folder nor a bundle that ships", remedy)
+
+
+def list_bundles() -> list[Bundle]:
+    """All bundles that ship with the package, by name."""
+    found = {
+        path.parent.parent.name: Bundle(path.parent.parent)
+        for folder in reversed(_SHIPPED)
+        for path in folder.glob("*/configs/metadata.json")
+    }
+    return [found[name] for name in sorted(found)]
+
+
+def _channel_def(metadata: dict[str, Any]) -> dict[int, str]:
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    return {int(value): str(name) for value, name in channels.items()}
+
+
+def _ids(config: Any, prefix: str = "") -> Any:
+    """Every id of a configuration, nested keys joined by ``#``."""
+    items = (
+        config.items()
+        if isinstance(config, dict)
+        else enumerate(config)
+        if isinstance(config, list)
+        else ()
+    )
+    for key, value in items:
+        name = f"{prefix}#{key}" if prefix else str(key)
+        yield name
+        yield from _ids(value, name)

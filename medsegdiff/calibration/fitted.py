@@ -1,0 +1,147 @@
+"""What ``models/calibration.json`` holds, and the statements that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.calibration import conformal
+from medsegdiff.calibration.conformal import THRESHOLDS
+from medsegdiff.calibration.scaling import Scaling
+from medsegdiff.core.atomic_files import read_json
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import ScalingMethod
+
+
+@dataclass(frozen=True)
+class ClassGuarantee:
+    """Two masks around one class, and how wide an interval of its volume has to be.
+
+    Attributes:
+        inner: threshold on the calibrated probability; None: the inner mask is empty.
+        outer: threshold, never above ``inner``; 0: the outer mask is everything.
+        alpha: 1 - level.
+        scores: (n,) ascending, see ``conformal.volume_interval``.
+    """
+
+    inner: float | None
+    outer: float
+    alpha: float
+    scores: tuple[float, ...]
+
+    def masks(self, probability: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Inner and outer mask, from the calibrated probability of the class, any shape."""
+        p = probability.astype(np.float64)  # as risk_curves compares
+        return p >= (np.inf if self.inner is None else self.inner), p >= self.outer
+
+    def volume(self, probability: NDArray[Any]) -> tuple[float, float | None]:
+        """Interval of the volume in voxels; None: no upper limit."""
+        expected, doubt = conformal.expected_volume(probability)
+        return conformal.volume_interval(np.asarray(self.scores), self.alpha, expected, doubt)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A scaling, and what conformal guarantees at any level need.
+
+    Attributes:
+        method: how the scaling was fitted.
+        scaling: of the mean probability.
+        n: cases it was all fitted on.
+        missed: class -> (L,) mean share of the reference outside of {p >= threshold}.
+        wrong: class -> (L,) mean share of {p >= threshold} outside of the reference.
+        volume_scores: class -> (n,) ascending.
+        fitted_on: data, cases, patients, inputs, bundle, weights, settings.
+        checked: figures on cases that were left out of a fit.
+    """
+
+    method: ScalingMethod
+    scaling: Scaling
+    n: int
+    missed: dict[str, tuple[float, ...]]
+    wrong: dict[str, tuple[float, ...]]
+    volume_scores: dict[str, tuple[float, ...]]
+    fitted_on: dict[str, Any] = field(default_factory=dict)
+    checked: dict[str, Any] = field(default_factory=dict)
+
+    def guarantee(self, level: float) -> dict[str, ClassGuarantee]:
+        """Class -> what can be promised at a level in (0, 1).
+
+        Lowering the outer threshold only lowers what is missed, so both stay true where it has to
+        be lowered to leave the inner mask inside.
+        """
+        alpha, found = round(1.0 - level, 12), {}
+        for slug in self.missed:
+            inner = conformal.inner_threshold(np.asarray(self.wrong[slug]), self.n, alpha)
+            outer = conformal.outer_threshold(np.asarray(self.missed[slug]), self.n, alpha)
+            outer = outer if inner is None else min(outer, inner)
+            found[slug] = ClassGuarantee(inner, outer, alpha, self.volume_scores[slug])
+        return found
+
+    def limits(self, level: float) -> list[str]:
+        """In words, what cannot be promised at a level; empty if all can."""
+        told = []
+        for slug, one in self.guarantee(level).items():
+            if one.outer < THRESHOLDS[0]:
+                told.append(f"no outer mask of {slug} but the whole image")
+            if one.inner is None:
+                told.append(f"no inner mask of {slug} but an empty one")
+            if conformal.volume_interval(np.asarray(one.scores), one.alpha, 0.0, 1.0)[1] is None:
+                told.append(f"no upper limit of the volume of {slug}")
+        return [f"at level {level:g} the {self.n} cases of the calibration allow {t}" for t in told]
+
+    def to_json(self) -> dict[str, Any]:
+        """As dictionaries and lists."""
+        return {
+            "method": self.method,
+            "temperature": list(self.scaling.temperature),
+            "bias": list(self.scaling.bias),
+            "n": self.n,
+            "thresholds": THRESHOLDS.tolist(),
+            "missed": {slug: list(values) for slug, values in self.missed.items()},
+            "wrong": {slug: list(values) for slug, values in self.wrong.items()},
+            "volume_scores": {slug: list(values) for slug, values in self.volume_scores.items()},
+            "fitted_on": self.fitted_on,
+            "checked": self.checked,
+        }
+
+
+def read_calibration(path: Path, labels: dict[int, str]) -> Calibration:
+    """The calibration in a file.
+
+    Args:
+        path: of the file.
+        labels: class number -> name in files, background included, that it has to be of.
+
+    Raises:
+        InputError: unreadable, or of other classes.
+    """
+    remedy = "Remove it, or run medsegdiff calibrate again"
+    content = read_json(path)
+    try:
+        scaling = Scaling(tuple(content["temperature"]), tuple(content["bias"]))
+        curves: dict[str, dict[str, tuple[float, ...]]] = {
+            key: {slug: tuple(map(float, v)) for slug, v in content[key].items()}
+            for key in ("missed", "wrong", "volume_scores")
+        }
+        same_grid = np.allclose(content["thresholds"], THRESHOLDS)
+        found = Calibration(
+            content["method"],
+            scaling,
+            int(content["n"]),
+            **curves,
+            fitted_on=dict(content["fitted_on"]),
+            checked=dict(content["checked"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(path, "cannot be read as a calibration", remedy) from error
+    foreground = [name for value, name in labels.items() if value]
+    known = [list(by_class) for by_class in curves.values()]
+    fits = len(scaling.temperature) == len(scaling.bias) == len(labels)
+    if not (same_grid and fits and known == [foreground] * 3):
+        raise InputError(path, f"is not of the classes {', '.join(foreground)}", remedy)
+    return found

@@ -1,0 +1,57 @@
+"""Which image each case is: a table that is written only where the user asks for it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import InputError
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.data.dicom import Series
+
+COLUMNS = ("case", "study_instance_uid", "series_instance_uid", "series_number", "source")
+
+
+def write_key(path: Path, cases: Iterable[CaseInput]) -> None:
+    """Writes a row a case, as CSV that its owner alone may read; rows of other cases stay.
+
+    A series appears with its identifiers, number, and the folder, zip or server that it lies in;
+    another case with its file.
+
+    Raises:
+        InputError: there is a file that is no such table.
+    """
+    rows = _read(path) | {case.id: _row(case) for case in cases}
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerows([COLUMNS, *rows.values()])
+    with written_aside(path) as aside:
+        aside.write_text(table.getvalue(), encoding="utf-8")
+        aside.chmod(0o600)
+
+
+def _row(case: CaseInput) -> list[str]:
+    first = case.image[0]
+    if not isinstance(first, Series):
+        return [case.id, "", "", "", str(first)]
+    number = "" if first.number is None else str(first.number)
+    folder = first.files[0].parent
+    given = Path(first.source)
+    source = folder if given.is_dir() and folder.is_relative_to(given) else first.source
+    return [case.id, first.study_uid, first.uid, number, str(source)]
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    if not path.exists():
+        return {}
+    try:
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError, csv.Error):
+        header, rows = [], []
+    if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        rule = "is there already, and is no key that an earlier call wrote"
+        raise InputError(path, rule, "Choose another file for --key")
+    return {row[0]: row for row in rows}

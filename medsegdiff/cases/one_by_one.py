@@ -1,0 +1,69 @@
+"""Case after case: one that fails does not stop the others, and is told at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medsegdiff.core.atomic_files import write_json
+from medsegdiff.core.errors import InputError, in_words, place_of, surfacing_input_errors
+from medsegdiff.data.case_input import CaseInput
+
+logger = logging.getLogger(__name__)
+
+
+def one_by_one(
+    cases: Sequence[CaseInput],
+    failures: Mapping[str, InputError],
+    output: Path,
+    do: Callable[[CaseInput], None],
+    title: str,
+) -> dict[str, InputError]:
+    """Do something with each case; one that fails does not stop the others.
+
+    Args:
+        cases: one after the other.
+        failures: inputs that have failed before, with the reason.
+        output: gets a ``failures.json`` if there are any; an old one goes if there are none.
+        do: with a case.
+        title: of the progress bar.
+
+    Returns:
+        Failed input or case -> error, ``failures`` included.
+    """
+    errors = dict(failures)
+    output.mkdir(parents=True, exist_ok=True)
+    for case in tqdm(cases, desc=title, unit="case", disable=hidden_bars()):
+        try:
+            with surfacing_input_errors():
+                do(case)
+        except InputError as error:
+            errors[case.id] = error
+        except Exception as error:  # whatever it is, the other cases are done
+            logger.debug("%s failed:\n%s", case.id, place_of(error))
+            errors[case.id] = InputError(case.id, in_words(error), "Add -v to see where")
+    path = output / "failures.json"
+    if errors:
+        write_json(path, {name: str(error) for name, error in errors.items()})
+    else:
+        path.unlink(missing_ok=True)
+    return errors
+
+
+def raise_for_failures(failures: Mapping[str, str]) -> None:
+    """End a workflow of MONAI's with an error if cases failed, once the others are done.
+
+    Raises:
+        InputError: naming each with its reason.
+    """
+    if failures:
+        rule = f"could not be segmented: {'; '.join(failures.values())}"
+        raise InputError(f"{len(failures)} inputs", rule, "The others are done")
+
+
+def hidden_bars() -> bool | None:
+    """Whether bars are hidden; None: where no terminal is."""
+    return not logger.isEnabledFor(logging.INFO) or None

@@ -1,0 +1,69 @@
+"""The page ``report.html`` of segmented cases: pictures, volumes, and what they mean."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.core.atomic_files import read_json, write_text
+from medsegdiff.core.errors import InputError, reason_of
+from medsegdiff.data.manifest import class_slug
+from medsegdiff.viz.pages import render
+
+MOST_PICTURES = 24
+"""More would make the page too heavy to open."""
+
+SHOWN = ("bundle", "members", "steps", "sampler", "seed", "fusion")
+"""Settings that the page names."""
+
+
+def write_overview(
+    output: Path,
+    cases: Sequence[str],
+    settings: Mapping[str, Any],
+    labels: Mapping[int, str],
+    failures: Mapping[str, str],
+) -> None:
+    """Write ``output/report.html`` over cases that have been segmented there.
+
+    Args:
+        output: holds a folder for each case.
+        cases: names of the cases to show.
+        settings: that they share: bundle, members, steps, sampler, seed, fusion.
+        labels: class number -> name.
+        failures: failed input or case -> reason, as :func:`without_paths` gives them.
+    """
+    if not cases:
+        return
+    records: list[dict[str, Any]] = [read_json(output / c / f"{c}_run.json") for c in cases]
+    shown = records[:MOST_PICTURES]
+    page = render(
+        "overview",
+        records=records,
+        shown=len(shown),
+        pictures={record["case"]: _picture(output, record["case"]) for record in shown},
+        labels={class_slug(name): name for value, name in labels.items() if value},
+        failures=failures,
+        **{name: settings[name] for name in SHOWN},
+    )
+    write_text(output / "report.html", page)
+
+
+def without_paths(errors: Mapping[str, InputError], cases: Sequence[str]) -> dict[str, str]:
+    """What failed, and why, for a page that is shown to others: a path may name a patient.
+
+    Args:
+        errors: failed input or case -> error.
+        cases: the names of cases; any other name is an input's.
+    """
+    inputs = (name for name in errors if name not in cases)
+    names = {name: f"unreadable input {n}" for n, name in enumerate(inputs, start=1)}
+    return {names.get(name, name): reason_of(error) for name, error in errors.items()}
+
+
+def _picture(output: Path, case: str) -> str:
+    path = output / case / f"{case}_preview.png"
+    content = path.read_bytes() if path.is_file() else b""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

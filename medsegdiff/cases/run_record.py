@@ -1,0 +1,111 @@
+"""The record of a segmented case, ``<case>_run.json``: what it says, and what a former one said."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medsegdiff.core.atomic_files import read_json
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.data.images import NIFTI, PHOTOGRAPHS
+from medsegdiff.data.manifest import class_slug
+from medsegdiff.segmentation.segmented_case import SegmentedCase
+
+PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
+
+
+def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
+    """What ``<case>_run.json`` says of the case itself: inputs, versions, seconds, volumes.
+
+    DICOM inputs appear by their case id alone, since names of folders may be patients'.
+    """
+    files = (*NIFTI, *PHOTOGRAPHS)
+    names = [str(one) for one in given.image]
+    inputs = [Path(n).name if n.lower().endswith(files) else given.id for n in names]
+    return {
+        "case": given.id,
+        "inputs": inputs,
+        "shape": list(case.geometry.shape),
+        "spacing_mm": list(case.geometry.spacing),
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
+        "seconds": dict(case.seconds),
+        "windows": dict(case.windows),
+        "volume_ml": _volumes(case, labels),
+    }
+
+
+def _volumes(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
+    """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks."""
+    found: dict[str, Any] = {}
+    voxels = _voxels(case) * case.geometry.voxel_ml
+    for value, label in labels.items():
+        if value:
+            ensemble, members = voxels[0, value], voxels[1:, value]
+            low, high = np.quantile(members, [0.05, 0.95])
+            found[class_slug(label)] = {
+                "ensemble": float(ensemble),
+                "mean_of_members": float(members.mean()),
+                "interval_90": [float(low), float(high)],
+            }
+    return found
+
+
+def _voxels(case: SegmentedCase) -> Any:
+    """(1 + N, 256) voxels of each class number, of the mask and then of each member."""
+    counts = np.zeros((1 + len(case.members), 256), dtype=np.int64)
+    for place in case.slabs():
+        for count, labels in zip(counts, (case.mask, *case.members), strict=True):
+            count += np.bincount(labels[place].ravel(order="K"), minlength=256)
+    return counts
+
+
+def size_warnings(
+    shape: Sequence[int], geometry: Geometry, expected_mm: Sequence[Sequence[float]]
+) -> list[str]:
+    """What is unusual about an image's extent, in words; empty if nothing is.
+
+    Extents and expectations are compared from the smallest to the largest, whatever the axes.
+    """
+    found = []
+    extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
+    for extent, (low, high) in zip(extents, sorted(map(tuple, expected_mm)), strict=False):
+        if not low <= extent <= high:
+            found.append(
+                f"the image measures {extent:.0f} mm along one axis, this bundle was made for "
+                f"{low:.0f} to {high:.0f} mm: crop it around the structure, or distrust the result"
+            )
+    return found
+
+
+def read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a complete case, which has to be of the same image and settings.
+
+    Raises:
+        InputError: it is not.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict) or not {"formats", "save_members"} <= set(record):
+        rule = "cannot be read as the record of a complete case"
+        raise InputError(path, rule, "Add --overwrite, or choose another output folder")
+    changed = [name for name, value in settings.items() if record.get(name) != value]
+    if changed:
+        what = ", ".join("image" if name == "input_hash" else name for name in changed)
+        rule = f"was made with another {what}"
+        raise InputError(path, rule, "Add --overwrite, or choose another output folder")
+    return record
+
+
+def peak_memory_mb() -> float:
+    """Greatest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024.0 if sys.platform != "darwin" else 1024.0**2), 1)

@@ -1,0 +1,54 @@
+"""The DICOM objects of a segmented case, back to a server."""
+
+from __future__ import annotations
+
+import glob
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from medsegdiff.core.errors import UsageError
+from medsegdiff.core.types import OutputFormat
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.dicomweb.address import Address, parse_service
+from medsegdiff.dicomweb.store import store
+
+ORIGIN = "origin"
+"""Stands for the server that a case came from."""
+
+logger = logging.getLogger(__name__)
+
+
+def check_store(
+    target: str | None, formats: Sequence[OutputFormat], inputs: Iterable[Path | Address]
+) -> str | None:
+    """The server to store on (``ORIGIN``: each case's own), or None if nothing is to be stored.
+
+    Raises:
+        UsageError: no DICOM objects will be there, no server is known, or its address is wrong.
+    """
+    if target is None:
+        return None
+    if "dicom-seg" not in formats:
+        rule = "stores what --format dicom-seg writes, which is not asked for"
+        raise UsageError("--store", rule, "Add --format dicom-seg")
+    if target != ORIGIN:
+        return parse_service(target)
+    local = [one for one in inputs if not isinstance(one, Address)]
+    if local:
+        rule = f"{local[0]} does not come from a DICOMweb server, to which it could go back"
+        raise UsageError("--store", rule, "Name a server: --store-to https://<server>/<root>")
+    return target
+
+
+def store_case(case: CaseInput, folder: Path, target: str) -> None:
+    """Store all DICOM objects of a case; the log says what the server answered.
+
+    Raises:
+        InputError: the server cannot be reached, or refuses.
+    """
+    service = case.service if target == ORIGIN else target
+    files = sorted(folder.glob(glob.escape(case.id) + "_*.dcm"))
+    if service is None or not files:
+        raise ValueError(f"{case.id} has {len(files)} objects to store on {service}")
+    logger.info("%s: %s", case.id, store(files, service))

@@ -1,0 +1,90 @@
+"""Errors that users can act on: each names what is at fault, the rule, and the remedy."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InputError(Exception):
+    """Something a user gave is not usable.
+
+    Args:
+        subject: the file, folder, case or option that is at fault.
+        rule: what was expected of it and what came instead.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, subject: object, rule: str, remedy: str) -> None:
+        super().__init__(subject, rule, remedy)
+        self.subject, self.rule, self.remedy = str(subject), rule, remedy
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.rule}. {self.remedy}"
+
+
+class UsageError(InputError):
+    """The command itself is wrong (an unknown option, name or key): exit code 2."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line without the file's name, which may be a patient's.
+
+    >>> reason_of(InputError("doe.nii", "is empty", "Get it again"))
+    'is empty. Get it again'
+    >>> reason_of(FileNotFoundError(2, "No such file", "doe.nii"))
+    'FileNotFoundError: No such file'
+    """
+    if isinstance(error, InputError):
+        return f"{error.rule}. {error.remedy}"
+    words = getattr(error, "strerror", None) or str(error)
+    return f"{type(error).__name__}: {words}".strip().split("\n")[0]
+
+
+@contextmanager
+def needs_extra(subject: str, package: str, extra: str) -> Iterator[None]:
+    """Within, a package is imported that comes with an extra of this one.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        rule = f"needs the package {package}, which is not installed"
+        raise InputError(subject, rule, f"Install it: pip install 'medsegdiff[{extra}]'") from error
+
+
+@contextmanager
+def surfacing_input_errors() -> Iterator[None]:
+    """Within, an ``InputError`` that a library wrapped in its own exceptions comes out as it is.
+
+    MONAI's transforms and configurations wrap whatever is raised inside them, and name it as the
+    cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        if cause is None or cause is error:
+            raise
+        raise cause from None
+
+
+def in_words(error: BaseException) -> str:
+    """What first went wrong, with its kind."""
+    return reason_of(_first(error))
+
+
+def place_of(error: BaseException) -> str:
+    """Where it arose, without its words, in which there may be paths and headers."""
+    return "".join(traceback.format_tb(_first(error).__traceback__))
+
+
+def _first(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,84 @@
+"""Level 0: the closed vocabularies and the few shapes of data that every level shares.
+
+Symbols, one spelling everywhere: ``x_0`` clean mask, ``x_t`` noisy mask, ``t`` time step,
+``eps`` noise, ``v`` velocity, ``alphas_cumprod`` (the papers' alpha-bar), ``eta``.
+
+Shapes: ``(B, C, *spatial)`` images, ``(B, K, *spatial)`` masks of K classes (background is
+class 0), ``(B * N, K, *spatial)`` the N ensemble members of B images, members of one image side
+by side. ``*spatial`` is two or three axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Precision = Literal["float32", "bfloat16", "auto"]
+"""Of the networks' arithmetic."""
+
+Target = Literal["eps", "x_0", "v"]
+"""What the denoiser's output means: the noise, the clean mask (as logits), or the velocity."""
+
+Compilation = Literal["off", "default", "reduce-overhead"]
+"""Of the networks by torch; the last records CUDA graphs."""
+
+Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
+"""How the members of an ensemble become one mask."""
+
+ScalingMethod = Literal["vector", "temperature"]
+"""How an ensemble's probability is calibrated."""
+
+CalibrationUse = Literal["auto", "off"]
+"""Whether a bundle's calibration is applied: where there is one, or never."""
+
+Uneven = Literal["refuse", "resample"]
+"""What becomes of a DICOM series whose slices are not evenly spaced."""
+
+OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
+"""File formats a segmentation can be written in."""
+
+UNKNOWN_CLASS = 255
+"""Class number of voxels whose class is not known, such as all of an image without a mask."""
+
+Form = tuple[NDArray[np.float64], int]
+"""A NIfTI spatial form: 4 x 4 voxel -> RAS+ millimetres, and its code (0: not set)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where an image lies in the world, exactly as its file says.
+
+    Attributes:
+        shape: the file's own spatial shape, two or three axes.
+        affine: 4 x 4 float64, voxel index -> RAS+ millimetres.
+        sform: the NIfTI header's sform and code; None for other formats.
+        qform: the NIfTI header's qform and code; None for other formats.
+        sources: the files that the geometry was read from (all instances of a DICOM series).
+        notes: what is unusual about the image, or was done to it in reading, in words.
+    """
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+    sform: Form | None = None
+    qform: Form | None = None
+    sources: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in millimetres, one value a spatial axis."""
+        return tuple(float(s) for s in np.linalg.norm(self.affine[:3, : len(self.shape)], axis=0))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres (a 2D image counts as one millimetre thick).
+
+        The axes may be oblique to each other, as in a tilted DICOM series: the Gram determinant
+        is the squared volume that they span, or area.
+        """
+        axes = self.affine[:3, : len(self.shape)]
+        return float(np.sqrt(np.linalg.det(axes.T @ axes))) / 1000.0

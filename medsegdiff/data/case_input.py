@@ -1,0 +1,33 @@
+"""One case to segment: its name, and the files of its channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medsegdiff.data import dicom
+from medsegdiff.data.images import Source
+
+
+@dataclass(frozen=True)
+class CaseInput:
+    """One case to segment.
+
+    Attributes:
+        id: names its folder and files; holds nothing of a DICOM patient.
+        image: one file or DICOM series per channel.
+        service: the DICOMweb server that the image came from; None for local files.
+    """
+
+    id: str
+    image: tuple[Source, ...]
+    service: str | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the image is read from, channel by channel."""
+        return tuple(
+            file
+            for one in self.image
+            for file in (one.files if isinstance(one, dicom.Series) else (Path(one),))
+        )

@@ -1,0 +1,93 @@
+"""Open a DICOM SEG or RTSTRUCT file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydicom
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
+
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
+
+Kind = Literal["SEG", "RTSTRUCT"]
+
+LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
+_KINDS: dict[str, Kind] = {
+    str(SegmentationStorage): "SEG",
+    LABEL_MAP_STORAGE: "SEG",
+    str(RTStructureSetStorage): "RTSTRUCT",
+}
+_DAMAGED = (
+    InvalidDicomError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+)
+
+
+def kind_of(path: Path) -> Kind | None:
+    """What a file is, by its content; of a folder, its only file. None: something else."""
+    try:
+        file = _only_file(path)
+        if file is None or not _has_preamble(file):
+            return None
+        header = pydicom.dcmread(file, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        return _KINDS.get(str(header.get("SOPClassUID")))
+    except _DAMAGED:
+        return None
+
+
+def open_reference(path: Path) -> Any:
+    """All of a file, or of the only file of a folder.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return pydicom.dcmread(_only_file(path.expanduser()) or path)
+    except _DAMAGED as error:
+        rule = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
+        raise InputError(path, rule, "Export it again") from None
+
+
+def read_frame_of_reference(image: Geometry) -> str:
+    """FrameOfReferenceUID of a DICOM image's files; nothing where it has none, or is not DICOM."""
+    if not image.sources or not _has_preamble(image.sources[0]):
+        return ""
+    header = pydicom.dcmread(image.sources[0], specific_tags=["FrameOfReferenceUID"])
+    return str(header.get("FrameOfReferenceUID") or "")
+
+
+def check_frame_of_reference(own: str, images: str, path: Path) -> None:
+    """Refuse coordinates of another system than the image's, where both say theirs.
+
+    Raises:
+        InputError: they differ.
+    """
+    if own and images and own != images:
+        rule = "has another frame of reference than its image: their coordinates do not compare"
+        remedy = "Give the image that it was drawn on, or register the two and convert it to NIfTI"
+        raise InputError(path, rule, remedy)
+
+
+def _only_file(path: Path) -> Path | None:
+    """The file itself; the only visible file of a folder."""
+    if not path.is_dir():
+        return path
+    files = [file for file in path.iterdir() if file.is_file() and file.name[0] != "."]
+    return files[0] if len(files) == 1 else None
+
+
+def _has_preamble(file: Path) -> bool:
+    """Whether it begins as DICOM files do (PS3.10, 7.1): cheap, and enough for most others."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"

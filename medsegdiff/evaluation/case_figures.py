@@ -1,0 +1,267 @@
+"""Every metric of one segmented case."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.manifest import Case, Manifest
+from medsegdiff.data.predictions import (
+    Prediction,
+    foreground,
+    majority,
+    read_prediction,
+    read_reference,
+)
+from medsegdiff.evaluation.guarantee_figures import case_guarantee
+from medsegdiff.metrics import calibration_error as calibration
+from medsegdiff.metrics import overlap as metrics
+from medsegdiff.metrics import sample_sets, uncertainty
+from medsegdiff.metrics.calibration_error import Reliability
+from medsegdiff.metrics.means import mean_defined
+from medsegdiff.metrics.uncertainty import PATCH
+
+ByClass = dict[str, float]
+"""Class (as in file names) -> value; with ``mean`` over the classes. NaN is undefined."""
+
+SAMPLE_SETS = ("ged2", "hm_iou", "d_max", "ci", "s_ncc", "diversity", "rater_diversity")
+CALIBRATION = (
+    *("ece", "ece_roi", "ace", "ace_roi", "mce", "mce_roi", "members_ece_roi"),
+    *("brier", "nll"),
+)
+UNCERTAINTY = (
+    "uncertainty_error_auroc",
+    "uncertainty_error_auprc",
+    "uncertainty_error_overlap",
+    "uncertainty_error_correlation",
+    "pavpu",
+)
+
+
+@dataclass(eq=False)
+class CaseResult:
+    """All figures of one case.
+
+    Attributes:
+        case: its name.
+        patient: whom it is of.
+        values: metric -> class -> value.
+        present: class -> whether the reference has any voxel of it.
+        uncertainty: class -> summed variance over expected volume.
+        members_dice: class -> mean Dice of the members by themselves; empty without members.
+        anchor_dice: class -> Dice of the deterministic pass; empty without one.
+        maps_auroc: "variance" (summed over classes) and "entropy" -> AUROC for any wrong voxel.
+        reliability: class -> "image" and "roi" -> bins of the mean probability over the whole
+            image and over the region of interest; with members, "members" -> bins of the share of
+            their votes over the region.
+        planes: where planes are judged by themselves, how many were ("judged"), and on how many of
+            them S_NCC was defined ("s_ncc"); empty otherwise.
+        guarantee: figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
+        run: what ``<case>_run.json`` says.
+    """
+
+    case: str
+    patient: str
+    values: dict[str, ByClass]
+    present: dict[str, bool]
+    uncertainty: ByClass = field(default_factory=dict)
+    members_dice: ByClass = field(default_factory=dict)
+    anchor_dice: ByClass = field(default_factory=dict)
+    maps_auroc: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, dict[str, Reliability]] = field(default_factory=dict)
+    planes: dict[str, int] = field(default_factory=dict)
+    guarantee: dict[str, ByClass] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate_case(
+    case: Case, folder: Path, manifest: Manifest, *, tolerance_mm: float = 1.0
+) -> CaseResult:
+    """Compare one segmented case with its reference.
+
+    With several raters the hard reference is the class that more than half of them chose, the
+    soft one (all of calibration) their share, and the region of interest starts from the union of
+    their masks.
+
+    Args:
+        case: with at least one label.
+        folder: that holds the files of the segmented case.
+        manifest: that the case is from.
+        tolerance_mm: of the surface Dice.
+
+    Raises:
+        InputError: a file of the case is missing, broken, or of another grid.
+    """
+    classes = foreground(manifest)
+    readings, geometry = read_reference(case, manifest)
+    prediction = read_prediction(folder, case.id, classes, geometry)
+    hard = majority(readings, classes)
+    result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run)
+    for value, slug in classes.items():
+        mask, reference, raters = prediction.seg == value, hard == value, readings == value
+        result.present[slug] = bool(reference.any())
+        result.reliability[slug] = _bins(prediction, value, slug, raters)
+        for name, number in {
+            **_mask_metrics(mask, reference, geometry, tolerance_mm),
+            **_calibration(prediction.mean.get(slug), raters, result.reliability[slug]),
+            **_uncertainty(prediction.variance.get(slug), mask != reference, raters, manifest),
+        }.items():
+            result.values.setdefault(name, {})[slug] = number
+    for by_class in result.values.values():
+        by_class["mean"] = mean_defined(list(by_class.values()))
+    _add_sample_sets(result, prediction, readings, classes, manifest)
+    _add_comparisons(result, prediction, hard, classes)
+    result.guarantee = case_guarantee(prediction, hard, classes, geometry)
+    return result
+
+
+def _mask_metrics(
+    p: NDArray[np.bool_], r: NDArray[np.bool_], geometry: Geometry, tolerance_mm: float
+) -> ByClass:
+    return {
+        **metrics.overlap(p, r),
+        "hd95_mm": metrics.hd95_mm(p, r, geometry.spacing),
+        "surface_dice": metrics.surface_dice(p, r, geometry.spacing, tolerance_mm),
+    }
+
+
+def _bins(
+    prediction: Prediction, value: int, slug: str, raters: NDArray[np.bool_]
+) -> dict[str, Reliability]:
+    """See :class:`CaseResult`; without a mean probability there are none."""
+    mean = prediction.mean.get(slug)
+    if mean is None:
+        return {}
+    share, region = raters.mean(axis=0), calibration.region_of_interest(np.any(raters, axis=0))
+    bins = {
+        "image": calibration.reliability(mean, share),
+        "roi": calibration.reliability(mean, share, region),
+    }
+    if prediction.members is not None:
+        votes = np.mean(prediction.members == value, axis=0)
+        bins["members"] = calibration.reliability(votes, share, region)
+    return bins
+
+
+def _calibration(
+    mean: NDArray[np.float32] | None, raters: NDArray[np.bool_], bins: dict[str, Reliability]
+) -> ByClass:
+    if mean is None:
+        return dict.fromkeys(CALIBRATION, float("nan"))
+    image, roi, share = bins["image"], bins["roi"], raters.mean(axis=0)
+    return {
+        "ece": image.ece,
+        "ece_roi": roi.ece,
+        "ace": image.ace,
+        "ace_roi": roi.ace,
+        "mce": image.mce,
+        "mce_roi": roi.mce,
+        "members_ece_roi": bins["members"].ece if "members" in bins else float("nan"),
+        "brier": calibration.brier(mean, share),
+        "nll": calibration.nll(mean, share),
+    }
+
+
+def _uncertainty(
+    variance: NDArray[np.float32] | None,
+    wrong: NDArray[np.bool_],
+    raters: NDArray[np.bool_],
+    manifest: Manifest,
+) -> ByClass:
+    """How well the class's variance finds the wrong voxels, and those that raters differ on."""
+    names = (*UNCERTAINTY, "variance_rater_correlation") if manifest.raters > 1 else UNCERTAINTY
+    if variance is None:
+        return dict.fromkeys(names, float("nan"))
+    planes = _is_stack_of_planes(raters, manifest)
+    figures = {
+        "uncertainty_error_auroc": uncertainty.error_auroc(variance, wrong),
+        "uncertainty_error_auprc": uncertainty.error_auprc(variance, wrong),
+        "uncertainty_error_overlap": uncertainty.error_overlap(variance, wrong),
+        "uncertainty_error_correlation": uncertainty.correlation(variance, wrong),
+        "pavpu": uncertainty.pavpu(variance, wrong, (PATCH, PATCH, 1) if planes else None),
+    }
+    if manifest.raters > 1:
+        of_raters = raters.var(axis=0)
+        figures["variance_rater_correlation"] = uncertainty.correlation(variance, of_raters)
+    return figures
+
+
+def _is_stack_of_planes(readings: NDArray[Any], manifest: Manifest) -> bool:
+    """Whether the readings (M, *shape) are a volume of a data set of planes."""
+    return manifest.spatial_dims == 2 and readings.ndim == 4
+
+
+def _add_sample_sets(
+    result: CaseResult,
+    prediction: Prediction,
+    readings: NDArray[np.uint8],
+    classes: dict[int, str],
+    manifest: Manifest,
+) -> None:
+    """Where raters are several."""
+    if manifest.raters < 2:
+        return
+    names = ("mean", *classes.values())
+    undefined = {name: dict.fromkeys(names, float("nan")) for name in SAMPLE_SETS}
+    result.values.update(undefined)
+    members = prediction.members
+    if members is None or len(readings) < 2:
+        return
+    pairs = judged_sets(members, readings, manifest)
+    found = [sample_sets.sample_set_metrics(s, r, list(classes)) for s, r in pairs]
+    for name in SAMPLE_SETS if found else ():
+        columns = zip(*(one[name] for one in found), strict=True)
+        averages = (mean_defined(list(column)) for column in columns)
+        result.values[name] = dict(zip(names, averages, strict=True))
+    if _is_stack_of_planes(readings, manifest):
+        defined = sum(not np.isnan(one["s_ncc"][0]) for one in found)
+        result.planes = {"judged": len(found), "s_ncc": defined}
+
+
+def judged_sets(
+    members: NDArray[np.uint8], readings: NDArray[np.uint8], manifest: Manifest
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Members (N, ...) and readings (M, ...) that are compared with each other.
+
+    A data set of planes is judged plane by plane. Planes that neither a rater nor a member marked
+    are left out: all agree there, and there are many. One that a member alone marked is an
+    invention, and counts.
+    """
+    if not _is_stack_of_planes(readings, manifest):
+        return [(members, readings)]
+    axes = (0, 1, 2)
+    marked = np.flatnonzero(readings.any(axis=axes) | members.any(axis=axes))
+    return [(members[..., z], readings[..., z]) for z in marked]
+
+
+def _add_comparisons(
+    result: CaseResult,
+    prediction: Prediction,
+    hard: NDArray[np.uint8],
+    classes: dict[int, str],
+) -> None:
+    """The members and the anchor by themselves, and the uncertainty of all classes together."""
+    wrong = prediction.seg != hard
+    if len(prediction.variance) == len(classes):
+        total = np.sum(list(prediction.variance.values()), axis=0)
+        result.maps_auroc["variance"] = uncertainty.error_auroc(total, wrong)
+    if prediction.entropy is not None:
+        result.maps_auroc["entropy"] = uncertainty.error_auroc(prediction.entropy, wrong)
+    for value, slug in classes.items():
+        reference = hard == value
+        if prediction.members is not None:
+            scores = [metrics.dice(member == value, reference) for member in prediction.members]
+            result.members_dice[slug] = float(np.mean(scores))
+        if prediction.anchor is not None:
+            result.anchor_dice[slug] = metrics.dice(prediction.anchor == value, reference)
+        if slug in prediction.mean and slug in prediction.variance:
+            maps = prediction.mean[slug], prediction.variance[slug]
+            result.uncertainty[slug] = uncertainty.case_uncertainty(*maps)
+    for by_class in (result.members_dice, result.anchor_dice, result.uncertainty):
+        if by_class:
+            by_class["mean"] = mean_defined(list(by_class.values()))

@@ -1,1 +1,0 @@
-"""From an image to its ensemble: windows, members, statistics, and the files of a case."""

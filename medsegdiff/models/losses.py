@@ -1,0 +1,175 @@
+"""The training loss: noise loss, Dice and cross-entropy on x_0, and the anchor's own."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from medsegdiff.models.segmenter import SegmenterOutput
+
+NoiseWeighting = Literal["constant", "min_snr", "snr_plus_1"]
+"""How the noise loss weights the time steps."""
+
+
+class DiffusionTargets(NamedTuple):
+    """What a ``SegmenterOutput`` is compared with.
+
+    Attributes:
+        anchor: (B, K, *spatial) mean one-hot mask of the image's readers, in [0, 1].
+        mask: (B * R, M, K, *spatial) the M masks, one-hot or soft, that each draw may answer with.
+        prediction: (B * R, M, K, *state) the denoiser's targets (eps, v, or x_0 in [-1, 1]).
+        snr: (B * R,) signal-to-noise ratio of each draw.
+        gain: (B * R,) squared error of ``prediction`` for a squared error 1 of x_0.
+    """
+
+    anchor: Tensor
+    mask: Tensor
+    prediction: Tensor
+    snr: Tensor
+    gain: Tensor
+
+
+def noise_weights(
+    snr: Tensor, gain: Tensor, weighting: NoiseWeighting, snr_limit: float = 5.0
+) -> Tensor:
+    """(B,) weight of each draw's squared error.
+
+    ``min_snr`` weights an error of x_0 by min(SNR, ``snr_limit``) (Hang et al. 2023, eq. 8),
+    ``snr_plus_1`` by SNR + 1 (Salimans & Ho 2022, sec. 4; of no use to ``eps``, which it weights
+    without bound). An error of another target is ``gain`` times that of x_0, which is divided out;
+    where that is 0, the target says nothing of x_0, and the weight is 0.
+
+    Example:
+        >>> snr = torch.tensor([0.5, 50.0])
+        >>> noise_weights(snr, torch.ones(2), "min_snr")
+        tensor([0.5000, 5.0000])
+        >>> noise_weights(snr, snr + 1, "snr_plus_1")
+        tensor([1., 1.])
+    """
+    if weighting == "constant":
+        return torch.ones_like(snr)
+    of_x_0 = snr.clamp(max=snr_limit) if weighting == "min_snr" else snr + 1.0
+    return torch.where(gain > 0.0, of_x_0 / gain, 0.0)
+
+
+def jaccard_distance(p: Tensor, q: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - IoU of soft masks.
+
+    The mean over the foreground classes of 1 - (sum min(p, q) + s) / (sum max(p, q) + s): a metric
+    whose energy distance between sets of masks is GED^2. Some ``smooth`` voxels more in both
+    keep it defined, and two empty masks at distance 0.
+
+    Args:
+        p: (A, K, V) probabilities, space flattened.
+        q: like ``p``.
+        smooth: voxels.
+
+    Returns:
+        (A,) in [0, 1).
+
+    Example:
+        >>> p = torch.tensor([[[0.0, 0, 1, 1], [1, 1, 0, 0]]])
+        >>> q = torch.tensor([[[0.0, 1, 1, 1], [1, 0, 0, 0]]])
+        >>> jaccard_distance(p, q, smooth=0.0)
+        tensor([0.5000])
+    """
+    p, q = p[:, 1:], q[:, 1:]
+    overlap = torch.minimum(p, q).sum(dim=-1)
+    union = p.sum(dim=-1) + q.sum(dim=-1) - overlap
+    return (1.0 - (overlap + smooth) / (union + smooth)).mean(dim=1)
+
+
+def energy_score(guesses: Tensor, truth: Tensor) -> Tensor:
+    """Mean energy score of sets of guesses under the Jaccard distance d (Gneiting & Raftery 2007).
+
+    E d(guess, truth) - E d(guess, other guess) / 2: least in expectation for guesses that are
+    drawn from the truth's own distribution. With the readers' masks as truths it is half of
+    GED^2, but for a term without the guesses.
+
+    Args:
+        guesses: (A * G, K, *spatial) probabilities, the G guesses at a truth side by side.
+        truth: (A, M, K, *spatial), M masks of equal right.
+
+    Raises:
+        ValueError: for fewer than two guesses, which cannot differ.
+    """
+    if len(guesses) < 2 * len(truth):
+        raise ValueError("an energy score needs a network with guesses of at least 2. Got 1.")
+    drawn = guesses.flatten(2).unflatten(0, (len(truth), -1)).unbind(1)
+    truths = truth.flatten(3).to(guesses).unbind(1)
+    hit = torch.stack([jaccard_distance(guess, one) for guess in drawn for one in truths]).mean()
+    pairs = list(combinations(drawn, 2))
+    spread = torch.stack([jaccard_distance(one, other) for one, other in pairs]).mean()
+    return hit - spread / 2.0
+
+
+class DiffusionSegmentationLoss(nn.Module):
+    """Weighted sum: noise loss + (Dice + CE) of x_0 + (Dice + CE) of the anchor (V2, eq. 1).
+
+    For a distributional denoiser, whose guesses should differ, the first two give way to an energy
+    score of its coarse and its fine masks (De Bortoli et al. 2025).
+
+    Args:
+        noise_weight: of the mean squared error on the denoiser's target.
+        mask_weight: of Dice + CE on the clean mask that the denoiser sees.
+        anchor_weight: of Dice + CE on the anchor.
+        dice_weight: of Dice within Dice + CE; CE has 1 and, unlike Dice, rewards honest
+            probabilities.
+        energy_weight: of the energy score; needs a network with ``guesses`` above 1.
+        noise_weighting: of the time steps in the noise loss (see ``noise_weights``).
+        snr_limit: gamma of ``min_snr``.
+
+    Raises:
+        ValueError: for an unknown weighting.
+    """
+
+    def __init__(
+        self,
+        noise_weight: float = 1.0,
+        mask_weight: float = 1.0,
+        anchor_weight: float = 1.0,
+        dice_weight: float = 1.0,
+        energy_weight: float = 0.0,
+        noise_weighting: NoiseWeighting = "constant",
+        snr_limit: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if noise_weighting not in get_args(NoiseWeighting):
+            known = list(get_args(NoiseWeighting))
+            raise ValueError(f"noise_weighting must be one of {known}. Got {noise_weighting!r}.")
+        self.noise_weighting, self.snr_limit = noise_weighting, snr_limit
+        self.noise_weight, self.mask_weight = noise_weight, mask_weight
+        self.anchor_weight, self.energy_weight = anchor_weight, energy_weight
+        self.dice_ce = DiceCELoss(
+            softmax=True, include_background=False, lambda_dice=dice_weight, batch=True
+        )
+
+    def forward(self, output: SegmenterOutput | Tensor, targets: DiffusionTargets) -> Tensor:
+        """Scalar loss of one batch; of an anchor alone, (B, K, *spatial), its own."""
+        anchor = output.anchor if isinstance(output, SegmenterOutput) else output
+        loss = self.anchor_weight * self.dice_ce(anchor, targets.anchor)
+        if not isinstance(output, SegmenterOutput):
+            return loss
+        guesses = len(output.logits) // len(targets.mask)
+        if self.energy_weight > 0.0:
+            fine = energy_score(torch.softmax(output.logits, dim=1), targets.mask)
+            seen, aim = (x / 2.0 + 0.5 for x in (output.prediction, targets.prediction))
+            loss = loss + self.energy_weight * (fine + energy_score(seen, aim))
+        if self.noise_weight > 0.0:
+            loss = loss + self.noise_weight * self._noise_loss(output, targets, guesses)
+        if self.mask_weight > 0.0:
+            mask = targets.mask.mean(dim=1).repeat_interleave(guesses, dim=0)
+            loss = loss + self.mask_weight * self.dice_ce(output.logits, mask)
+        return loss
+
+    def _noise_loss(
+        self, output: SegmenterOutput, targets: DiffusionTargets, guesses: int
+    ) -> Tensor:
+        aim = targets.prediction.repeat_interleave(guesses, dim=0)
+        error = (output.prediction.unsqueeze(1) - aim).square().flatten(1).mean(dim=1)
+        weights = noise_weights(targets.snr, targets.gain, self.noise_weighting, self.snr_limit)
+        return (weights.repeat_interleave(guesses) * error).mean()

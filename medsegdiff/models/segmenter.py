@@ -1,0 +1,274 @@
+"""Process, target and networks meet here, and nowhere else: the diffusion segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from medsegdiff.core.types import Precision, Target
+from medsegdiff.diffusion.prediction import anchor_mask
+from medsegdiff.diffusion.process import Process
+from medsegdiff.diffusion.samplers import Noise, Sampler
+from medsegdiff.models.precision import autocast
+from medsegdiff.networks.denoiser import Conditioned, Denoised, Denoiser
+from medsegdiff.networks.encoder import ImageEncoder
+from medsegdiff.networks.layers import pad_to, pool
+
+
+class SegmenterOutput(NamedTuple):
+    """What training sees of one forward pass over B images, R noisy masks of each, G guesses.
+
+    Attributes:
+        anchor: (B, K, *spatial) logits of the deterministic mask.
+        prediction: (B * R * G, K, *state) of the denoiser, as its target says; a mask in [-1, 1]
+            for the ``x_0`` target.
+        logits: (B * R * G, K, *spatial) whose softmax is the predicted clean mask.
+    """
+
+    anchor: Tensor
+    prediction: Tensor
+    logits: Tensor
+
+
+class DiffusionSegmenter(nn.Module):
+    """Encodes an image once and samples as many masks of it as wanted.
+
+    Masks are noised and denoised on a grid coarser than the image by the denoiser's stride, and
+    brought to the image's own size at the end. Called with an image alone it is a plain
+    deterministic segmenter: ``network(image)`` gives the anchor's logits, which is what MONAI's
+    tools expect of a network.
+
+    Args:
+        encoder: image -> condition.
+        denoiser: (x_t, t, condition) -> prediction.
+        process: how masks are noised.
+        target: what the denoiser predicts.
+        self_conditioning: probability that a training step lets the denoiser see its own first
+            estimate of the mask (Chen et al. 2023, "Analog bits", sec. 3.2); sampling always does.
+        recycling: training noises the model's own masks, drawn in one step from pure noise,
+            instead of the readers' (Fu et al. 2023): what the denoiser meets in sampling.
+        precision: of the networks: ``bfloat16`` where the device is made for it with ``auto``.
+        guesses: G. Above 1 the denoiser is distributional (De Bortoli et al. 2025): it sees noise
+            of its own, and its answer is a draw from p(x_0 | x_t) instead of the mean, so few
+            steps are enough for members that differ. Training compares G answers to each noisy
+            mask by the loss's energy score.
+
+    Self-conditioning and guesses are one of the denoiser's ``further_inputs`` each.
+
+    Raises:
+        ValueError: for arguments that do not go together: the process has no such target; the
+            denoiser corrects the anchor's logits but predicts something else; it has not the
+            further inputs that it will be given; recycling or guesses with another target than
+            x_0.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        denoiser: Denoiser,
+        process: Process,
+        target: Target = "x_0",
+        self_conditioning: float = 0.0,
+        recycling: bool = False,
+        guesses: int = 1,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        if target not in process.targets:
+            raise ValueError(f"target must be one of {process.targets} here. Got {target!r}.")
+        if denoiser.add_anchor and target != "x_0":
+            raise ValueError(f"add_anchor needs target 'x_0' (mask logits). Got {target!r}.")
+        further = int(self_conditioning > 0.0) + int(guesses > 1)
+        if further != denoiser.further_inputs:
+            raise ValueError(
+                f"self_conditioning {self_conditioning} and guesses {guesses} need a denoiser with "
+                f"further_inputs {further}. Got {denoiser.further_inputs}."
+            )
+        if recycling and target != "x_0":  # the noise between a recycled mask and x_t is not eps
+            raise ValueError(f"recycling needs target 'x_0'. Got {target!r}.")
+        if guesses > 1 and target != "x_0":
+            raise ValueError(f"guesses need target 'x_0'. Got {target!r}.")
+        self.self_conditioning, self.recycling = self_conditioning, recycling
+        self.guesses, self.precision = guesses, precision
+        self.encoder, self.denoiser = encoder, denoiser
+        self.process, self.target = process, target
+
+    @property
+    def num_classes(self) -> int:
+        """K, background included."""
+        return self.denoiser.num_classes
+
+    @property
+    def stride(self) -> int:
+        """The image's size over that of the states."""
+        return self.denoiser.stride
+
+    def padded(self, size: Sequence[int]) -> list[int]:
+        """Spatial size of an image once it is padded for the networks."""
+        multiple = max(self.encoder.multiple, self.stride)
+        return [length + -length % multiple for length in size]
+
+    def state_size(self, size: Sequence[int]) -> list[int]:
+        """Spatial size of the states x_t of an image of ``size``."""
+        return [length // self.stride for length in self.padded(size)]
+
+    def to_state(self, mask: Tensor) -> Tensor:
+        """x_0: masks (B, K, *spatial), padded and averaged over the states' voxels."""
+        return pool(pad_to(mask, self.padded(mask.shape[2:])), self.stride)
+
+    def encode(self, image: Tensor) -> Conditioned:
+        """(B, C, *spatial) -> everything that depends on the image alone; once per image."""
+        with self._autocast(image.device, min(self.padded(image.shape[2:]))):
+            return self.denoiser.prepare(self.encoder(image))
+
+    def forward(
+        self,
+        image: Tensor,
+        x_0: Tensor | None = None,
+        eps: Tensor | None = None,
+        t: Tensor | None = None,
+    ) -> Tensor | SegmenterOutput:
+        """Anchor logits of an image, or with masks to be noised all that the loss needs.
+
+        Args:
+            image: (B, C, *spatial).
+            x_0: (B * R, K, *state) clean masks in [-1, 1], from ``to_state``, the R draws of an
+                image side by side.
+            eps: standard normal noise like ``x_0``.
+            t: (B * R,) the integer time steps to noise them to.
+        """
+        if x_0 is None or eps is None or t is None:
+            return self.encode(image).anchor.float()
+        condition = self.encode(image)
+        if self.training and self.recycling:
+            x_0 = self._recycled(eps, condition)
+        x_t = self.process.add_noise(x_0, eps, t)
+        if self.guesses > 1:
+            x_t, t = (x.repeat_interleave(self.guesses, dim=0) for x in (x_t, t))
+        previous = self._first_estimate(x_t, t, condition) if self.training else None
+        denoised = self._denoise(x_t, t, condition, torch.randn_like, previous)
+        logits = self._refine(denoised.features, condition)
+        prediction = denoised.output
+        if self.target == "x_0":
+            prediction = self.process.x_0_from_output(prediction, x_t, t, self.target)
+        return SegmenterOutput(condition.anchor.float(), prediction, logits)
+
+    def x_0(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Conditioned,
+        noise: Noise = torch.randn_like,
+        previous: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The clean mask in [-1, 1] seen in ``x_t`` (B * N, K, *state), and its features.
+
+        ``t`` holds the time step, (1,), where ``x_t`` is.
+
+        With self-conditioning, ``previous`` is an earlier estimate of it, if there is one; a
+        distributional denoiser draws from ``noise``.
+        """
+        denoised = self._denoise(x_t, t, condition, noise, previous)
+        mask = self.process.x_0_from_output(denoised.output, x_t, t, self.target)
+        return mask, denoised.features
+
+    def sample(
+        self,
+        condition: Conditioned,
+        x_T: Tensor,
+        noise: Noise,
+        *,
+        sampler: Sampler,
+        steps: int,
+        start: float = 1.0,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Masks of an ensemble: class probabilities (B * N, K, *spatial), each in [0, 1].
+
+        Args:
+            condition: of B images, from ``encode``.
+            x_T: (B * N, K, *state) standard normal noise, the members of an image side by side.
+            noise: gives further noise to a stochastic sampler and a distributional denoiser.
+            sampler: one of ``diffusion.samplers``.
+            steps: of the time grid.
+            start: fraction of the time steps to begin at, in (0, 1]. Below 1, sampling begins with
+                the anchor's mask noised to there, instead of pure noise.
+            watch: called with the number of each evaluation and the masks seen in it, like those
+                that come back.
+
+        Raises:
+            ValueError: if the sampler does not suit the process, or there are not so many steps.
+        """
+        grid = self.process.grid(steps, start)
+        timesteps = torch.tensor(grid.timesteps, device=x_T.device).split(1)
+        at = dict(zip(grid.timesteps, timesteps, strict=True))  # no step waits for the device
+        if start < 1.0:
+            mask = anchor_mask(condition.coarse, x_T)
+            first = self.process.add_noise(mask, x_T, timesteps[0])
+        else:
+            first = self.process.start(x_T)
+        calls = 0
+        previous: Tensor | None = None
+        features = x_T
+
+        def denoise(x_t: Tensor, t: int) -> Tensor:
+            nonlocal previous, features, calls
+            previous, features = self.x_0(x_t, at[t], condition, noise, previous)
+            if watch is not None:
+                watch(calls, self._fine(features, condition))
+            calls += 1
+            return previous
+
+        sampler(denoise, first, grid, noise)
+        return self._fine(features, condition)
+
+    def _fine(self, features: Tensor, condition: Conditioned) -> Tensor:
+        return torch.softmax(self._refine(features, condition), dim=1)
+
+    def _refine(self, features: Tensor, condition: Conditioned) -> Tensor:
+        with self._autocast(features.device, self.stride * min(features.shape[2:])):
+            return self.denoiser.refine(features, condition).float()
+
+    def _denoise(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        condition: Conditioned,
+        noise: Noise,
+        previous: Tensor | None = None,
+    ) -> Denoised:
+        """The denoiser's answer, its output in float32, at time steps (B * N,) or (1,)."""
+        inputs = [self.process.network_input(x_t, t, condition.coarse)]
+        if self.self_conditioning > 0.0:
+            inputs.append(torch.zeros_like(x_t) if previous is None else previous.to(x_t))
+        if self.guesses > 1:
+            inputs.append(noise(x_t))
+        unit_time = t.float() / (self.process.n_timesteps - 1)
+        x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
+        with self._autocast(x.device, self.stride * min(x.shape[2:])):
+            denoised = self.denoiser(x, unit_time, condition)
+        return denoised._replace(output=denoised.output.float())
+
+    def _autocast(self, device: torch.device, length: int) -> AbstractContextManager[None]:
+        """The networks' precision for images whose shortest side, padded, is ``length``."""
+        smallest = length // self.encoder.multiple
+        return autocast(self.precision, device, smallest if self.training else None)
+
+    @torch.no_grad()
+    def _recycled(self, eps: Tensor, condition: Conditioned) -> Tensor:
+        """Masks in [-1, 1] predicted from pure noise; only the shape of ``eps`` matters."""
+        x_T = self.process.start(torch.randn_like(eps))
+        last = torch.full((1,), self.process.n_timesteps - 1, device=x_T.device)
+        return self.x_0(x_T, last, condition)[0]
+
+    @torch.no_grad()
+    def _first_estimate(self, x_t: Tensor, t: Tensor, condition: Conditioned) -> Tensor | None:
+        """The mask that the denoiser sees without one; with the self-conditioning's probability."""
+        if self.self_conditioning == 0.0 or float(torch.rand(())) >= self.self_conditioning:
+            return None
+        output = self._denoise(x_t, t, condition, torch.randn_like).output
+        return self.process.x_0_from_output(output, x_t, t, self.target)

@@ -1,0 +1,237 @@
+"""Draw pictures from captions, and know where each word went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from medsegdiff.core.errors import UsageError
+from medsegdiff.prompting.attention import recorded
+from medsegdiff.prompting.maps import peak, propagated, word_maps
+from medsegdiff.prompting.pipeline import Caption, TextToImage
+
+SCALE = 1024.0
+"""Of the loss whose gradient excites, so that half precision does not round it to 0."""
+
+GuidanceKind = Literal["classifier-free", "segmentation-free"]
+"""What a picture is guided away from: no caption, or at each place the thing that is there."""
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """How pictures are drawn.
+
+    Args:
+        steps: of DDIM.
+        guidance: weight w; eps = eps_caption + w (eps_caption - eps_away).
+        kind: of the guidance; ``segmentation-free`` is that of Azarian et al., arXiv 2407.04800.
+        scale: a, by which the strongest word's attention is turned (times -a) at each place.
+        switch: share of the steps that are guided away from no caption before segmentation-free
+            guidance begins.
+        layers: part of the names of the cross-attention layers that count; empty: all do.
+        coarsest: places along the longer side of the coarsest attention that counts.
+        propagation: how often maps spread along self-attention.
+        excite: step along the gradient that raises the attention to the most neglected word, in
+            standard deviations of the latents (Chefer et al., "Attend-and-Excite", 2023); 0: none.
+        excite_until: share of the forward process below which nothing is excited any more.
+    """
+
+    steps: int = 30
+    guidance: float = 2.0
+    kind: GuidanceKind = "classifier-free"
+    scale: float = 1.0
+    switch: float = 0.2
+    layers: str = ""
+    coarsest: int = 16
+    propagation: int = 1
+    excite: float = 0.0
+    excite_until: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(GuidanceKind):
+            rule = f"must be one of {', '.join(get_args(GuidanceKind))}, not {self.kind}"
+            raise UsageError("--guidance-kind", rule, "Choose one")
+        if self.steps < 1:
+            raise UsageError(
+                "--steps", f"must be 1 or more, not {self.steps}", "Give for instance 30"
+            )
+
+
+@torch.no_grad()
+def draw(
+    model: TextToImage, caption: Caption, noise: Tensor, options: DrawOptions
+) -> tuple[Tensor, Tensor]:
+    """Draw pictures of a caption.
+
+    Args:
+        model: the pipeline's networks.
+        caption: with K names.
+        noise: (B, C, h, w) standard normal; each picture depends on its own alone.
+        options: how.
+
+    Returns:
+        (B, 3, H, W) pictures in [-1, 1], and (B, K, h', w') attention to the names, over all steps.
+    """
+    grid = _grid(model.n_timesteps - 1, options.steps)
+    latents, maps = denoised(model, caption, noise, grid, options)
+    return model.decode(latents), maps
+
+
+@torch.no_grad()
+def varied(
+    model: TextToImage,
+    caption: Caption,
+    picture: Tensor,
+    noise: Tensor,
+    strength: float,
+    options: DrawOptions,
+) -> Tensor:
+    """Variants of a picture: noised partway, and denoised under its caption.
+
+    Meng et al., "SDEdit", ICLR 2022.
+
+    Args:
+        model: the pipeline's networks.
+        caption: of the picture.
+        picture: (1, 1 or 3, H, W) in [-1, 1], of the model's size.
+        noise: (B, C, h, w) standard normal, one for each variant.
+        strength: in (0, 1], how far the picture is noised; small keeps its shapes.
+        options: how; ``steps`` are those of a full way, of which a share is walked.
+
+    Returns:
+        (B, 3, H, W) in [-1, 1].
+
+    Raises:
+        UsageError: a strength outside of its range.
+    """
+    if not 0.0 < strength <= 1.0:
+        raise UsageError(
+            "--strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3"
+        )
+    start = max(1, round(strength * (model.n_timesteps - 1)))
+    grid = _grid(start, max(1, round(strength * options.steps)))
+    noised = model.noised(model.encode(picture).expand(len(noise), -1, -1, -1), noise, start)
+    return model.decode(denoised(model, caption, noised, grid, options)[0])
+
+
+def denoised(
+    model: TextToImage,
+    caption: Caption,
+    x_t: Tensor,
+    grid: Sequence[int],
+    options: DrawOptions,
+) -> tuple[Tensor, Tensor]:
+    """Walk latents down a grid; the clean ones, and the names' attention (B, K, h', w')."""
+    nothing = model.caption([]).embedding
+    half = len(x_t)
+    maps = torch.zeros(())
+    for number, t in enumerate(grid):
+        if options.excite > 0.0 and t >= options.excite_until * model.n_timesteps:
+            x_t = excited(model, caption, x_t, t, options)
+        local = options.kind == "segmentation-free" and number >= options.switch * len(grid)
+        away = caption.embedding if local else nothing
+        told = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
+        with recorded(model.unet, x_t, options.layers) as record:
+            if local:
+                with turned_away(model.unet, caption.places, options.scale):
+                    eps = model.predict(torch.cat([x_t, x_t]), t, told)
+            else:
+                eps = model.predict(torch.cat([x_t, x_t]), t, told)
+        found = word_maps(record, caption.places, options.coarsest)
+        maps = maps + propagated(found, record, options.propagation)[half:] / len(grid)
+        eps = eps[half:] + options.guidance * (eps[half:] - eps[:half])
+        x_t = model.step(x_t, eps, t, grid[number + 1] if number + 1 < len(grid) else -1)
+    return x_t, maps
+
+
+def excited(
+    model: TextToImage, caption: Caption, x_t: Tensor, t: int, options: DrawOptions
+) -> Tensor:
+    """Latents (B, C, h, w) moved so that the word that is attended to least is attended to more.
+
+    Chefer et al., "Attend-and-Excite: Attention-Based Semantic Guidance for Text-to-Image Diffusion
+    Models", SIGGRAPH 2023, with the gradient over its root mean square, so that a step has the same
+    size for every model.
+    """
+    with torch.enable_grad(), recorded(model.unet, x_t, options.layers) as record:
+        moved = x_t.detach().requires_grad_()
+        told = caption.embedding.expand(len(moved), -1, -1)
+        model.unet(moved, t, encoder_hidden_states=told)
+        neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
+        (gradient,) = torch.autograd.grad(SCALE * neglect.float().sum(), moved)
+    gradient = gradient.float()  # half precision has no squares so small
+    size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+    step = options.excite * neglect.detach()[:, None, None, None] * gradient / size
+    return x_t - step.to(x_t)
+
+
+class TurnedAway:
+    """Cross-attention whose first half of a batch is led away from the strongest thing.
+
+    At each place the names' token with the highest probability has it multiplied by -a (Azarian
+    et al., 2024, section 3).
+
+    Args:
+        inner: the processor for the other half, and for self-attention.
+        tokens: of all names.
+        scale: a.
+    """
+
+    def __init__(self, inner: Any, tokens: Sequence[int], scale: float) -> None:
+        self.inner, self.tokens, self.scale = inner, list(tokens), scale
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        """What the layer gives."""
+        out: Tensor = self.inner(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
+        if encoder_hidden_states is None:
+            return out
+        half = len(hidden_states) // 2
+        led = self._away(attn, hidden_states[:half], encoder_hidden_states[:half])
+        return torch.cat([led, out[half:]])
+
+    def _away(self, attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
+        query, key, value = (
+            values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for values in (attn.to_q(queries), attn.to_k(keys), attn.to_v(keys))
+        )
+        weights = (attn.scale * query @ key.transpose(-1, -2)).softmax(dim=-1)
+        named = weights[..., self.tokens]
+        strongest = named.mean(dim=1, keepdim=True).argmax(dim=-1, keepdim=True)
+        factor = torch.ones_like(named).scatter(
+            -1, strongest.expand(-1, attn.heads, -1, -1), -self.scale
+        )
+        weights = weights.clone()
+        weights[..., self.tokens] = named * factor
+        mixed = (weights @ value).transpose(1, 2).flatten(2)
+        out: Tensor = attn.to_out[1](attn.to_out[0](mixed))
+        return out
+
+
+@contextmanager
+def turned_away(unet: Any, places: Sequence[Sequence[int]], scale: float) -> Iterator[None]:
+    """Lead the first half of each batch away from what is there, as long as the context lasts."""
+    before = dict(unet.attn_processors)
+    tokens = [token for name in places for token in name]
+    unet.set_attn_processor({k: TurnedAway(p, tokens, scale) for k, p in before.items()})
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+def _grid(start: int, steps: int) -> list[int]:
+    """Steps of the forward process from ``start`` down, evenly spaced, the last above 0."""
+    spaced = torch.linspace(start, 0, steps + 1)[:-1].round().int().tolist()
+    return list(dict.fromkeys(max(1, t) for t in spaced))

@@ -1,0 +1,189 @@
+"""Words in, masks out: what ``medsegdiff prompt`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from medsegdiff.bundle.bundle import Bundle, checked_device, list_bundles
+from medsegdiff.cases.inputs import found_cases, parse_inputs
+from medsegdiff.cases.one_by_one import hidden_bars, one_by_one
+from medsegdiff.cases.writer import CaseWriter
+from medsegdiff.core.atomic_files import digest
+from medsegdiff.core.errors import UsageError
+from medsegdiff.core.quiet import silenced
+from medsegdiff.core.types import OutputFormat
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.data.manifest import class_slug
+from medsegdiff.prompting.grounded import GroundedSegmenter, load_head
+from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
+from medsegdiff.prompting.prompted_case import Axis, FoundWords, find_words
+from medsegdiff.prompting.word_segmenter import FindWords, PromptOptions, PromptSegmenter
+from medsegdiff.writers.segments import Algorithm, segments_of
+
+
+@silenced()
+def prompt(
+    inputs: Sequence[str | Path],
+    words: Sequence[str],
+    model: str,
+    output: Path,
+    options: PromptOptions,
+    *,
+    grounding: Path | None = None,
+    axis: Axis = "axial",
+    device: str = "auto",
+    formats: Sequence[OutputFormat] = ("nifti",),
+    save_members: bool = False,
+    overwrite: bool = False,
+) -> dict[str, str]:
+    """Find words in images and write the files of each case, as ``segment`` does.
+
+    Args:
+        inputs: NIfTI, DICOM or photograph files, folders or zips of such.
+        words: what to find; the k-th is class k.
+        model: a folder in the ``diffusers`` format, or a hub's name.
+        output: gets a folder for each case.
+        options: how words are looked for.
+        grounding: a head taught by ``ground``, which looks instead of attention alone; of the
+            options, ``draws`` and ``seed`` are left.
+        axis: plane of the slices of a volume.
+        device: ``auto``, or a torch device.
+        formats: files to write.
+        save_members: write the mask of each draw of noise.
+        overwrite: do complete cases again.
+
+    Returns:
+        Failed input or case -> reason.
+
+    Raises:
+        InputError: the model cannot be used.
+        UsageError: words are missing or alike, or the device cannot be had.
+    """
+    names = checked_words(words)
+    pipeline = open_model(model, device)
+    segmenter: FindWords = PromptSegmenter(pipeline, options)
+    settings: dict[str, Any] = {"model": pipeline.name, "words": names, "axis": axis}
+    settings["grounding"] = grounding and digest([grounding])
+    if grounding is not None:
+        head, taught = load_head(grounding)
+        taught = dataclasses.replace(taught, draws=options.draws, seed=options.seed)
+        segmenter = GroundedSegmenter(pipeline, head, taught)
+    settings |= {
+        k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(options).items()
+    }
+    labels = {0: "background", **dict(enumerate(names, start=1))}
+    writer = CaseWriter(
+        output,
+        segments_of(labels),
+        Algorithm(pipeline.name[-64:], "prompted"),
+        settings,
+        formats,
+        save_members,
+        overwrite,
+    )
+
+    def do(case: CaseInput) -> None:
+        wanted = writer.to_write(case)
+        if wanted is None:
+            return
+        with _slice_bar(case.id) as show:
+            found = find_words(case, segmenter, names, axis, show)
+        slices = {
+            class_slug(name): {"found": n, "of": found.of}
+            for name, n in zip(names, found.slices, strict=True)
+        }
+        further = {"found_in_slices": slices}
+        writer.write(case, found.case, wanted, pipeline.device, _warnings(found, names), further)
+
+    with found_cases(parse_inputs(inputs), output) as (cases, failed):
+        errors = one_by_one(cases, failed, output, do, "prompt")
+    return {name: str(error) for name, error in errors.items()}
+
+
+def open_model(model: str, device: str) -> TextToImage:
+    """Load a text-to-image model; half precision on a GPU.
+
+    Args:
+        model: a folder in the ``diffusers`` format, a bundle that holds such a model, or a hub's
+            name.
+        device: ``auto``, or a torch device.
+
+    Raises:
+        InputError: it cannot be used.
+        UsageError: the device cannot be had, or the extra ``text`` is missing.
+    """
+    place = checked_device(device)
+    dtype = torch.float16 if place.type == "cuda" else torch.float32
+    bundle = _bundle_of(model)
+    loaded = load_pipeline((bundle and bundle.pipeline) or model, place, dtype=dtype)
+    loaded.name = model
+    return loaded
+
+
+def suited_options(model: str, **changes: Any) -> PromptOptions:
+    """How words are looked for with a model: as its bundle recommends, else as is usual.
+
+    Args:
+        model: as for ``open_model``.
+        changes: fields of ``PromptOptions`` to replace; those that are None are not.
+
+    Raises:
+        InputError: the bundle cannot be read.
+        UsageError: a value that is not allowed.
+    """
+    bundle = _bundle_of(model)
+    options = PromptOptions()
+    if bundle is not None:
+        options = bundle.parser("prompt").get_parsed_content("options")
+    return dataclasses.replace(options, **{k: v for k, v in changes.items() if v is not None})
+
+
+def _bundle_of(model: str) -> Bundle | None:
+    """The bundle that a model's name or folder stands for, if one does."""
+    shipped = {bundle.name: bundle for bundle in list_bundles()}
+    found = shipped.get(model, Bundle(Path(model)))
+    return found if found.pipeline else None
+
+
+@contextmanager
+def _slice_bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Within, shows how far a volume of several slices is."""
+    with tqdm(desc=name, unit="slice", leave=False, disable=hidden_bars(), delay=1.0) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def _warnings(found: FoundWords, names: Sequence[str]) -> list[str]:
+    return [
+        f"'{name}' was found nowhere"
+        for name, slices in zip(names, found.slices, strict=True)
+        if not slices
+    ]
+
+
+def checked_words(words: Sequence[str]) -> list[str]:
+    """Words without stray spaces.
+
+    Raises:
+        UsageError: none, an empty one, or two that would have the same files.
+    """
+    names = [" ".join(word.split()) for word in words]
+    if not names or not all(names):
+        raise UsageError(
+            "the words", "are missing", 'Name what is to be found, such as "left kidney"'
+        )
+    slugs = [class_slug(name) for name in names]
+    if len(set(slugs)) < len(slugs):
+        raise UsageError("the words", f"are alike: {', '.join(names)}", "Name each thing once")
+    return names

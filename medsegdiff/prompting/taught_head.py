@@ -1,0 +1,85 @@
+"""Teach a grounding head with a data set's masks: what ``medsegdiff ground`` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medsegdiff.cases.one_by_one import hidden_bars
+from medsegdiff.core.errors import InputError
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
+from medsegdiff.data.transforms import load
+from medsegdiff.prompting.grounded import Example, TeachingOptions, save_head, teach
+from medsegdiff.prompting.intensities import as_picture
+from medsegdiff.prompting.prompted_case import Axis, picture_chain, slices_of
+from medsegdiff.prompting.prompted_data import open_model
+
+logger = logging.getLogger(__name__)
+
+
+def ground(
+    data: str | Path,
+    model: str,
+    output: Path,
+    options: TeachingOptions,
+    *,
+    fold: int = 0,
+    without: Sequence[str] = (),
+    axis: Axis = "axial",
+    device: str = "auto",
+) -> Path:
+    """Teach a head the masks of all but the held-out fold, and write it.
+
+    Args:
+        data: description of the data set, or a known name; its labels' names are the words.
+        model: a folder in the ``diffusers`` format, or a hub's name.
+        output: file to write.
+        options: how it is taught.
+        fold: held out.
+        without: names of labels whose masks are not shown.
+        axis: plane of the slices of volumes.
+        device: ``auto``, or a torch device.
+
+    Raises:
+        InputError: data or model cannot be used, or no mask is left to learn from.
+    """
+    manifest = load_manifest(data)
+    pipeline = open_model(model, device)
+    training = manifest.split(fold)[0]
+    examples = [
+        example for case in training for example in examples_of(case, manifest, axis, without)
+    ]
+    if not any(example.masks for example in examples):
+        raise InputError(manifest.name, "has no mask to learn from", "Leave out fewer labels")
+    with tqdm(desc="ground", total=options.steps, unit="step", disable=hidden_bars()) as bar:
+
+        def show(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        head = teach(pipeline, examples, options, show)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_head(output, head, options, pipeline.name)
+    return output
+
+
+def examples_of(
+    case: Case, manifest: Manifest, axis: Axis, without: Sequence[str]
+) -> list[Example]:
+    """The slices of a case that hold a structure, with their masks: what most readers marked."""
+    chain = picture_chain(CaseInput(case.id, case.images), manifest.labels, manifest.raters)
+    item = load(chain, datalist([case])[0])
+    image, label = (item[key].as_tensor() for key in ("image", "label"))
+    pictures = slices_of(as_picture(image), axis)
+    labels = slices_of(label.mode(dim=0, keepdim=True).values, axis)
+    found = []
+    for picture, marks in zip(pictures, labels[:, 0], strict=True):
+        there = [k for k in manifest.labels if k and (marks == k).any()]
+        there = [k for k in there if manifest.labels[k] not in without]
+        if there or len(pictures) == 1:
+            texts = tuple((manifest.labels[k].lower(),) for k in there)
+            found.append(Example(picture, texts, tuple(marks == k for k in there)))
+    return found

@@ -1,0 +1,266 @@
+"""Masks of words in a given image, without any mask to learn from.
+
+Noise the image to several levels and let the U-Net denoise it while it is told the words. There are
+two kinds of evidence for where a word is: where it is attended to, and where leaving it out changes
+what the U-Net predicts (Couairon et al., "DiffEdit", ICLR 2023). Every draw of noise is one
+opinion. Whether a word is there at all is told by how much attention it draws where it draws most,
+or by the denoising error: an image with a kidney is denoised better if a kidney is named (Li et
+al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from medsegdiff.core.errors import UsageError
+from medsegdiff.prompting.attention import recorded
+from medsegdiff.prompting.maps import (
+    competing,
+    peak,
+    propagated,
+    relative,
+    resize,
+    scaled,
+    word_maps,
+)
+from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.refine import conditional_field, guided
+
+Evidence = Literal["attention", "difference", "both"]
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """How words are looked for.
+
+    Args:
+        template: the text around the names, which stand at ``{}``.
+        evidence: ``attention``, ``difference`` between predictions with and without a word, or
+            ``both``, one times the other.
+        levels: of noise, as shares of the forward process.
+        draws: of noise at each level.
+        layers: part of the names of the cross-attention layers that count; empty: all do.
+        coarsest: places along the longer side of the coarsest attention that counts.
+        propagation: how often maps spread along self-attention.
+        background: share of a map's range that a place has to reach.
+        sharpness: of the competition between words.
+        radius: of guided filtering, in pixels of the model's image; 0: none.
+        crf: weight of a conditional random field, in which pixels that look like their neighbours
+            follow them; 0: none.
+        attended: least attention, in (0, 1], that a word has to draw where it draws most; 0: none.
+        presence: standard errors by which a word has to lower the denoising error; negative: none.
+        seed: of the noise.
+    """
+
+    template: str = "{}"
+    evidence: Evidence = "attention"
+    levels: tuple[float, ...] = (0.1, 0.2, 0.3)
+    draws: int = 8
+    layers: str = ""
+    coarsest: int = 16
+    propagation: int = 1
+    background: float = 0.4
+    sharpness: float = 10.0
+    radius: int = 2
+    crf: float = 0.0
+    attended: float = 0.0
+    presence: float = 2.0
+    seed: int = 0
+
+    @property
+    def tells_presence(self) -> bool:
+        """Whether some words may be taken to be absent."""
+        return self.attended > 0.0 or self.presence >= 0.0
+
+    def __post_init__(self) -> None:
+        if self.evidence not in get_args(Evidence):
+            rule = f"must be attention, difference or both, not {self.evidence!r}"
+            raise UsageError("--evidence", rule, "Choose one of them")
+        if not self.levels or not all(0.0 < level < 1.0 for level in self.levels):
+            raise UsageError(
+                "--levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
+            )
+        if not 0.0 <= self.attended <= 1.0:
+            raise UsageError(
+                "--attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
+            )
+        if self.crf < 0.0:
+            raise UsageError("--crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
+        if self.draws < 1:
+            raise UsageError(
+                "--draws", f"must be 1 or more, not {self.draws}", "Give for instance 8"
+            )
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """What was found in a picture.
+
+    Attributes:
+        probability: (draws, K + 1, H, W) of no word and of each, summing to 1.
+        present: (K,) which words are taken to be there.
+    """
+
+    probability: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one look at a picture shows of K words.
+
+    Attributes:
+        attention: (draws, K, h, w) to each, over all levels of noise.
+        difference: (draws, K, h, w) root mean square of what leaving each out changes, each level
+            relative to its mean; empty if it was not asked for.
+        gain: (K,) what naming each lowers the error by, in standard errors over draws and levels;
+            empty as well.
+    """
+
+    attention: Tensor
+    difference: Tensor
+    gain: Tensor
+
+    @property
+    def peak(self) -> Tensor:
+        """(K,) attention to each word, over all draws, where it is strongest."""
+        return peak(self.attention.mean(dim=0, keepdim=True))[0]
+
+
+FindWords = Callable[[Tensor, Sequence[str], int], Prompted]
+"""(picture, names, number of the picture) -> what was found."""
+
+
+class PromptSegmenter:
+    """Finds words in pictures.
+
+    Args:
+        model: the pipeline's networks.
+        options: how.
+    """
+
+    def __init__(self, model: TextToImage, options: PromptOptions | None = None) -> None:
+        self.model, self.options = model, options or PromptOptions()
+
+    @torch.no_grad()
+    def __call__(self, picture: Tensor, names: Sequence[str], number: int = 0) -> Prompted:
+        """Find names in a picture.
+
+        Args:
+            picture: (1 or 3, H, W) in [-1, 1], of any size.
+            names: K of them, of one or more words.
+            number: of the picture, such as its slice; another one gets other noise.
+
+        Raises:
+            UsageError: no names, or more than the model reads.
+        """
+        if not names:
+            raise UsageError("the words", "are missing", "Name what is to be found")
+        fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
+        latents = self.model.encode(fitted)
+        noise = self._noise(latents, number)
+        compares = self.options.evidence != "attention"
+        looked = self.look(latents, noise, names, compares or self.options.presence >= 0.0)
+        present = self._present(looked)
+        if present.any() and not present.all():
+            named = [name for name, there in zip(names, present, strict=True) if there]
+            looked = self.look(latents, noise, named, compares)
+        probability = torch.zeros(
+            (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
+        )
+        probability[:, 0] = 1.0
+        if present.any():
+            maps = self._evidence(looked)
+            maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
+            maps, seen = maps[..., inside[0], inside[1]], fitted[..., inside[0], inside[1]]
+            found = competing(maps, self.options.background, self.options.sharpness)
+            found = conditional_field(found, seen, self.options.crf)
+            kept = [0, *(1 + int(k) for k in present.nonzero())]
+            probability[:, kept] = resize(found, picture.shape[-2:])
+        return Prompted(probability, present)
+
+    def look(
+        self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
+    ) -> Looked:
+        """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels.
+
+        ``compares`` the predictions with those without each name, in K further passes a level.
+        """
+        template = self.options.template
+        caption = self.model.caption(names, template)
+        noised = [(t, self.model.noised(latents, noise, t)) for t in self._steps()]
+        with recorded(self.model.unet, latents, self.options.layers) as record:
+            found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
+        attention = word_maps(record, caption.places, self.options.coarsest)
+        attention = propagated(attention, record, self.options.propagation)
+        if not compares:
+            return Looked(attention, torch.zeros(0), torch.zeros(0))
+        errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
+        differences, gains = [], []
+        for name in names:
+            others = self.model.caption([n for n in names if n is not name], template).embedding
+            without = [self.model.predict(x_t, t, others) for t, x_t in noised]
+            changes = [
+                relative((eps - other).float().square().mean(dim=1, keepdim=True))
+                for eps, other in zip(found, without, strict=True)
+            ]
+            differences.append(torch.stack(changes).mean(dim=0))
+            lost = [
+                (other - noise).square().mean(dim=(1, 2, 3)) - error
+                for other, error in zip(without, errors, strict=True)
+            ]
+            gains.append(torch.cat(lost).float())
+        gain = torch.stack(gains)
+        spread = gain.std(dim=1) / gain.shape[1] ** 0.5
+        return Looked(
+            attention,
+            torch.cat(differences, dim=1).sqrt(),
+            gain.mean(dim=1) / spread.clamp_min(1e-12),
+        )
+
+    def _present(self, looked: Looked) -> Tensor:
+        """(K,) which words are taken to be there."""
+        present = looked.peak >= self.options.attended
+        if self.options.presence >= 0.0:
+            present &= looked.gain > self.options.presence
+        return present.cpu()
+
+    def _evidence(self, looked: Looked) -> Tensor:
+        """(draws, K, h, w) of the kind that is asked for."""
+        if self.options.evidence == "attention":
+            return looked.attention
+        if self.options.evidence == "difference":
+            return looked.difference
+        attention = resize(scaled(looked.attention), looked.difference.shape[-2:])
+        return attention * scaled(looked.difference)
+
+    def _steps(self) -> list[int]:
+        last = self.model.n_timesteps - 1
+        return [min(last, max(1, round(level * last))) for level in self.options.levels]
+
+    def _noise(self, latents: Tensor, number: int) -> Tensor:
+        """(draws, C, h, w), the same on every device."""
+        generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
+        shape = (self.options.draws, *latents.shape[1:])
+        return torch.randn(shape, generator=generator).to(latents)
+
+
+def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:
+    """Resize a picture (1, C, H, W) into a frame, its shape kept; where it lies in the frame.
+
+    What is left of the frame takes the picture's border.
+    """
+    height, width = picture.shape[-2:]
+    scale = min(size[0] / height, size[1] / width)
+    inner = max(1, round(height * scale)), max(1, round(width * scale))
+    resized = resize(picture, inner)
+    top, left = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    sides = (left, size[1] - inner[1] - left, top, size[0] - inner[0] - top)
+    padded = F.pad(resized, sides, mode="replicate")
+    return padded, (slice(top, top + inner[0]), slice(left, left + inner[1]))

@@ -1,0 +1,221 @@
+"""One case: from its files to the ensemble's maps on its own grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose
+from numpy.typing import NDArray
+from torch import nn
+
+from medsegdiff.calibration.scaling import Scaling
+from medsegdiff.core.storage import Storage, slabs, slowest_axis
+from medsegdiff.core.types import Fusion, Geometry
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.data.transforms import load, restore
+from medsegdiff.segmentation.ensemble import Ensemble, predictive_entropy
+from medsegdiff.segmentation.fusion import fit_staple, fuse
+
+VALUES_AT_ONCE = 2**22
+"""How many voxels are brought back to the input's grid together."""
+
+Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
+
+
+class CaseInferer(Protocol):
+    """Makes the ensemble of an image: ``EnsembleInferer``, or ``FewLabelInferer``."""
+
+    fusion: Fusion
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides the masks of a network, as the record of a case tells it."""
+        ...
+
+    def check(self, network: Any) -> None:
+        """Refuse a network that it cannot serve."""
+        ...
+
+    def ensemble(
+        self,
+        image: torch.Tensor,
+        network: Any,
+        case: str,
+        storage: Storage | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Ensemble:
+        """Statistics of the ensemble of one image (C, *spatial)."""
+        ...
+
+
+@dataclass(frozen=True)
+class SegmentedCase:
+    """All maps of one case, on the grid of its input. Large ones lie on disk.
+
+    Attributes:
+        geometry: of the input.
+        image: (C, *shape) intensities as the network saw them.
+        mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
+        mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
+        variance: (K, *shape) in [0, 0.25], over all that were drawn.
+        entropy: (*shape) of the mean, in nats.
+        anchor: (*shape) label map of the deterministic pass; None where there is none.
+        members: (N, *shape) label map of each member.
+        seconds: spent in ``load``, ``encode`` and ``sample``.
+        windows: how many were ``run``, and how many ``skipped`` as empty.
+        storage: of the maps.
+    """
+
+    geometry: Geometry
+    image: Floats
+    mask: Labels
+    mean: Floats
+    variance: Floats
+    entropy: Floats
+    anchor: Labels | None
+    members: Labels
+    seconds: dict[str, float]
+    windows: dict[str, int] = field(default_factory=dict)
+    storage: Storage = field(default_factory=Storage)
+
+    def slabs(self) -> Iterator[tuple[slice, ...]]:
+        """Places that cover the grid once, for work that shall not take memory for all of it.
+
+        The memory of what lies on disk is let go after each.
+        """
+        for place in slabs(self.mask.shape, slowest_axis(self.mean)):
+            yield place
+            self.storage.release()
+
+
+def segment_case(
+    case: CaseInput,
+    network: nn.Module,
+    preprocessing: Compose,
+    inferer: CaseInferer,
+    scaling: Scaling | None = None,
+    storage: Storage | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SegmentedCase:
+    """Load, sample and bring back one case.
+
+    Args:
+        case: its name and files.
+        network: in evaluation mode, on the device that shall do the work.
+        preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
+        inferer: makes the ensemble.
+        scaling: calibrates the mean probability, before the mask is taken from it.
+        storage: makes the arrays; None: in memory.
+        progress: told after each window how many are done, and of how many.
+
+    Raises:
+        InputError: the case's files cannot be used, or the disk has no room for its maps.
+    """
+    storage = storage or Storage()
+    started = time.perf_counter()
+    item = load(preprocessing, {"case": case.id, "image": list(case.image)})
+    image = item["image"]
+    loaded = time.perf_counter()
+    plain = torch.as_tensor(image.as_tensor())
+    ensemble = inferer.ensemble(plain, network, case.id, storage, progress)
+    grid = _InputGrid(image, preprocessing, storage)
+    maps = {
+        name: grid.maps(values)
+        for name in ("mean", "variance", "anchor", "by_steps")
+        if (values := getattr(ensemble, name)) is not None
+    }
+    members = grid.labels(ensemble.labels)
+    segmented = SegmentedCase(
+        geometry=item["geometry"],
+        image=grid.maps(plain.cpu()),
+        mean=maps["mean"],
+        variance=maps["variance"],
+        members=members,
+        **{name: grid.empty("uint8", members) for name in ("mask", "anchor")},
+        entropy=grid.empty("float32", members),
+        seconds={"load": loaded - started, **ensemble.seconds},
+        windows=ensemble.windows,
+        storage=storage,
+    )
+    _complete(segmented, maps, inferer.fusion, scaling)
+    return segmented
+
+
+class _InputGrid:
+    """The way back to the input's own grid.
+
+    A large map goes by itself, so that memory is needed for one; where the chain has nothing to
+    undo, nothing is copied.
+    """
+
+    def __init__(self, image: MetaTensor, chain: Compose, storage: Storage) -> None:
+        self.image, self.chain, self.storage = image, chain, storage
+        self.shape = tuple(int(n) for n in image.meta["spatial_shape"])
+
+    def maps(self, maps: torch.Tensor) -> Floats:
+        """(C, *spatial) float32 -> (C, *shape), interpolated linearly."""
+        return self._restored(maps, "float32", "bilinear")
+
+    def labels(self, labels: torch.Tensor) -> Labels:
+        """(N, *spatial) uint8 -> (N, *shape), of the nearest voxel."""
+        return self._restored(labels, "uint8", "nearest")
+
+    def empty(self, dtype: str, like: NDArray[Any]) -> NDArray[Any]:
+        """(*shape) zeros, laid out as (C, *shape)."""
+        return self.storage.zeros((1, *self.shape), dtype, slowest_axis(like))[0]
+
+    def _restored(
+        self, maps: torch.Tensor, dtype: str, mode: Literal["bilinear", "nearest"]
+    ) -> NDArray[Any]:
+        if not self.image.applied_operations:
+            return maps.numpy().reshape(len(maps), *self.shape)
+        found = self.storage.zeros((len(maps), *self.shape), dtype, slowest=-1)
+        done = 0
+        for part in _parts(maps):
+            restored = restore(part, self.image, self.chain, mode=mode)
+            found[done : done + len(part)] = np.rint(restored) if dtype == "uint8" else restored
+            done += len(part)
+            self.storage.release()
+        return found
+
+
+def _parts(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Some maps at a time: resampling needs many times the memory of what it resamples."""
+    return maps.split(max(1, VALUES_AT_ONCE // maps[0].numel()))
+
+
+def _complete(
+    case: SegmentedCase, maps: Mapping[str, Floats], rule: Fusion, scaling: Scaling | None
+) -> None:
+    """Repair what resampling left, and fill in what follows from it, slab by slab."""
+    members = (torch.from_numpy(case.members[(slice(None), *place)]) for place in case.slabs())
+    truth = fit_staple(members, len(case.mean)) if rule == "staple" else None
+    for place in case.slabs():
+        everywhere = (slice(None), *place)
+        mean = _as_probabilities(maps["mean"][everywhere])
+        mean = mean if scaling is None else scaling(mean)
+        anchor = _as_probabilities(maps["anchor"][everywhere])
+        case.mean[everywhere] = mean
+        case.variance[everywhere] = maps["variance"][everywhere].clip(0.0, 0.25)
+        case.entropy[place] = predictive_entropy(torch.from_numpy(mean)).numpy()
+        if case.anchor is not None:
+            case.anchor[place] = anchor.argmax(axis=0)
+        labels, steps = torch.from_numpy(case.members[everywhere]), None
+        if "by_steps" in maps:
+            steps = torch.from_numpy(_as_probabilities(maps["by_steps"][everywhere]))
+        fused = truth(labels) if truth else fuse(rule, torch.from_numpy(mean), labels, steps)
+        case.mask[place] = fused.numpy().argmax(axis=0)
+
+
+def _as_probabilities(maps: Floats) -> Floats:
+    """What a resampling left: clipped, and background where the chain had cropped the image."""
+    maps = maps.clip(0.0, 1.0)
+    maps[0] += (1.0 - maps.sum(axis=0)).clip(0.0, 1.0)
+    return maps / maps.sum(axis=0)

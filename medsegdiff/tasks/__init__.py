@@ -1,1 +1,0 @@
-"""Level 4: whole jobs, from a user's files to a user's files."""

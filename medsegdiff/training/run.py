@@ -1,0 +1,87 @@
+"""Training a bundle, with the checks that MONAI's own command does not make."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from medsegdiff.bundle.bundle import Bundle, device_change
+from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.data.manifest import Manifest, load_manifest
+from medsegdiff.training.checkpoints import latest_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    bundle: Bundle,
+    data: str | Path,
+    output: Path,
+    *,
+    fold: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Train ``bundle`` on ``data`` and leave checkpoints, cases and settings in ``output``.
+
+    Args:
+        bundle: whose ``configs/train`` says how.
+        data: a data set description, its folder, or a known name.
+        output: folder of the run: ``best.pt`` and ``final.pt`` (averaged weights),
+            ``last_checkpoint_epoch=N.pt`` (to resume), ``cases.json``, ``config.yaml``.
+        fold: which fold is held out.
+        resume: go on from the last checkpoint in ``output``.
+        device: ``auto``, or a torch device.
+        overrides: configuration ids -> values.
+
+    Raises:
+        InputError: the data cannot be used, ``output`` already holds a run that was not to be
+            resumed, or it holds none that was.
+        UsageError: a key of ``overrides`` is unknown, or the device cannot be used.
+    """
+    manifest = load_manifest(data)
+    manifest.split(fold)  # says clearly what is wrong before anything else starts
+    check_labels(manifest, bundle)
+    found = latest_checkpoint(output)
+    if found and not resume:
+        raise InputError(output, "already holds a run", "Add --resume, or choose another folder")
+    changes = {
+        "dataset_dir": str(data),
+        "output_dir": str(output),
+        "fold": fold,
+        "resume": resume,
+        **device_change(device),
+        **(overrides or {}),
+    }
+    parser = bundle.parser("train", changes)
+    output.mkdir(parents=True, exist_ok=True)
+    with written_aside(output / "config.yaml") as aside:
+        ConfigParser.export_config_file(parser.config, str(aside), fmt="yaml")
+    started = time.monotonic()
+    with surfacing_input_errors():
+        parser.parse()
+        for section in ("initialize", "run"):
+            for index in range(len(parser[section])):
+                parser.get_parsed_content(f"{section}#{index}")
+    logger.info("trained for %.0f s, weights in %s", time.monotonic() - started, output)
+
+
+def check_labels(manifest: Manifest, bundle: Bundle) -> None:
+    """Refuse a data set whose label values are not those that the bundle's network puts out.
+
+    Raises:
+        InputError: naming both.
+    """
+    if sorted(manifest.labels) != sorted(bundle.labels):
+        raise InputError(
+            manifest.name,
+            f"has the labels {manifest.labels}, but the bundle {bundle.name} {bundle.labels}",
+            "Use another bundle, or a copy of it with num_classes and channel_def changed",
+        )

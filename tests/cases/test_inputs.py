@@ -1,0 +1,112 @@
+"""What users name -> cases, each with an id of its own."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from medsegdiff.cases.inputs import DicomOptions, found_cases
+from medsegdiff.phantoms.cohort import write_dicom_series
+
+
+def volume(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4)), path)
+    return path
+
+
+def test_every_case_has_an_id_of_its_own(tmp_path: Path) -> None:
+    names = ("a/x.nii.gz", "b/x.nii", "c/x-2.nii.gz", "d/x.nii.gz")
+    given = [volume(tmp_path / name) for name in names]
+    with found_cases(given, tmp_path / "out") as (cases, failures):
+        assert [(case.id, case.image[0]) for case in cases] == [
+            ("x", given[0]),
+            ("x-3", given[1]),
+            ("x-2", given[2]),
+            ("x-4", given[3]),
+        ]
+        assert failures == {}
+
+
+def test_what_is_left_out_of_a_folder_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    volume(tmp_path / "one.nii.gz"), volume(tmp_path / "sub" / "two.nii.gz")
+    volume(tmp_path / "out" / "one" / "one_seg.nii.gz")
+    with found_cases([tmp_path], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["one"]
+    told = {record.getMessage() for record in caplog.records if "left out" in record.getMessage()}
+    (text,) = told
+    assert text.startswith(f"{tmp_path}: NIfTI files of 1 folders below it") and "sub" not in text
+    with found_cases([tmp_path / "sub"], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["two"]
+
+
+def test_inputs_that_cannot_be_opened_do_not_stop_the_others(tmp_path: Path) -> None:
+    good = volume(tmp_path / "good.nii.gz")
+    damaged = tmp_path / "damaged.zip"
+    with zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("doe_jane.nii", bytes(range(256)) * 64)
+    content = bytearray(damaged.read_bytes())
+    content[50:90] = bytes(40)  # within the compressed data
+    damaged.write_bytes(content)
+    endless = tmp_path / ("n" * 300 + ".nii.gz")
+    with found_cases([damaged, endless, good], tmp_path / "out") as (cases, failures):
+        assert [case.id for case in cases] == ["good"]
+        assert set(failures) == {str(damaged), str(endless)}
+        assert "cannot be unpacked" in str(failures[str(damaged)])
+        assert "doe" not in str(failures[str(damaged)])
+
+
+def study(folder: Path, patient: str, *descriptions: str) -> Path:
+    """MR series of one study, of two slices each."""
+    for number, description in enumerate(descriptions, start=1):
+        write_dicom_series(
+            np.full((3, 2, 2), number, np.uint16),
+            np.eye(4),
+            folder / str(number),
+            number=number,
+            description=description,
+            patient=patient,
+        )
+    return folder
+
+
+def test_series_of_a_study_as_channels(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", "DOE", "T1 post", "T1", "flair_reg", "scout")
+    options = DicomOptions(channels=("FLAIR", "T1"))
+    with found_cases([folder], tmp_path / "out", options) as ((case,), failures):
+        assert [one.description for one in case.image] == ["flair_reg", "T1"]  # type: ignore[union-attr]
+        assert case.id.endswith("_3") and len(case.files) == 4 and failures == {}
+    with found_cases([folder], tmp_path / "out") as (alone, _):
+        assert len(alone) == 4 and case.id not in {one.id for one in alone}
+
+
+def test_a_study_without_a_channel_does_not_stop_the_others(tmp_path: Path) -> None:
+    (
+        study(tmp_path / "both" / "a", "DOE", "T1", "FLAIR"),
+        study(tmp_path / "both" / "b", "ROE", "T1"),
+    )
+    options = DicomOptions(channels=("T1", "FLAIR"))
+    with found_cases([tmp_path / "both"], tmp_path / "out", options) as (cases, failures):
+        assert len(cases) == 1
+    ((name, error),) = failures.items()
+    reason = str(error)
+    assert name.startswith(f"{tmp_path / 'both'}, study ") and name.endswith(" of 2")
+    assert "'FLAIR' has to fit one series, but fits none" in reason and "there is 1 (T1)" in reason
+    assert "OE" not in reason
+
+
+def test_what_an_input_without_images_holds_instead_is_told(tmp_path: Path) -> None:
+    folder = study(tmp_path / "a", "DOE", "T1")
+    for file in folder.rglob("*.dcm"):
+        header = pydicom.dcmread(file)
+        header.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        header.save_as(file)
+    with found_cases([folder], tmp_path / "out") as (_, failures):
+        assert "to segment (series 1, a localiser (2 images))" in str(failures[str(folder)])

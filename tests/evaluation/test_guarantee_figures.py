@@ -1,0 +1,97 @@
+"""Guarantees of segmented cases against references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.predictions import Prediction
+from medsegdiff.evaluation.guarantee_figures import (
+    case_guarantee,
+    count_fitted,
+    guarantee_sentences,
+    summarise_guarantee,
+)
+from medsegdiff.metrics.guaranteed import covered, missed_fraction, wrong_fraction
+
+CLASSES = {1: "head", 2: "tail"}
+GEOMETRY = Geometry((4, 5), np.diag([2.0, 1.0, 5.0, 1.0]))
+
+
+def prediction(inner: np.ndarray, outer: np.ndarray, shape: list[int]) -> Prediction:
+    """A guarantee of the first class; of the second all and nothing, without an upper limit."""
+    none, every = np.zeros(outer.shape, bool), np.ones(outer.shape, bool)
+    classes = {"head": {"volume_ml": [0.05, 0.07]}, "tail": {"volume_ml": [0.0, None]}}
+    return Prediction(
+        seg=np.zeros(outer.shape, np.uint8),
+        mean={},
+        variance={},
+        entropy=None,
+        members=None,
+        anchor=None,
+        run={"shape": shape, "guarantee": {"level": 0.9, "classes": classes}},
+        guarantee={"head": (inner, outer), "tail": (none, every)},
+    )
+
+
+def test_a_case_by_hand() -> None:
+    hard = np.zeros((4, 5), np.uint8)
+    hard[0, :4], hard[0, 4], hard[1, 0] = 1, 2, 1  # five voxels and one
+    inner, outer = np.zeros((4, 5), bool), np.zeros((4, 5), bool)
+    inner[0, 3:], outer[0] = True, True
+    found = case_guarantee(prediction(inner, outer, [4, 5, 1]), hard, CLASSES, GEOMETRY)
+    assert found["missed_fraction"] == pytest.approx({"head": 0.2, "tail": 0.0, "mean": 0.1})
+    assert found["wrong_fraction"] == pytest.approx({"head": 0.5, "tail": 0.0, "mean": 0.25})
+    # five voxels of 2 x 1 x 5 mm are 0.05 ml; as a picture, a millimetre thick, 0.01 ml
+    assert found["volume_covered"] == {"head": 1.0, "tail": 1.0, "mean": 1.0}
+    picture = case_guarantee(prediction(inner, outer, [4, 5]), hard, CLASSES, GEOMETRY)
+    assert picture["volume_covered"]["head"] == 0.0
+
+
+def test_empty_masks_are_neither_missed_nor_wrong() -> None:
+    none, some = np.zeros(3, bool), np.array([True, False, False])
+    assert missed_fraction(none, none) == wrong_fraction(none, some) == 0.0
+    assert missed_fraction(none, some) == wrong_fraction(some, none) == 1.0
+
+
+def test_limits_count_as_covered() -> None:
+    assert covered([1.0, 2.0], 1.0) and covered([1.0, 2.0], 2.0 + 1e-12)
+    assert not covered([1.0, 2.0], 0.99) and not covered([1.0, 2.0], 2.01)
+    assert covered([1.0, None], 1e9)
+
+
+def test_the_summary_is_of_the_cases_that_have_a_guarantee() -> None:
+    def case(missed: float) -> dict[str, dict[str, float]]:
+        by = {"head": missed, "mean": missed}
+        return {"missed_fraction": by, "wrong_fraction": by, "volume_covered": by}
+
+    runs = [{"guarantee": {"level": level}} for level in (0.9, 0.9, 0.95)] + [{}]
+    found = summarise_guarantee([case(0.2), case(0.4), {}, {}], runs)["guarantee"]
+    assert found["level"] == 0.9 and found["n_cases"] == 2
+    assert found["missed_fraction"] == pytest.approx({"head": 0.3, "mean": 0.3})
+    assert found["volume_coverage"]["mean"] == pytest.approx(0.3)
+    mixed = summarise_guarantee([case(0.2), case(0.4), case(0.3), {}], runs)["guarantee"]
+    assert mixed["level"] == [0.9, 0.95]
+    assert summarise_guarantee([{}], [{}]) == {}
+
+
+def test_the_sentences_say_so_and_warn() -> None:
+    assert guarantee_sentences({"n_fitted": 0}) == []
+    by = {"mean": 0.03}
+    found = {
+        "level": 0.95,
+        "missed_fraction": by,
+        "wrong_fraction": {"mean": 0.041},
+        "volume_coverage": {"mean": 0.9},
+    }
+    (said,) = guarantee_sentences({"guarantee": found, "n_fitted": 0})
+    assert (
+        "95 %" in said and "97.0 %" in said and "95.9 %" in said and "90 % of the volumes" in said
+    )
+    warned = guarantee_sentences({"guarantee": found, "n_fitted": 3})
+    assert len(warned) == 2 and "3 of these cases" in warned[1]
+    used: dict[str, Any] = {"calibration": {"includes_this_case": True}}
+    assert count_fitted([used, {"calibration": None}, {}]) == 1

@@ -1,0 +1,137 @@
+"""Few members that stand for many: distances against SciPy, choices against trying all."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jaccard
+from torch import Tensor
+
+from medsegdiff.metrics.sample_sets import sample_set_metrics
+from medsegdiff.segmentation import representatives as module
+from medsegdiff.segmentation.representatives import jaccard_distances, representatives
+from medsegdiff.segmentation.sliding_window import EnsembleInferer
+from tests.tiny import tiny_segmenter
+
+SIZES = [(9, 8), (5, 6, 4)]
+
+
+def readings(size: tuple[int, ...], count: int, seed: int = 0) -> Tensor:
+    """Label maps (count, *size) of three classes: balls of any place and size, some empty."""
+    generator = torch.Generator().manual_seed(seed)
+    grid = torch.stack(torch.meshgrid(*[torch.arange(n) for n in size], indexing="ij")).float()
+    found = torch.zeros(count, *size, dtype=torch.uint8)
+    for one in found[1:]:
+        centre = torch.rand(len(size), generator=generator) * torch.tensor(size)
+        away = (grid - centre.view(-1, *[1] * len(size))).norm(dim=0)
+        radius = 4.0 * torch.rand((), generator=generator)
+        one[away < radius], one[away < radius / 2] = 1, 2
+    return found
+
+
+def energy_distance(distances: Tensor, taken: list[int]) -> float:
+    """Between the taken and all, with self-pairs, but for the term of all alone."""
+    inner = distances[taken][:, taken].mean()
+    return float(2.0 * distances[taken].mean() - inner)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2**20])
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_distances_are_scipys(
+    size: tuple[int, ...], rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "VOXELS_AT_ONCE", rows_at_once)
+    labels = readings(size, 6)
+    found = jaccard_distances(labels, 3)
+    for i, one in enumerate(labels.flatten(1).numpy()):
+        for j, other in enumerate(labels.flatten(1).numpy()):
+            wanted = np.mean([jaccard(one == k, other == k) for k in (1, 2)])
+            assert float(found[i, j]) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_each_choice_is_the_best_next_one() -> None:
+    distances = jaccard_distances(readings((9, 8), 12), 3)
+    for repulsion in (0.0, 0.7, 1.0):
+        taken = representatives(distances, 5, repulsion)
+        assert len(set(taken)) == 5
+        for n in range(1, 6):
+            before, chosen = taken[: n - 1], taken[n - 1]
+
+            def cost(new: int, before: list[int] = before, weight: float = repulsion) -> float:
+                among = distances[[*before, new]][:, [*before, new]]
+                return float(2.0 * distances[[*before, new]].mean() - weight * among.mean())
+
+            left = [i for i in range(12) if i not in before]
+            assert cost(chosen) == pytest.approx(min(cost(i) for i in left), abs=1e-9)
+
+
+def test_chosen_stand_for_all_nearly_as_well_as_the_best_few_can() -> None:
+    """Between the best of all choices and one at random, it is near the best."""
+    distances = jaccard_distances(readings((9, 8), 14, seed=3), 3)
+    every = sorted(energy_distance(distances, list(c)) for c in combinations(range(14), 4))
+    found = energy_distance(distances, representatives(distances, 4))
+    assert found <= every[len(every) // 50]
+
+
+def test_repulsion_says_how_diverse_they_are() -> None:
+    distances = jaccard_distances(readings((9, 8), 40, seed=1), 3)
+    diversity = [
+        float(distances[taken][:, taken].mean())
+        for taken in (representatives(distances, 10, r) for r in (0.0, 0.6, 1.0))
+    ]
+    assert diversity[0] < diversity[1] < diversity[2]
+
+
+def test_more_than_there_are_cannot_be_taken() -> None:
+    with pytest.raises(ValueError, match="at most 3"):
+        representatives(torch.zeros(3, 3), 4)
+
+
+def test_chosen_members_are_nearer_to_the_truth_than_as_many_drawn() -> None:
+    """Truth and members come from the same distribution: chosen ones have the lower GED^2."""
+    truth = readings((9, 8), 200, seed=5).numpy()
+    drawn: list[float] = []
+    chosen: list[float] = []
+    for seed in range(8):
+        pool = readings((9, 8), 64, seed=100 + seed)
+        taken = representatives(jaccard_distances(pool, 3), 8)
+        sets = (pool[:8], drawn), (pool[taken], chosen)
+        for members, figures in sets:
+            found = sample_set_metrics(members.numpy(), truth, [1, 2])["ged2"]
+            figures.append(float(np.mean(found)))
+    assert np.mean(chosen) < 0.7 * np.mean(drawn)
+
+
+@pytest.mark.parametrize("size", [(12, 10), (9, 8, 7)], ids=["2d", "3d"])
+def test_inferer_keeps_some_of_those_it_draws(size: tuple[int, ...]) -> None:
+    network, image = tiny_segmenter(len(size)), torch.randn(1, *size)
+    window = [32] * len(size)
+    plain = EnsembleInferer(window, members=12, steps=1).ensemble(image, network, "a")
+    inferer = EnsembleInferer(window, members=3, oversampling=4, repulsion=0.9, steps=1)
+    found = inferer.ensemble(image, network, "a")
+    wanted = representatives(jaccard_distances(plain.labels, 3), 3, 0.9)
+    assert torch.equal(found.labels, plain.labels[wanted])
+    torch.testing.assert_close(found.mean, plain.mean)
+    torch.testing.assert_close(found.variance, plain.variance)
+
+
+def test_of_a_volume_taken_slice_by_slice_each_member_stays_one_reading() -> None:
+    network, volume = tiny_segmenter(2), torch.randn(1, 12, 10, 3)
+    window = [8, 8]
+    plain = EnsembleInferer(window, members=8, steps=1).ensemble(volume, network, "a")
+    found = EnsembleInferer(window, members=2, oversampling=4, steps=1).ensemble(
+        volume, network, "a"
+    )
+    by_slice = [jaccard_distances(plain.labels[..., z], 3) for z in range(3)]
+    wanted = representatives(torch.stack(by_slice).mean(dim=0), 2)
+    assert torch.equal(found.labels, plain.labels[wanted])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"oversampling": 0}, "at least 1"), ({"repulsion": 1.2}, r"\[0, 1\]")],
+)
+def test_settings_out_of_range_are_refused(options: dict[str, int], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        EnsembleInferer([8, 8], **options)  # type: ignore[arg-type]
