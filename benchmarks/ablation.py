@@ -42,7 +42,7 @@ _OFF = {
     "SS-Former": "ss_former",
 }
 _MEAN: dict[str, Any] = {
-    "guesses": 1,
+    "samples_per_target": 1,
     _DENOISER + "further_inputs": 0,
     "train#loss#energy_weight": 0.0,
     "train#loss#noise_weight": 1.0,
@@ -75,7 +75,7 @@ TRAINED: dict[str, dict[str, dict[str, Any]]] = {
         "mean, x_0, self-conditioning": _MEAN
         | {"network_def#self_conditioning": 0.5, _DENOISER + "further_inputs": 1},
         "mean, x_0, recycling": _MEAN | {"network_def#recycling": True},
-        "3 guesses": {"guesses": 3},
+        "3 samples_per_target": {"samples_per_target": 3},
         "2 draws an image": {"train#prepare_batch#draws": 2},
     },
     "process": {
@@ -169,7 +169,7 @@ def _sampler_for(changes: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if changes.get("process", {}).get("_target_", "").endswith("CategoricalProcess"):
         found |= {"sampler": "ancestral", "sampler_options": {}}
-    if changes.get("guesses") == 1:
+    if changes.get("samples_per_target") == 1:
         found["steps"] = 10
     return found
 

@@ -12,7 +12,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 Batch = dict[str, Tensor]
-"""``image`` (B, C, *spatial) and ``label`` (B, M, *spatial), class numbers of M readers."""
+"""``image`` (B, C, *spatial) and ``label`` (B, M, *spatial), class numbers of M raters."""
 
 
 class Prediction(NamedTuple):
@@ -90,13 +90,13 @@ def one_hot(label: Tensor, num_classes: int) -> Tensor:
     return F.one_hot(label.long(), num_classes).movedim(-1, 1).float()
 
 
-def reader_in_turn(batch: Batch, step: int) -> Tensor:
-    """(B, *spatial): each reader's masks in turn, for a network with one answer."""
+def rater_in_turn(batch: Batch, step: int) -> Tensor:
+    """(B, *spatial): each rater's masks in turn, for a network with one answer."""
     return batch["label"][:, step % batch["label"].shape[1]]
 
 
-def random_reader(batch: Batch, step: int) -> Tensor:
-    """(B, *spatial): for each image one reader at random, for a network that samples."""
+def random_rater(batch: Batch, step: int) -> Tensor:
+    """(B, *spatial): for each image one rater at random, for a network that samples."""
     label = batch["label"]
     chosen = torch.randint(label.shape[1], (len(label),))
     return label[torch.arange(len(label)), chosen]

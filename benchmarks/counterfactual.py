@@ -45,12 +45,12 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Looked:
+class ImageLook:
     """A case, and what was made of it.
 
     Attributes:
         image: (X, Y) standardised.
-        lesion: (X, Y) where at least so many readers as told marked one.
+        lesion: (X, Y) where at least so many raters as told marked one.
         healthy: (X, Y) the counterfactual.
         difference: (X, Y).
         diseased: whether it counts as such.
@@ -65,7 +65,7 @@ class Looked:
 
 def looked_at(
     maker: CounterfactualMaker, cases: Sequence[Case], healthy_up_to: int = 0, marked_by: int = 1
-) -> list[Looked]:
+) -> list[ImageLook]:
     """Counterfactuals of all planes of cases; those between healthy and diseased are left out."""
     found = []
     for item in datalist(cases):
@@ -77,25 +77,25 @@ def looked_at(
         planes = range(images.shape[2]) if images.ndim == 3 else [None]
         for z in planes:
             at: Any = (..., z) if z is not None else ...
-            readings = label[at] if z is not None else label
-            readers = int(readings.any(axis=(1, 2)).sum())
-            if healthy_up_to < readers < marked_by:
+            annotations = label[at] if z is not None else label
+            raters = int(annotations.any(axis=(1, 2)).sum())
+            if healthy_up_to < raters < marked_by:
                 continue
-            votes = readings.sum(axis=0)
+            votes = annotations.sum(axis=0)
             lesion = votes >= max(1, marked_by - 1) if marked_by > 1 else votes > 0
             found.append(
-                Looked(
+                ImageLook(
                     images[at],
                     lesion,
                     maps.healthy[0].numpy()[at],
                     maps.difference.numpy()[at],
-                    readers >= marked_by,
+                    raters >= marked_by,
                 )
             )
     return found
 
 
-def summed_up(found: Sequence[Looked]) -> dict[str, float]:
+def summed_up(found: Sequence[ImageLook]) -> dict[str, float]:
     """AUROC over all pixels and by diseased image, and the differences by what is there."""
     diseased = [one for one in found if one.diseased and one.lesion.any()]
     healthy = [one for one in found if not one.diseased]
@@ -122,7 +122,7 @@ def summed_up(found: Sequence[Looked]) -> dict[str, float]:
     }
 
 
-def calibrated(fitting: Sequence[Looked], unseen: Sequence[Looked]) -> dict[str, float]:
+def calibrated(fitting: Sequence[ImageLook], unseen: Sequence[ImageLook]) -> dict[str, float]:
     """ECE and Brier score on cases not used to fit."""
     scaling = fit_differences([o.difference for o in fitting], [o.lesion for o in fitting])
     difference = np.concatenate([one.difference.ravel() for one in unseen])
@@ -221,7 +221,7 @@ def _line(row: dict[str, Any]) -> str:
     return "| " + " | ".join([*cells, f"{row['mean_on_lesions']:.3f}"]) + " |"
 
 
-def shown(found: Sequence[Looked]) -> Figure:
+def shown(found: Sequence[ImageLook]) -> Figure:
     """Image, counterfactual, difference and lesion of a few planes."""
     figure = Figure(figsize=(2 * len(found), 6.2), layout="constrained")
     grid = figure.subplots(3, len(found), squeeze=False)
@@ -243,9 +243,9 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bundle", default="phantom_counterfactual")
     parser.add_argument("--data", help="its held-out fold; without it, new phantoms")
     parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--healthy-up-to", type=int, default=0, help="readers")
+    parser.add_argument("--healthy-up-to", type=int, default=0, help="raters")
     parser.add_argument(
-        "--marked-by", type=int, default=1, help="readers that marked a diseased one"
+        "--marked-by", type=int, default=1, help="raters that marked a diseased one"
     )
     parser.add_argument("--settings", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))

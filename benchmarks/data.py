@@ -33,7 +33,7 @@ class Study:
         dims: spatial axes of an item.
         num_classes: K, background included.
         channels: of the image.
-        raters: M, readings of an item.
+        raters: M, annotations of an item.
         fold: which one is held out.
         training: items of the other folds, before augmentation.
         held_out: items of the fold, in a fixed random order.
@@ -80,7 +80,7 @@ def load_study(
         data: ``dataset.json``, its folder, or a name in ``data_manifests/``.
         bundle: whose ``configs/train`` says how files become tensors.
         fold: to hold out.
-        planes: cut volumes into planes along their last axis, those that no reader marked too.
+        planes: cut volumes into planes along their last axis, those that no rater marked too.
         changes: further values of ``configs/train`` to change.
 
     Raises:

@@ -19,7 +19,7 @@ from benchmarks.contenders import (
     cropped,
     one_hot,
     padded,
-    random_reader,
+    random_rater,
     summarised,
 )
 from benchmarks.data import Study
@@ -46,7 +46,7 @@ def diffusion_unet(study: Study, members: int, steps: int = STEPS) -> Contender:
     inferer = DiffusionInferer(DDIMScheduler(num_train_timesteps=TRAINING_STEPS))
 
     def loss(network: nn.Module, batch: Batch, step: int) -> Tensor:
-        x_0 = 2.0 * one_hot(random_reader(batch, step), study.num_classes) - 1.0
+        x_0 = 2.0 * one_hot(random_rater(batch, step), study.num_classes) - 1.0
         eps = torch.randn_like(x_0)
         t = torch.randint(TRAINING_STEPS, (len(x_0),), device=x_0.device)
         image = batch["image"]

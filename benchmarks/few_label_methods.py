@@ -130,7 +130,7 @@ def features(setting: Setting) -> Marker:
     found = learner.learn(network, items, setting.num_classes, augmentation())
     inferer = FewLabelInferer(found.features, found.mlps, SIZE, [0])
     setting.shared["features"] = inferer
-    setting.further["picks"] = found.record["picks"]
+    setting.further["locations"] = found.record["locations"]
     return lambda image: voted(inferer, image, setting.num_classes)
 
 

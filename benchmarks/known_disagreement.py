@@ -1,8 +1,8 @@
-"""Does the set disagree as its readers do, where their true distribution is known?
+"""Does the set disagree as its raters do, where their true distribution is known?
 
-The bundle's network is trained on a generated cohort with four readings a case, whose distribution
+The bundle's network is trained on a generated cohort with four raters a case, whose distribution
 is known, and samples held-out cases of it; their marginals are compared with the true ones, and
-their GED^2 with the least that so many masks can reach: that between two sets of true readings.
+their GED^2 with the least that so many masks can reach: that between two sets of true annotations.
 
 python -m benchmarks.known_disagreement --minutes 8 --output benchmarks/results
 """
@@ -34,12 +34,12 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, load_manifest
 from medsegdiff.metrics.calibration_error import region_of_interest
 from medsegdiff.metrics.sample_sets import sample_set_metrics
-from medsegdiff.phantoms.anatomy import Raters, draw_reading, make_anatomy
+from medsegdiff.phantoms.anatomy import Raters, draw_annotation, make_anatomy
 from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.segmentation.segmented_case import segment_case
 
 RATERS = Raters(shift_mm=1.5, field_mm=1.0, smoothness=4.0, omission=0.25)
-"""Readers who draw larger or smaller, wander along the outline, or see nothing at all."""
+"""Raters who draw larger or smaller, wander along the outline, or see nothing at all."""
 SIZE, SEED, MEMBERS = 48, 0, 16
 SPACING_MM = 1.2
 MARGINAL_MEMBERS = 256
@@ -87,7 +87,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> tuple[int, list[dict
     select = {"_target_": "SelectItemsd", "keys": KEYS}
     changes = {
         "deterministic_transforms": [*chain(KEYS), select],
-        "random_transforms#2#scale_range": [0.0, 0.0],  # how far readers differ is a length
+        "random_transforms#2#scale_range": [0.0, 0.0],  # how far raters differ is a length
         "batch_size": 16,
     }
     study = load_study(str(description), bundle, 0, changes=changes)
@@ -125,7 +125,7 @@ def _members(
         "preprocessing#transforms": chain(["image"]),
         "noise_scale": 1.0,  # what the bundle has is fitted to its own data, as are its mirrors
         "oversampling": 1,
-        "repulsion": 1.0,
+        "diversity_weight": 1.0,
         "inferer#mirror_axes": [],
     }
     parser = bundle.parser("inference", changes)
@@ -139,11 +139,11 @@ def _members(
 
 
 def _true_sets(case: Case) -> list[NDArray[np.uint8]]:
-    """Two sets of readings (N, X, Y) that the model has not seen, of the true distribution."""
+    """Two sets of annotations (N, X, Y) that the model has not seen, of the true distribution."""
     number = int(case.id.rpartition("_")[2])
     levels = make_anatomy(np.random.default_rng([SEED, number]), 2, 1, SIZE, "adjacent")[1]
     rng = np.random.default_rng([SEED, number, 1])
-    return [np.stack([draw_reading(levels, RATERS, rng) for _ in range(MEMBERS)]) for _ in "ab"]
+    return [np.stack([draw_annotation(levels, RATERS, rng) for _ in range(MEMBERS)]) for _ in "ab"]
 
 
 def _plane(file: Path) -> NDArray[np.float64]:

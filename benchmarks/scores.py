@@ -77,18 +77,18 @@ def _scores_of(
     prediction: Prediction, item: Item, study: Study
 ) -> tuple[float, float, float, float]:
     """Dice, ECE, GED^2 and HM-IoU of one item."""
-    mean, readings = prediction.mean.float().numpy(), item["label"].numpy()
+    mean, annotations = prediction.mean.float().numpy(), item["label"].numpy()
     mask, classes = mean.argmax(axis=0), range(1, study.num_classes)
     overlaps, errors = [], []
     for k in classes:
-        raters = readings == k
+        raters = annotations == k
         reference = 2 * raters.sum(axis=0) > len(raters)
         region = region_of_interest(raters.any(axis=0))
         overlaps.append(dice(mask == k, reference))
         errors.append(reliability(mean[k], raters.mean(axis=0), region).ece)
     if study.raters < 2:
         return float(np.mean(overlaps)), _mean(errors), float("nan"), float("nan")
-    sets = sample_set_metrics(prediction.labels.numpy(), readings, list(classes))
+    sets = sample_set_metrics(prediction.labels.numpy(), annotations, list(classes))
     return float(np.mean(overlaps)), _mean(errors), sets["ged2"][0], sets["hm_iou"][0]
 
 

@@ -17,7 +17,7 @@ from benchmarks.contenders import (
     Prediction,
     cropped,
     padded,
-    random_reader,
+    random_rater,
     summarised,
 )
 from benchmarks.data import Study
@@ -69,7 +69,7 @@ def ssn(study: Study, members: int) -> Contender:
         with torch.autocast(mean.device.type, enabled=False):
             samples = logits_distribution(mean, diagonal, factor).rsample((TRAINING_SAMPLES,))
             logits = samples.unflatten(2, mean.shape[1:]).flatten(0, 1)
-            label = random_reader(batch, step).long()
+            label = random_rater(batch, step).long()
             target = label.expand(TRAINING_SAMPLES, *label.shape).flatten(0, 1)
             errors = F.cross_entropy(logits, target, reduction="none").flatten(1).sum(dim=1)
             likelihood = torch.logsumexp(-errors.view(TRAINING_SAMPLES, -1), dim=0)  # eq. 4

@@ -198,11 +198,11 @@ def segmenter_dice(
     sums = torch.zeros(2, classes)
     with torch.no_grad():
         for one in test:
-            guess = unet(picture(one)[None]).argmax(dim=1)[0]
+            sample = unet(picture(one)[None]).argmax(dim=1)[0]
             truth = torch.from_numpy(one.label).long()
             for k in range(1, classes):
-                sums[0, k] += 2 * ((guess == k) & (truth == k)).sum()
-                sums[1, k] += (guess == k).sum() + (truth == k).sum()
+                sums[0, k] += 2 * ((sample == k) & (truth == k)).sum()
+                sums[1, k] += (sample == k).sum() + (truth == k).sum()
     dice = (sums[0] / sums[1].clamp_min(1.0))[1:]
     return dict(zip(NAMES, dice.tolist(), strict=True))
 

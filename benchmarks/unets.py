@@ -17,8 +17,8 @@ from benchmarks.contenders import (
     dice_ce,
     one_hot,
     padded,
-    random_reader,
-    reader_in_turn,
+    random_rater,
+    rater_in_turn,
     summarised,
 )
 from benchmarks.data import Study
@@ -113,11 +113,11 @@ def one_pass(networks: Sequence[nn.Module], image: Tensor, case: str) -> Predict
 
 
 def mask_loss(study: Study, *, stochastic: bool) -> Loss:
-    """Dice and cross-entropy of a network's logits, with one reader a step."""
-    reader = random_reader if stochastic else reader_in_turn
+    """Dice and cross-entropy of a network's logits, with one rater a step."""
+    rater = random_rater if stochastic else rater_in_turn
 
     def loss(network: nn.Module, batch: Batch, step: int) -> Tensor:
-        target = one_hot(reader(batch, step), study.num_classes)
+        target = one_hot(rater(batch, step), study.num_classes)
         value: Tensor = dice_ce(network(batch["image"]).float(), target)
         return value
 

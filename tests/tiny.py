@@ -19,7 +19,7 @@ def tiny_segmenter(
     process: Process | None = None,
     self_conditioning: float = 0.0,
     recycling: bool = False,
-    guesses: int = 1,
+    samples_per_target: int = 1,
 ) -> DiffusionSegmenter:
     """Random weights, made large enough that members differ."""
     torch.manual_seed(0)
@@ -30,7 +30,7 @@ def tiny_segmenter(
         encoder.channels,
         (8, 16),
         add_anchor=target == "x_0",
-        further_inputs=int(self_conditioning > 0) + int(guesses > 1),
+        further_inputs=int(self_conditioning > 0) + int(samples_per_target > 1),
     )
     for head in (denoiser.head, denoiser.fine_head):
         torch.nn.init.normal_(head.weight, std=1.0)  # type: ignore[arg-type]
@@ -41,5 +41,5 @@ def tiny_segmenter(
         target,
         self_conditioning,
         recycling,
-        guesses,
+        samples_per_target,
     ).eval()

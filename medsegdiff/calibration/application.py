@@ -16,7 +16,7 @@ from medsegdiff.data.manifest import class_slug
 
 FITTED_WITH = (
     *("members", "steps", "sampler", "sampler_options", "warm_start"),
-    *("anchor_share", "noise_scale", "oversampling", "repulsion"),
+    *("anchor_share", "noise_scale", "oversampling", "diversity_weight"),
 )
 """Settings that a calibration is of."""
 

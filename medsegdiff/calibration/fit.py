@@ -60,7 +60,7 @@ def read_case_voxels(case: Case, folder: Path, manifest: Manifest) -> CaseVoxels
         InputError: files missing or broken, no mean maps, or maps that are calibrated already.
     """
     classes = foreground(manifest)
-    readings, geometry = read_reference(case, manifest)
+    annotations, geometry = read_reference(case, manifest)
     found = read_prediction(folder, case.id, classes, geometry)
     if not found.run:
         rule = "has no maps and no record: a mask alone cannot be calibrated"
@@ -70,16 +70,16 @@ def read_case_voxels(case: Case, folder: Path, manifest: Manifest) -> CaseVoxels
         raise InputError(folder, rule, "Segment it into another folder with --calibration off")
     maps = np.stack([found.mean[slug] for slug in classes.values()])
     probability = np.concatenate([(1.0 - maps.sum(axis=0, keepdims=True)).clip(0.0, 1.0), maps])
-    marked = [readings == value for value in classes]
+    marked = [annotations == value for value in classes]
     regions = [region_of_interest(m.any(axis=0)) for m in marked]
     region = region_of_interest(np.any(marked, axis=(0, 1)))
     kept = region | (maps.sum(axis=0) >= KEPT)
-    shares = [(readings == value)[:, region].mean(axis=0) for value in (0, *classes)]
+    shares = [(annotations == value)[:, region].mean(axis=0) for value in (0, *classes)]
     return CaseVoxels(
         case=case.id,
         patient=case.patient,
         probability=(probability / probability.sum(axis=0))[:, kept].astype(np.float32),
-        reference=majority(readings, classes)[kept],
+        reference=majority(annotations, classes)[kept],
         region=region[kept],
         share=np.stack(shares).astype(np.float32),
         class_region=np.stack([region, *regions])[:, kept],
@@ -143,7 +143,7 @@ def drawn_voxels(
         some = rng.permutation(n)[: round(n * min(1.0, MOST_VOXELS / max(total, 1)))]
         drawn.append((inside[:, some], case.share[:, some], np.full(len(some), 1.0 / max(n, 1))))
     if not sum(p.shape[1] for p, *_ in drawn):
-        rule = "no reader has marked anything in any case"
+        rule = "no rater has marked anything in any case"
         raise InputError("calibration", rule, "Use cases with references that are not empty")
     probabilities, shares, weights = zip(*drawn, strict=True)
     return np.concatenate(probabilities, 1), np.concatenate(shares, 1), np.concatenate(weights)

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedFiles:
     """What is to be written of a case.
 
     Attributes:
@@ -40,15 +40,15 @@ class Wanted:
     input_hash: str = ""
 
     @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Wanted:
+    def of(cls, record: Mapping[str, Any]) -> RequestedFiles:
         """What is there, by a complete case's record."""
         level = (record.get("guarantee") or {}).get("level")
         formats = tuple(sorted(record["formats"]))
         return cls(formats, record["save_members"], level, record["input_hash"])
 
-    def with_former(self, former: Wanted) -> Wanted:
+    def with_former(self, former: RequestedFiles) -> RequestedFiles:
         """What is wanted besides what is there, whose formats and members stay."""
-        return Wanted(
+        return RequestedFiles(
             tuple(sorted({*self.formats, *former.formats})),
             self.save_members or former.save_members,
             former.guarantee if self.guarantee is None else self.guarantee,
@@ -87,9 +87,9 @@ class CaseWriter:
     ) -> None:
         self.output, self.segments, self.algorithm = output, segments, algorithm
         self.settings, self.overwrite = dict(settings), overwrite
-        self.wanted = Wanted(tuple(sorted(formats)), save_members, guarantee)
+        self.wanted = RequestedFiles(tuple(sorted(formats)), save_members, guarantee)
 
-    def to_write(self, case: CaseInput) -> Wanted | None:
+    def to_write(self, case: CaseInput) -> RequestedFiles | None:
         """What is to be written of a case, what is there included; None: it is complete.
 
         Raises:
@@ -100,7 +100,7 @@ class CaseWriter:
         wanted = replace(self.wanted, input_hash=digest(case.files))
         record = self._record(case)
         if record.is_file() and not self.overwrite:
-            former = Wanted.of(read_record(record, self._of(wanted)))
+            former = RequestedFiles.of(read_record(record, self._of(wanted)))
             wanted = wanted.with_former(former)
             if wanted == former:
                 logger.info("%s is complete: left as it is", case.id)
@@ -111,7 +111,7 @@ class CaseWriter:
         self,
         case: CaseInput,
         found: SegmentedCase,
-        wanted: Wanted,
+        wanted: RequestedFiles,
         device: torch.device,
         warnings: Sequence[str] = (),
         further: Mapping[str, Any] | None = None,
@@ -159,6 +159,6 @@ class CaseWriter:
     def _record(self, case: CaseInput) -> Path:
         return self.output / case.id / f"{case.id}_run.json"
 
-    def _of(self, wanted: Wanted) -> dict[str, Any]:
+    def _of(self, wanted: RequestedFiles) -> dict[str, Any]:
         """All that decides a case's masks."""
         return self.settings | {"input_hash": wanted.input_hash}

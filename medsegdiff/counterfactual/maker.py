@@ -248,7 +248,7 @@ def calibrate_differences(maker: CounterfactualMaker, data: str | Path, fold: in
 
     Args:
         maker: whose bundle gets it.
-        data: description of the data, or a known name; any mark of any reader is a lesion.
+        data: description of the data, or a known name; any mark of any rater is a lesion.
         fold: of the cases.
 
     Raises:

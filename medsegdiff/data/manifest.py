@@ -1,7 +1,7 @@
 """Read and validate the description of a data set: its labels, cases and folds.
 
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
-``raters`` (how many readings a four-dimensional label holds in its last axis), ``label_values``
+``raters`` (how many annotations a four-dimensional label holds in its last axis), ``label_values``
 (what the values of the label files mean), ``patient`` and ``case`` (its name) for a case, ``folds``
 (lists of patients), ``test_patients`` (kept for a last test), ``published`` (how many cases the set
 has), and ``reference_names`` and ``reference_overlap`` for labels that are DICOM SEG or RTSTRUCT
@@ -33,7 +33,7 @@ _SPATIAL_DIMS = {"2D": 2, "3D": 3, "4D": 3}  # Decathlon writes 4D where channel
 
 @dataclass(frozen=True)
 class Case:
-    """One image to segment, with the readings of it.
+    """One image to segment, with the annotations of it.
 
     Attributes:
         id: the name that the description gives, else that of the file without its ending; unique
@@ -61,7 +61,7 @@ class Manifest:
         labels: value -> name, consecutive from 0, the background.
         channels: name of each input channel.
         spatial_dims: 2 or 3.
-        raters: greatest number of readings of a case.
+        raters: greatest number of annotations of a case.
         licence: of the data.
         reference: where the data come from.
         description: one line for people.

@@ -21,7 +21,7 @@ def cut_into_planes(
 ) -> list[dict[str, Any]]:
     """Load cases and keep all their planes in memory, each an item of its own.
 
-    Planes that no reader marked are kept: that nothing is there is information.
+    Planes that no rater marked are kept: that nothing is there is information.
 
     Args:
         cases: labelled, of planes or of volumes.
@@ -46,13 +46,13 @@ def with_class(
     diseased_from: int = 1,
     key: str = "label",
 ) -> list[dict[str, Any]]:
-    """Tell healthy and diseased planes apart by how many readers marked anything in them.
+    """Tell healthy and diseased planes apart by how many raters marked anything in them.
 
     Args:
         planes: of ``cut_into_planes``.
-        healthy_up_to: readers at most that marked a healthy one.
-        diseased_from: readers at least that marked a diseased one; others are left out.
-        key: of the label maps (M, X, Y), one a reader.
+        healthy_up_to: raters at most that marked a healthy one.
+        diseased_from: raters at least that marked a diseased one; others are left out.
+        key: of the label maps (M, X, Y), one a rater.
 
     Returns:
         The planes, each with ``diseased``, 0 or 1.
@@ -66,9 +66,9 @@ def with_class(
         raise ValueError(f"healthy_up_to must be in [0, diseased_from). Got {given}.")
     found = []
     for plane in planes:
-        readers = int((plane[key] > 0).flatten(1).any(dim=1).sum())
-        if readers <= healthy_up_to or readers >= diseased_from:
-            found.append({**plane, "diseased": int(readers >= diseased_from)})
+        raters = int((plane[key] > 0).flatten(1).any(dim=1).sum())
+        if raters <= healthy_up_to or raters >= diseased_from:
+            found.append({**plane, "diseased": int(raters >= diseased_from)})
     for value, name in enumerate(("healthy", "diseased")):
         if not any(plane["diseased"] == value for plane in found):
             remedy = "Add some, or change healthy_up_to and diseased_from"

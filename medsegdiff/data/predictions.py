@@ -64,12 +64,12 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
         InputError: unreadable, of another grid than the image, or with unknown values.
     """
     geometry = read_geometry(case.images[0])
-    readings = read_case_labels(case, geometry, manifest)
+    annotations = read_case_labels(case, geometry, manifest)
     if geometry.shape[2:] == (1,):
         geometry = Geometry(
             geometry.shape[:2], geometry.affine, geometry.sform, geometry.qform, geometry.sources
         )
-    return readings.reshape(len(readings), *geometry.shape), geometry
+    return annotations.reshape(len(annotations), *geometry.shape), geometry
 
 
 def read_prediction(
@@ -186,11 +186,11 @@ def _read_run(path: Path) -> dict[str, Any]:
     return run
 
 
-def majority(readings: NDArray[np.uint8], classes: dict[int, str]) -> NDArray[np.uint8]:
+def majority(annotations: NDArray[np.uint8], classes: dict[int, str]) -> NDArray[np.uint8]:
     """(*shape) class that more than half of the raters (M, *shape) chose, else background."""
-    hard = np.zeros(readings.shape[1:], dtype=np.uint8)
+    hard = np.zeros(annotations.shape[1:], dtype=np.uint8)
     for value in classes:
-        hard[2 * np.count_nonzero(readings == value, axis=0) > len(readings)] = value
+        hard[2 * np.count_nonzero(annotations == value, axis=0) > len(annotations)] = value
     return hard
 
 

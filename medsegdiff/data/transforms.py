@@ -230,13 +230,13 @@ def read_labels(
     Raises:
         InputError: see :class:`LoadCased`.
     """
-    readings = [
+    annotations = [
         _read_reference(source, image, references)
         if is_reference(source)
         else _read_label(source, image, allowed, raters, label_values)
         for source in sources
     ]
-    return np.concatenate(readings) if len(readings) > 1 else readings[0]
+    return np.concatenate(annotations) if len(annotations) > 1 else annotations[0]
 
 
 def check_grid(
@@ -311,7 +311,7 @@ def _read_label(
         values = np.moveaxis(values, -1, 0).reshape(raters, *image.shape)
     else:
         rule = f"label has shape {values.shape}, but its image has {image.shape}"
-        hint = "" if raters > 1 else ", or set 'raters' if the last axis holds several readings"
+        hint = "" if raters > 1 else ", or set 'raters' if the last axis holds several annotations"
         raise InputError(source, rule, f"Resample the label to the image{hint}")
     check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
     _check_values(values, allowed, source)

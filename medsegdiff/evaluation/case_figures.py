@@ -98,12 +98,12 @@ def evaluate_case(
         InputError: a file of the case is missing, broken, or of another grid.
     """
     classes = foreground(manifest)
-    readings, geometry = read_reference(case, manifest)
+    annotations, geometry = read_reference(case, manifest)
     prediction = read_prediction(folder, case.id, classes, geometry)
-    hard = majority(readings, classes)
+    hard = majority(annotations, classes)
     result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run)
     for value, slug in classes.items():
-        mask, reference, raters = prediction.seg == value, hard == value, readings == value
+        mask, reference, raters = prediction.seg == value, hard == value, annotations == value
         result.present[slug] = bool(reference.any())
         result.reliability[slug] = _bins(prediction, value, slug, raters)
         for name, number in {
@@ -114,7 +114,7 @@ def evaluate_case(
             result.values.setdefault(name, {})[slug] = number
     for by_class in result.values.values():
         by_class["mean"] = mean_defined(list(by_class.values()))
-    _add_sample_sets(result, prediction, readings, classes, manifest)
+    _add_sample_sets(result, prediction, annotations, classes, manifest)
     _add_comparisons(result, prediction, hard, classes)
     result.guarantee = case_guarantee(prediction, hard, classes, geometry)
     return result
@@ -191,15 +191,15 @@ def _uncertainty(
     return figures
 
 
-def _is_stack_of_planes(readings: NDArray[Any], manifest: Manifest) -> bool:
-    """Whether the readings (M, *shape) are a volume of a data set of planes."""
-    return manifest.spatial_dims == 2 and readings.ndim == 4
+def _is_stack_of_planes(annotations: NDArray[Any], manifest: Manifest) -> bool:
+    """Whether the annotations (M, *shape) are a volume of a data set of planes."""
+    return manifest.spatial_dims == 2 and annotations.ndim == 4
 
 
 def _add_sample_sets(
     result: CaseResult,
     prediction: Prediction,
-    readings: NDArray[np.uint8],
+    annotations: NDArray[np.uint8],
     classes: dict[int, str],
     manifest: Manifest,
 ) -> None:
@@ -210,33 +210,33 @@ def _add_sample_sets(
     undefined = {name: dict.fromkeys(names, float("nan")) for name in SAMPLE_SETS}
     result.values.update(undefined)
     members = prediction.members
-    if members is None or len(readings) < 2:
+    if members is None or len(annotations) < 2:
         return
-    pairs = judged_sets(members, readings, manifest)
+    pairs = judged_sets(members, annotations, manifest)
     found = [sample_sets.sample_set_metrics(s, r, list(classes)) for s, r in pairs]
     for name in SAMPLE_SETS if found else ():
         columns = zip(*(one[name] for one in found), strict=True)
         averages = (mean_defined(list(column)) for column in columns)
         result.values[name] = dict(zip(names, averages, strict=True))
-    if _is_stack_of_planes(readings, manifest):
+    if _is_stack_of_planes(annotations, manifest):
         defined = sum(not np.isnan(one["s_ncc"][0]) for one in found)
         result.planes = {"judged": len(found), "s_ncc": defined}
 
 
 def judged_sets(
-    members: NDArray[np.uint8], readings: NDArray[np.uint8], manifest: Manifest
+    members: NDArray[np.uint8], annotations: NDArray[np.uint8], manifest: Manifest
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Members (N, ...) and readings (M, ...) that are compared with each other.
+    """Members (N, ...) and annotations (M, ...) that are compared with each other.
 
     A data set of planes is judged plane by plane. Planes that neither a rater nor a member marked
     are left out: all agree there, and there are many. One that a member alone marked is an
     invention, and counts.
     """
-    if not _is_stack_of_planes(readings, manifest):
-        return [(members, readings)]
+    if not _is_stack_of_planes(annotations, manifest):
+        return [(members, annotations)]
     axes = (0, 1, 2)
-    marked = np.flatnonzero(readings.any(axis=axes) | members.any(axis=axes))
-    return [(members[..., z], readings[..., z]) for z in marked]
+    marked = np.flatnonzero(annotations.any(axis=axes) | members.any(axis=axes))
+    return [(members[..., z], annotations[..., z]) for z in marked]
 
 
 def _add_comparisons(

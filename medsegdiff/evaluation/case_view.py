@@ -17,12 +17,12 @@ from medsegdiff.data.transforms import read_channels
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class CaseView:
     """The arrays of a case, on the input's own grid (*shape).
 
     Attributes:
         image: (*shape) the first channel in its own scale, or (*shape, 3) of a photograph.
-        readings: (M, *shape) label map of each rater.
+        annotations: (M, *shape) label map of each rater.
         reference: (*shape) label map that more than half of them chose.
         seg: (*shape) label map of the ensemble.
         members: (N, *shape) label maps, or None.
@@ -34,7 +34,7 @@ class Shown:
     """
 
     image: NDArray[np.float32]
-    readings: NDArray[np.uint8]
+    annotations: NDArray[np.uint8]
     reference: NDArray[np.uint8]
     seg: NDArray[np.uint8]
     members: NDArray[np.uint8] | None
@@ -56,7 +56,7 @@ class Shown:
         return score if score.any() else inside.astype(np.float32)
 
 
-def read_shown(case: Case, manifest: Manifest, predictions: Path) -> Shown:
+def read_case_view(case: Case, manifest: Manifest, predictions: Path) -> CaseView:
     """Read the files of a case again, to show it.
 
     Args:
@@ -68,16 +68,16 @@ def read_shown(case: Case, manifest: Manifest, predictions: Path) -> Shown:
         InputError: a file is missing, broken, or of another grid.
     """
     classes = foreground(manifest)
-    readings, geometry = read_reference(case, manifest)
+    annotations, geometry = read_reference(case, manifest)
     prediction = read_prediction(predictions / case.id, case.id, classes, geometry)
     image, _ = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
     image = np.moveaxis(np.asarray(image), 0, -1).reshape(*geometry.shape, -1)
     photograph = str(case.images[0]).lower().endswith(PHOTOGRAPHS)
     variance = np.sum(list(prediction.variance.values()), axis=0) if prediction.variance else None
-    return Shown(
+    return CaseView(
         image=image if photograph and image.shape[-1] == 3 else image[..., 0],
-        readings=readings,
-        reference=majority(readings, classes),
+        annotations=annotations,
+        reference=majority(annotations, classes),
         seg=prediction.seg,
         members=prediction.members,
         mean={v: prediction.mean[slug] for v, slug in classes.items() if slug in prediction.mean},

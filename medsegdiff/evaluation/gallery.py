@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from medsegdiff.evaluation.case_view import Shown
+from medsegdiff.evaluation.case_view import CaseView
 from medsegdiff.viz.outlines import outline
 from medsegdiff.viz.pictures import COLOURS, grey_range, to_ras, world_axes
 
@@ -79,7 +79,7 @@ class Picture:
     where: str
 
 
-def small_multiples(shown: Shown, values: tuple[int, ...]) -> Picture:
+def small_multiples(shown: CaseView, values: tuple[int, ...]) -> Picture:
     """Image, masks of raters, ensemble and members, mean probability and variance of a case.
 
     Of a volume the slice is shown that has most error and variance: an axial one, unless slices
@@ -94,10 +94,10 @@ def small_multiples(shown: Shown, values: tuple[int, ...]) -> Picture:
         The panels; bitmaps have at most :data:`LARGEST` pixels along a side.
     """
     cut, where, spacing = _slice(shown)
-    several = len(shown.readings) > 1
+    several = len(shown.annotations) > 1
     raters = {
-        f"Rater {i + 1}" if several else "Reference": cut(reading)
-        for i, reading in enumerate(shown.readings[:RATERS])
+        f"Rater {i + 1}" if several else "Reference": cut(annotation)
+        for i, annotation in enumerate(shown.annotations[:RATERS])
     }
     members = {f"Member {i + 1}": cut(member) for i, member in _chosen_members(shown).items()}
     seg = cut(shown.seg)
@@ -147,7 +147,7 @@ def _layers(labels: Plane, values: tuple[int, ...], style: str) -> tuple[Layer, 
 # --- which slice, which part of it ----------------------------------------------------------------
 
 
-def _slice(shown: Shown) -> tuple[Callable[[Plane], Plane], str, tuple[float, float]]:
+def _slice(shown: CaseView) -> tuple[Callable[[Plane], Plane], str, tuple[float, float]]:
     """How to cut an array, what the cut is called, and millimetres of a row and of a column."""
     ndim, spacing = len(shown.geometry.shape), shown.geometry.spacing
     if not shown.axes:
@@ -201,7 +201,7 @@ def _window(
     return slices[0], slices[1]
 
 
-def _chosen_members(shown: Shown) -> dict[int, NDArray[np.uint8]]:
+def _chosen_members(shown: CaseView) -> dict[int, NDArray[np.uint8]]:
     """Number -> mask of a few members, from the smallest to the largest marked volume."""
     if shown.members is None:
         return {}
@@ -215,7 +215,7 @@ def _chosen_members(shown: Shown) -> dict[int, NDArray[np.uint8]]:
 
 
 def _bitmaps(
-    shown: Shown, plane_of: Callable[[NDArray[Any]], Plane], values: tuple[int, ...]
+    shown: CaseView, plane_of: Callable[[NDArray[Any]], Plane], values: tuple[int, ...]
 ) -> dict[str, str]:
     grey = grey_range(shown.image, len(shown.geometry.shape))
     bitmaps = {"image": _image_uri(plane_of(shown.image), grey)}

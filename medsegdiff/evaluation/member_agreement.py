@@ -1,4 +1,4 @@
-"""How much should members differ? The setting at which they agree as often as readers do."""
+"""How much should members differ? The setting at which they agree as often as raters do."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def compare_settings(
 ) -> dict[str, Any]:
     """Sample held-out cases at several values of a setting; judge how often their members agree.
 
-    A voxel that 80 % of the members mark should be marked by 80 % of the readers (of one reader,
+    A voxel that 80 % of the members mark should be marked by 80 % of the raters (of one rater,
     in 80 % of the cases). ``votes_ece`` is how far that is off in the region of interest, all
     cases together; ``best`` is the value where it is least, for the bundle's ``inference.yaml``.
-    Beside it stand GED^2, HM-IoU and the diversity of members and readers, as
+    Beside it stand GED^2, HM-IoU and the diversity of members and raters, as
     means over what is judged (planes of a data set of planes).
 
     Args:
         bundle: with weights.
         data: description of the data set, or a known name.
         output: file to write, JSON.
-        setting: key of ``configs/inference``, such as ``noise_scale`` or ``repulsion``.
+        setting: key of ``configs/inference``, such as ``noise_scale`` or ``diversity_weight``.
         values: of it, at least one.
         fold: whose held-out cases are taken.
         inference: values of ``configs/inference`` to change.
@@ -103,16 +103,16 @@ def judge(
         parts: network, preprocessing and inferer.
     """
     network, preprocessing, inferer = parts
-    readings, _ = read_reference(case, manifest)
+    annotations, _ = read_reference(case, manifest)
     found = segment_case(CaseInput(case.id, case.images), network, preprocessing, inferer)
-    members = found.members.reshape(len(found.members), *readings.shape[1:])
+    members = found.members.reshape(len(found.members), *annotations.shape[1:])
     classes, bins = foreground(manifest), []
     for value in classes:
-        marked = readings == value
+        marked = annotations == value
         region = region_of_interest(marked.any(axis=0))
         votes = np.mean(members == value, axis=0)
         bins.append(reliability(votes, marked.mean(axis=0), region))
-    sets = judged_sets(members, readings, manifest)
+    sets = judged_sets(members, annotations, manifest)
     return reduce(add, bins), [sample_set_metrics(s, r, list(classes)) for s, r in sets]
 
 

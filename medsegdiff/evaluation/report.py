@@ -11,7 +11,7 @@ from medsegdiff.core.errors import InputError, reason_of
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import DAMAGE, foreground
 from medsegdiff.evaluation.case_figures import CALIBRATION, SAMPLE_SETS
-from medsegdiff.evaluation.case_view import read_shown
+from medsegdiff.evaluation.case_view import read_case_view
 from medsegdiff.evaluation.charts import diversity_chart, doubt_chart, reliability_charts
 from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
 from medsegdiff.evaluation.summary import RESAMPLES
@@ -117,7 +117,7 @@ def case_picture(case: Case, manifest: Manifest, predictions: Path) -> Picture:
     Raises:
         InputError: a file is missing, broken, or of another grid.
     """
-    return small_multiples(read_shown(case, manifest, predictions), tuple(foreground(manifest)))
+    return small_multiples(read_case_view(case, manifest, predictions), tuple(foreground(manifest)))
 
 
 def _viewed(
@@ -130,7 +130,7 @@ def _viewed(
     labels = {value: manifest.labels[value] for value in foreground(manifest)}
 
     def volume(case: Case) -> dict[str, Any] | None:
-        shown = read_shown(case, manifest, predictions)
+        shown = read_case_view(case, manifest, predictions)
         return volumes(shown, labels) if is_volume(shown) else None
 
     viewed = []

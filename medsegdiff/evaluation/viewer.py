@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.evaluation.case_view import Shown
+from medsegdiff.evaluation.case_view import CaseView
 from medsegdiff.evaluation.gallery import VARIANCE_TOP
 from medsegdiff.viz.pictures import COLOURS, grey_range
 
@@ -52,13 +52,13 @@ def niivue() -> str | None:
     return _packed(script.read_bytes())
 
 
-def is_volume(shown: Shown) -> bool:
+def is_volume(shown: CaseView) -> bool:
     """Whether the viewer can show a case: photographs and single planes are pictures."""
     shape = shown.geometry.shape
     return len(shape) == 3 and min(shape) >= THINNEST and shown.image.ndim == 3
 
 
-def volumes(shown: Shown, labels: Mapping[int, str]) -> dict[str, Any]:
+def volumes(shown: CaseView, labels: Mapping[int, str]) -> dict[str, Any]:
     """What the viewer needs of a case, fit for JSON.
 
     Args:
@@ -98,12 +98,12 @@ def volumes(shown: Shown, labels: Mapping[int, str]) -> dict[str, Any]:
     return told
 
 
-def _part(shown: Shown) -> tuple[tuple[slice, slice, slice], int]:
+def _part(shown: CaseView) -> tuple[tuple[slice, slice, slice], int]:
     """The part of a volume that is embedded, and every how manieth voxel of it."""
     shape = shown.geometry.shape
     low, high = np.zeros(3, int), np.array(shape)
     if np.prod(shape) > VOXELS:
-        marked = (shown.seg > 0) | shown.readings.any(axis=0)
+        marked = (shown.seg > 0) | shown.annotations.any(axis=0)
         found = [np.flatnonzero(marked.any(axis=tuple({0, 1, 2} - {a}))) for a in range(3)]
         if len(found[0]):
             around = np.ceil(_MARGIN_MM / np.array(shown.geometry.spacing)).astype(int)
@@ -126,7 +126,7 @@ def differences(seg: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray
     return np.where(seg == reference, 0, wrong).astype(np.uint8)
 
 
-def _spot(shown: Shown) -> list[float]:
+def _spot(shown: CaseView) -> list[float]:
     score = shown.doubtful
     voxel = [
         int(score.sum(axis=tuple({0, 1, 2} - {a}), dtype=np.float64).argmax()) for a in range(3)

@@ -10,15 +10,15 @@ import torch
 from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError
-from medsegdiff.few_label.learn_from_few import Learned
-from medsegdiff.few_label.voxel_features import Pick, VoxelFeatures
+from medsegdiff.few_label.learn_from_few import FittedPerceptrons
+from medsegdiff.few_label.voxel_features import FeatureLocation, VoxelFeatures
 from medsegdiff.few_label.voxel_mlps import VoxelMLPs
 from medsegdiff.models.image_diffusion import ImageDiffusion
 
 FITTED = "few_labels.pt"
 
 
-def save_fitted(path: Path, learned: Learned, bundle: Bundle, cases: list[str]) -> None:
+def save_fitted(path: Path, learned: FittedPerceptrons, bundle: Bundle, cases: list[str]) -> None:
     """Write perceptrons, which features they take, and of which cases they learned.
 
     Args:
@@ -30,7 +30,7 @@ def save_fitted(path: Path, learned: Learned, bundle: Bundle, cases: list[str]) 
     mlps, features = learned.mlps, learned.features
     content = {
         "state": {name: value.cpu() for name, value in mlps.state_dict().items()},
-        "picks": [list(pick) for pick in features.picks],
+        "locations": [list(location) for location in features.locations],
         "seed": features.seed,
         "weights_hash": bundle.weights_hash(),
         "cases": cases,
@@ -39,7 +39,9 @@ def save_fitted(path: Path, learned: Learned, bundle: Bundle, cases: list[str]) 
         torch.save(content, aside)
 
 
-def load_fitted(path: Path, network: ImageDiffusion, bundle: Bundle) -> tuple[Learned, list[str]]:
+def load_fitted(
+    path: Path, network: ImageDiffusion, bundle: Bundle
+) -> tuple[FittedPerceptrons, list[str]]:
     """What ``save_fitted`` wrote: perceptrons on the network's device, and the cases that taught.
 
     Raises:
@@ -49,7 +51,7 @@ def load_fitted(path: Path, network: ImageDiffusion, bundle: Bundle) -> tuple[Le
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         hash_of_weights, state = content["weights_hash"], content["state"]
-        picks = [Pick(*pick) for pick in content["picks"]]
+        locations = [FeatureLocation(*location) for location in content["locations"]]
         sizes = [value.shape for name, value in sorted(state.items()) if "weights" in name]
     except Exception as error:  # pickle and zip have many ways to fail
         rule = f"cannot be read as fitted perceptrons ({type(error).__name__})"
@@ -62,5 +64,5 @@ def load_fitted(path: Path, network: ImageDiffusion, bundle: Bundle) -> tuple[Le
     mlps = VoxelMLPs(inputs, sizes[-1][2], members, hidden)
     mlps.load_state_dict(state)
     mlps.to(next(network.parameters()).device).eval()
-    features = VoxelFeatures(network, picks, content["seed"])
-    return Learned(features, mlps, {}), list(content["cases"])
+    features = VoxelFeatures(network, locations, content["seed"])
+    return FittedPerceptrons(features, mlps, {}), list(content["cases"])

@@ -62,7 +62,7 @@ class FewLabelInferer:
             "seed": self.features.seed,
             "steps": None,
             "sampler": None,
-            "picks": [list(pick) for pick in self.features.picks],
+            "locations": [list(pick) for pick in self.features.locations],
             **self.further,
         }
 

@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from medsegdiff.few_label.fit_perceptrons import draw_voxels, fit_mlps
-from medsegdiff.few_label.pick_features import search_picks
+from medsegdiff.few_label.pick_features import search_locations
 from medsegdiff.few_label.voxel_features import VoxelFeatures
 from medsegdiff.few_label.voxel_mlps import VoxelMLPs
 from medsegdiff.models.image_diffusion import ImageDiffusion
@@ -22,7 +22,7 @@ Item = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Learned:
+class FittedPerceptrons:
     """What came of it.
 
     Attributes:
@@ -43,7 +43,7 @@ class FewLabelLearner:
     Attributes:
         noises: shares of the time steps to choose from.
         levels: of the decoder to choose from, 0 the finest.
-        picks: pairs of the two that are taken, each the one that adds most to those before it.
+        locations: pairs of the two that are taken, each the one that adds most to those before it.
         views: images that voxels are drawn from: each case as it is, then augmented ones in turn.
         voxels: drawn of a view.
         steps: of the fit.
@@ -56,7 +56,7 @@ class FewLabelLearner:
 
     noises: Sequence[float]
     levels: Sequence[int]
-    picks: int = 6
+    locations: int = 6
     views: int = 40
     voxels: int = 3000
     steps: int = 500
@@ -72,7 +72,7 @@ class FewLabelLearner:
         items: Sequence[Item],
         num_classes: int,
         augment: Compose | None = None,
-    ) -> Learned:
+    ) -> FittedPerceptrons:
         """Choose features, draw voxels, fit.
 
         Args:
@@ -83,17 +83,17 @@ class FewLabelLearner:
                 are.
         """
         started = time.perf_counter()
-        found = search_picks(
+        found = search_locations(
             network,
             items,
             self.noises,
             self.levels,
             num_classes,
-            self.picks,
+            self.locations,
             self.voxels,
             self.seed,
         )
-        chosen = [one.pick for one in found]
+        chosen = [one.location for one in found]
         searched = time.perf_counter()
         features = VoxelFeatures(network, chosen, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
@@ -106,7 +106,7 @@ class FewLabelLearner:
             ).to(next(network.parameters()).device)
             loss = fit_mlps(mlps, voxels, self.steps, self.batch, generator=generator)
         record = {
-            "picks": [list(pick) for pick in chosen],
+            "locations": [list(location) for location in chosen],
             "explained": [round(one.score, 4) for one in found],
             "features": features.channels,
             "voxels": len(voxels.classes),
@@ -117,7 +117,7 @@ class FewLabelLearner:
                 "fit": time.perf_counter() - drawn,
             },
         }
-        return Learned(features, mlps, record)
+        return FittedPerceptrons(features, mlps, record)
 
     def _views(self, items: Sequence[Item], augment: Compose | None) -> Iterator[Item]:
         """Cases, one at a time, as they are and augmented."""

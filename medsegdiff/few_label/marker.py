@@ -23,7 +23,7 @@ from medsegdiff.data.transforms import load
 from medsegdiff.evaluation.folder import evaluate
 from medsegdiff.few_label.fitted_file import FITTED, load_fitted, save_fitted
 from medsegdiff.few_label.inferer import FewLabelInferer
-from medsegdiff.few_label.learn_from_few import FewLabelLearner, Item, Learned
+from medsegdiff.few_label.learn_from_few import FewLabelLearner, FittedPerceptrons, Item
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.training.run import check_labels
 
@@ -89,13 +89,13 @@ class FewLabelMarker:
         self.data = data
         if self.manifest is not None:
             check_labels(self.manifest, bundle)
-        self.teachers: list[Case] = []
+        self.teaching_cases: list[Case] = []
         if self.fitted is None:
             if self.manifest is None:
                 remedy = "Give --data to learn from, or --fitted to apply what was learned"
                 raise UsageError("--data", "is missing", remedy)
             pool = self.manifest.split(fold)[0]
-            self.teachers = teachers(pool, labelled, cases, learner.seed)
+            self.teaching_cases = teaching_cases(pool, labelled, cases, learner.seed)
         elif labelled is not None or cases is not None:
             rule = "cannot be used with --fitted, whose cases are known"
             raise UsageError("--labelled and --cases", rule, "Leave one of them out")
@@ -149,12 +149,12 @@ class FewLabelMarker:
             failures |= evaluate(str(self.data), self.output, self.output / REPORT)
         return failures
 
-    def _learned(self) -> tuple[Learned, list[str]]:
+    def _learned(self) -> tuple[FittedPerceptrons, list[str]]:
         """Perceptrons and the names of the cases that they learned from."""
         if self.fitted is not None:
             return load_fitted(self.fitted, self.network, self.bundle)
         manifest = cast(Manifest, self.manifest)
-        names = [case.id for case in self.teachers]
+        names = [case.id for case in self.teaching_cases]
         path = self.output / FITTED
         if path.exists() and not self.overwrite:
             learned, before = load_fitted(path, self.network, self.bundle)
@@ -164,7 +164,7 @@ class FewLabelMarker:
             rule = "was learned from other cases or with another seed"
             raise InputError(path, rule, "Add --overwrite, or choose another output folder")
         started = time.perf_counter()
-        items = [self._item(item) for item in datalist(self.teachers)]
+        items = [self._item(item) for item in datalist(self.teaching_cases)]
         classes = len(manifest.labels)
         learned = self.learner.learn(self.network, items, classes, self.augmentation)
         self.output.mkdir(parents=True, exist_ok=True)
@@ -187,17 +187,19 @@ class FewLabelMarker:
         """Image and label map of a case that teaches.
 
         Raises:
-            InputError: it has several readings, or more axes than the network.
+            InputError: it has several annotations, or more axes than the network.
         """
         loaded = load(self.teaching, item)
         image, label = (torch.as_tensor(loaded[key]) for key in ("image", "label"))
         if len(label) != 1 or image.ndim != 1 + len(self.window):
-            rule = f"must have one reading and {len(self.window)} axes to teach, not {len(label)}"
+            rule = (
+                f"must have one annotation and {len(self.window)} axes to teach, not {len(label)}"
+            )
             raise InputError(item["case"], f"{rule} and {image.ndim - 1}", "Choose other cases")
         return image.float(), label
 
 
-def teachers(
+def teaching_cases(
     pool: Sequence[Case], labelled: int | None, names: str | None, seed: int
 ) -> list[Case]:
     """The cases that teach.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medsegdiff.few_label.fit_perceptrons import DrawnVoxels, draw_voxels
-from medsegdiff.few_label.voxel_features import Pick, VoxelFeatures
+from medsegdiff.few_label.voxel_features import FeatureLocation, VoxelFeatures
 from medsegdiff.models.image_diffusion import ImageDiffusion
 
 RIDGE = 1e-2
@@ -18,11 +18,11 @@ MOST_VOXELS = 30_000
 """Of all cases together, so that the search takes bounded memory."""
 
 
-class ScoredPick(NamedTuple):
-    """A pick, and the share of the classes' variance that it and those before it explain."""
+class ScoredLocation(NamedTuple):
+    """A location, and the share of the classes' variance that it and those before it explain."""
 
     score: float
-    pick: Pick
+    location: FeatureLocation
 
 
 class Moments(NamedTuple):
@@ -39,7 +39,7 @@ class Moments(NamedTuple):
     share: Tensor
 
 
-def search_picks(
+def search_locations(
     network: ImageDiffusion,
     items: Sequence[tuple[Tensor, Tensor]],
     noises: Sequence[float],
@@ -48,7 +48,7 @@ def search_picks(
     count: int,
     per_case: int = 3000,
     seed: int = 0,
-) -> list[ScoredPick]:
+) -> list[ScoredLocation]:
     """Pairs of time step and block, one after the other: each the one that adds most.
 
     Judged by a ridge regression to the classes, fitted to drawn voxels of half of the cases and
@@ -65,18 +65,20 @@ def search_picks(
         per_case: voxels drawn of each case, at most.
         seed: of noise and drawing.
     """
-    picks = [Pick(noise, level) for noise in noises for level in levels]
-    widths = [network.denoiser.unet.channels[pick.level] for pick in picks]
+    locations = [FeatureLocation(noise, level) for noise in noises for level in levels]
+    widths = [network.denoiser.unet.channels[location.level] for location in locations]
     voxels = _voxels(network, items, noises, levels, min(per_case, MOST_VOXELS // len(items)), seed)
     halves = [_moments(half, num_classes) for half in _halves(voxels, seed)]
-    columns = dict(zip(picks, torch.arange(sum(widths)).split(widths), strict=True))
-    chosen: list[ScoredPick] = []
+    columns = dict(zip(locations, torch.arange(sum(widths)).split(widths), strict=True))
+    chosen: list[ScoredLocation] = []
     used = torch.tensor([sum(widths)])  # the constant
-    while len(chosen) < min(count, len(picks)):
-        left = [pick for pick in picks if pick not in [one.pick for one in chosen]]
-        scores = [_both_ways(halves, torch.cat([used, columns[pick]])) for pick in left]
+    while len(chosen) < min(count, len(locations)):
+        left = [
+            location for location in locations if location not in [one.location for one in chosen]
+        ]
+        scores = [_both_ways(halves, torch.cat([used, columns[location]])) for location in left]
         best = max(range(len(left)), key=scores.__getitem__)
-        chosen.append(ScoredPick(scores[best], left[best]))
+        chosen.append(ScoredLocation(scores[best], left[best]))
         used = torch.cat([used, columns[left[best]]])
     return chosen
 
@@ -94,7 +96,9 @@ def _voxels(
     for item in items:
         parts = []
         for noise in noises:
-            features = VoxelFeatures(network, [Pick(noise, level) for level in levels], seed)
+            features = VoxelFeatures(
+                network, [FeatureLocation(noise, level) for level in levels], seed
+            )
             generator = torch.Generator().manual_seed(seed)
             parts.append(draw_voxels([item], features, per_case, generator))
         found.append(DrawnVoxels(torch.cat([p.features for p in parts], dim=1), parts[0].classes))

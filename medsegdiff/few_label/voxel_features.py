@@ -13,7 +13,7 @@ from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.networks.layers import crop_to
 
 
-class Pick(NamedTuple):
+class FeatureLocation(NamedTuple):
     """Which activations are taken.
 
     Attributes:
@@ -35,42 +35,47 @@ class VoxelFeatures:
 
     Args:
         network: trained on images of this kind.
-        picks: which activations, one after the other.
+        locations: which activations, one after the other.
         seed: of the noise.
 
     Raises:
-        ValueError: without picks, or for one that the network does not have.
+        ValueError: without locations, or for one that the network does not have.
     """
 
-    def __init__(self, network: ImageDiffusion, picks: Sequence[Pick], seed: int = 0) -> None:
-        self.network, self.picks, self.seed = network, tuple(Pick(*pick) for pick in picks), seed
+    def __init__(
+        self, network: ImageDiffusion, locations: Sequence[FeatureLocation], seed: int = 0
+    ) -> None:
+        self.network, self.seed = network, seed
+        self.locations = tuple(FeatureLocation(*one) for one in locations)
         levels = len(network.denoiser.unet.channels)
-        if not self.picks:
-            raise ValueError("picks must name a noise and a level at least. Got none.")
-        for noise, level in self.picks:
+        if not self.locations:
+            raise ValueError("locations must name a noise and a level at least. Got none.")
+        for noise, level in self.locations:
             if not 0.0 <= noise <= 1.0 or not 0 <= level < levels:
-                rule = f"a pick must have a noise in [0, 1] and a level below {levels}"
+                rule = f"a location must have a noise in [0, 1] and a level below {levels}"
                 raise ValueError(f"{rule}. Got ({noise}, {level}).")
 
     @property
     def channels(self) -> int:
         """C of the features."""
         widths = self.network.denoiser.unet.channels
-        return sum(widths[pick.level] for pick in self.picks)
+        return sum(widths[one.level] for one in self.locations)
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
         """Image (C', *spatial), standardised -> features (C, *spatial), on the network's device."""
         found = torch.empty(self.channels, *image.shape[1:], device=self._device)
         widths = self.network.denoiser.unet.channels
-        starts = [sum(widths[p.level] for p in self.picks[:n]) for n in range(len(self.picks))]
-        for noise in sorted({pick.noise for pick in self.picks}):
+        starts = [
+            sum(widths[p.level] for p in self.locations[:n]) for n in range(len(self.locations))
+        ]
+        for noise in sorted({location.noise for location in self.locations}):
             levels = self.decoder(image, noise)
-            for start, pick in zip(starts, self.picks, strict=True):
-                if pick.noise == noise:
-                    factor = self.network.denoiser.stride * 2**pick.level
-                    place = slice(start, start + widths[pick.level])
-                    found[place] = enlarged(levels[pick.level], factor, image.shape[1:])
+            for start, location in zip(starts, self.locations, strict=True):
+                if location.noise == noise:
+                    factor = self.network.denoiser.stride * 2**location.level
+                    place = slice(start, start + widths[location.level])
+                    found[place] = enlarged(levels[location.level], factor, image.shape[1:])
         return found
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ class DiffusionTargets(NamedTuple):
     """What a ``SegmenterOutput`` is compared with.
 
     Attributes:
-        anchor: (B, K, *spatial) mean one-hot mask of the image's readers, in [0, 1].
+        anchor: (B, K, *spatial) mean one-hot mask of the image's raters, in [0, 1].
         mask: (B * R, M, K, *spatial) the M masks, one-hot or soft, that each draw may answer with.
         prediction: (B * R, M, K, *state) the denoiser's targets (eps, v, or x_0 in [-1, 1]).
         snr: (B * R,) signal-to-noise ratio of each draw.
@@ -83,25 +83,27 @@ def jaccard_distance(p: Tensor, q: Tensor, smooth: float = 1.0) -> Tensor:
     return (1.0 - (overlap + smooth) / (union + smooth)).mean(dim=1)
 
 
-def energy_score(guesses: Tensor, truth: Tensor) -> Tensor:
-    """Mean energy score of sets of guesses under the Jaccard distance d (Gneiting & Raftery 2007).
+def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
+    """Mean energy score of sets of samples under the Jaccard distance d (Gneiting & Raftery 2007).
 
-    E d(guess, truth) - E d(guess, other guess) / 2: least in expectation for guesses that are
-    drawn from the truth's own distribution. With the readers' masks as truths it is half of
-    GED^2, but for a term without the guesses.
+    E d(sample, truth) - E d(sample, other sample) / 2: least in expectation for samples that are
+    drawn from the truth's own distribution. With the raters' masks as truths it is half of
+    GED^2, but for a term without the samples.
 
     Args:
-        guesses: (A * G, K, *spatial) probabilities, the G guesses at a truth side by side.
+        samples: (A * G, K, *spatial) probabilities, the G samples at a truth side by side.
         truth: (A, M, K, *spatial), M masks of equal right.
 
     Raises:
-        ValueError: for fewer than two guesses, which cannot differ.
+        ValueError: for fewer than two samples, which cannot differ.
     """
-    if len(guesses) < 2 * len(truth):
-        raise ValueError("an energy score needs a network with guesses of at least 2. Got 1.")
-    drawn = guesses.flatten(2).unflatten(0, (len(truth), -1)).unbind(1)
-    truths = truth.flatten(3).to(guesses).unbind(1)
-    hit = torch.stack([jaccard_distance(guess, one) for guess in drawn for one in truths]).mean()
+    if len(samples) < 2 * len(truth):
+        raise ValueError(
+            "an energy score needs a network with samples_per_target of at least 2. Got 1."
+        )
+    drawn = samples.flatten(2).unflatten(0, (len(truth), -1)).unbind(1)
+    truths = truth.flatten(3).to(samples).unbind(1)
+    hit = torch.stack([jaccard_distance(sample, one) for sample in drawn for one in truths]).mean()
     pairs = list(combinations(drawn, 2))
     spread = torch.stack([jaccard_distance(one, other) for one, other in pairs]).mean()
     return hit - spread / 2.0
@@ -110,7 +112,7 @@ def energy_score(guesses: Tensor, truth: Tensor) -> Tensor:
 class DiffusionSegmentationLoss(nn.Module):
     """Weighted sum: noise loss + (Dice + CE) of x_0 + (Dice + CE) of the anchor (V2, eq. 1).
 
-    For a distributional denoiser, whose guesses should differ, the first two give way to an energy
+    For a distributional denoiser, whose samples should differ, the first two give way to an energy
     score of its coarse and its fine masks (De Bortoli et al. 2025).
 
     Args:
@@ -119,7 +121,7 @@ class DiffusionSegmentationLoss(nn.Module):
         anchor_weight: of Dice + CE on the anchor.
         dice_weight: of Dice within Dice + CE; CE has 1 and, unlike Dice, rewards honest
             probabilities.
-        energy_weight: of the energy score; needs a network with ``guesses`` above 1.
+        energy_weight: of the energy score; needs a network with ``samples_per_target`` above 1.
         noise_weighting: of the time steps in the noise loss (see ``noise_weights``).
         snr_limit: gamma of ``min_snr``.
 
@@ -154,22 +156,22 @@ class DiffusionSegmentationLoss(nn.Module):
         loss = self.anchor_weight * self.dice_ce(anchor, targets.anchor)
         if not isinstance(output, SegmenterOutput):
             return loss
-        guesses = len(output.logits) // len(targets.mask)
+        samples_per_target = len(output.logits) // len(targets.mask)
         if self.energy_weight > 0.0:
             fine = energy_score(torch.softmax(output.logits, dim=1), targets.mask)
             seen, aim = (x / 2.0 + 0.5 for x in (output.prediction, targets.prediction))
             loss = loss + self.energy_weight * (fine + energy_score(seen, aim))
         if self.noise_weight > 0.0:
-            loss = loss + self.noise_weight * self._noise_loss(output, targets, guesses)
+            loss = loss + self.noise_weight * self._noise_loss(output, targets, samples_per_target)
         if self.mask_weight > 0.0:
-            mask = targets.mask.mean(dim=1).repeat_interleave(guesses, dim=0)
+            mask = targets.mask.mean(dim=1).repeat_interleave(samples_per_target, dim=0)
             loss = loss + self.mask_weight * self.dice_ce(output.logits, mask)
         return loss
 
     def _noise_loss(
-        self, output: SegmenterOutput, targets: DiffusionTargets, guesses: int
+        self, output: SegmenterOutput, targets: DiffusionTargets, samples_per_target: int
     ) -> Tensor:
-        aim = targets.prediction.repeat_interleave(guesses, dim=0)
+        aim = targets.prediction.repeat_interleave(samples_per_target, dim=0)
         error = (output.prediction.unsqueeze(1) - aim).square().flatten(1).mean(dim=1)
         weights = noise_weights(targets.snr, targets.gain, self.noise_weighting, self.snr_limit)
-        return (weights.repeat_interleave(guesses) * error).mean()
+        return (weights.repeat_interleave(samples_per_target) * error).mean()

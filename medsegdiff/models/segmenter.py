@@ -20,7 +20,7 @@ from medsegdiff.networks.layers import pad_to, pool
 
 
 class SegmenterOutput(NamedTuple):
-    """What training sees of one forward pass over B images, R noisy masks of each, G guesses.
+    """What training sees of one forward pass over B images, R noisy masks of each, G samples.
 
     Attributes:
         anchor: (B, K, *spatial) logits of the deterministic mask.
@@ -50,20 +50,21 @@ class DiffusionSegmenter(nn.Module):
         self_conditioning: probability that a training step lets the denoiser see its own first
             estimate of the mask (Chen et al. 2023, "Analog bits", sec. 3.2); sampling always does.
         recycling: training noises the model's own masks, drawn in one step from pure noise,
-            instead of the readers' (Fu et al. 2023): what the denoiser meets in sampling.
+            instead of the raters' (Fu et al. 2023): what the denoiser meets in sampling.
         precision: of the networks: ``bfloat16`` where the device is made for it with ``auto``.
-        guesses: G. Above 1 the denoiser is distributional (De Bortoli et al. 2025): it sees noise
-            of its own, and its answer is a draw from p(x_0 | x_t) instead of the mean, so few
-            steps are enough for members that differ. Training compares G answers to each noisy
-            mask by the loss's energy score.
+        samples_per_target: G. Above 1 the denoiser is distributional (De Bortoli et al. 2025): it
+            sees noise of its own, and its answer is a draw from p(x_0 | x_t) instead of the mean,
+            so few steps are enough for members that differ. Training compares G answers to each
+            noisy mask by the loss's energy score.
 
-    Self-conditioning and guesses are one of the denoiser's ``further_inputs`` each.
+    Self-conditioning and several samples per target are one of the denoiser's
+    ``further_inputs`` each.
 
     Raises:
         ValueError: for arguments that do not go together: the process has no such target; the
             denoiser corrects the anchor's logits but predicts something else; it has not the
-            further inputs that it will be given; recycling or guesses with another target than
-            x_0.
+            further inputs that it will be given; recycling or several samples per target
+            with another target than x_0.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class DiffusionSegmenter(nn.Module):
         target: Target = "x_0",
         self_conditioning: float = 0.0,
         recycling: bool = False,
-        guesses: int = 1,
+        samples_per_target: int = 1,
         precision: Precision = "float32",
     ) -> None:
         super().__init__()
@@ -82,18 +83,18 @@ class DiffusionSegmenter(nn.Module):
             raise ValueError(f"target must be one of {process.targets} here. Got {target!r}.")
         if denoiser.add_anchor and target != "x_0":
             raise ValueError(f"add_anchor needs target 'x_0' (mask logits). Got {target!r}.")
-        further = int(self_conditioning > 0.0) + int(guesses > 1)
+        further = int(self_conditioning > 0.0) + int(samples_per_target > 1)
         if further != denoiser.further_inputs:
             raise ValueError(
-                f"self_conditioning {self_conditioning} and guesses {guesses} need a denoiser with "
-                f"further_inputs {further}. Got {denoiser.further_inputs}."
+                f"self_conditioning {self_conditioning} and samples_per_target "
+                f"{samples_per_target} need a denoiser with further_inputs {further}. Got {denoiser.further_inputs}."
             )
         if recycling and target != "x_0":  # the noise between a recycled mask and x_t is not eps
             raise ValueError(f"recycling needs target 'x_0'. Got {target!r}.")
-        if guesses > 1 and target != "x_0":
-            raise ValueError(f"guesses need target 'x_0'. Got {target!r}.")
+        if samples_per_target > 1 and target != "x_0":
+            raise ValueError(f"samples_per_target above 1 needs target 'x_0'. Got {target!r}.")
         self.self_conditioning, self.recycling = self_conditioning, recycling
-        self.guesses, self.precision = guesses, precision
+        self.samples_per_target, self.precision = samples_per_target, precision
         self.encoder, self.denoiser = encoder, denoiser
         self.process, self.target = process, target
 
@@ -147,8 +148,8 @@ class DiffusionSegmenter(nn.Module):
         if self.training and self.recycling:
             x_0 = self._recycled(eps, condition)
         x_t = self.process.add_noise(x_0, eps, t)
-        if self.guesses > 1:
-            x_t, t = (x.repeat_interleave(self.guesses, dim=0) for x in (x_t, t))
+        if self.samples_per_target > 1:
+            x_t, t = (x.repeat_interleave(self.samples_per_target, dim=0) for x in (x_t, t))
         previous = self._first_estimate(x_t, t, condition) if self.training else None
         denoised = self._denoise(x_t, t, condition, torch.randn_like, previous)
         logits = self._refine(denoised.features, condition)
@@ -245,7 +246,7 @@ class DiffusionSegmenter(nn.Module):
         inputs = [self.process.network_input(x_t, t, condition.coarse)]
         if self.self_conditioning > 0.0:
             inputs.append(torch.zeros_like(x_t) if previous is None else previous.to(x_t))
-        if self.guesses > 1:
+        if self.samples_per_target > 1:
             inputs.append(noise(x_t))
         unit_time = t.float() / (self.process.n_timesteps - 1)
         x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]

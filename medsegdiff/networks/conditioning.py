@@ -40,7 +40,7 @@ class FeatureProjection(nn.Sequential):
         super().__init__(group_norm(i), conv(spatial_dims, i, o, kernel=1))
 
 
-class Meeting(nn.Module):
+class ConditioningBlock(nn.Module):
     """Lets an image's features into the masks'; also the plainest way: projected and added.
 
     Args:
@@ -65,7 +65,7 @@ class Meeting(nn.Module):
         return add_over_members(m_x, prepared[0])
 
 
-class DynamicConditionalEncoding(Meeting):
+class DynamicConditionalEncoding(ConditioningBlock):
     """Image features gated by their agreement with the mask's (MedSegDiff, eq. 3 and 4).
 
     m' = (LN(m_I) * LN(m_x)) * m_I, then through an FF-Parser, and added to the mask's features.
@@ -94,13 +94,13 @@ class DynamicConditionalEncoding(Meeting):
         return gate, self.ff_parser.spectrum_weights(m_i.shape[2:])
 
     def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
-        """See ``Meeting``."""
+        """See ``ConditioningBlock``."""
         gate = prepared[0]
         gated = (by_image(self.norm_mask(m_x), len(gate)) * gate.unsqueeze(1)).flatten(0, 1)
         return m_x + (gated if self.ff_parser is None else self.ff_parser(gated, prepared[1]))
 
 
-class UncertainSpatialAttention(Meeting):
+class UncertainSpatialAttention(ConditioningBlock):
     """Anchor condition, U-SA: where the anchor may be wrong by a little, look (V2, eq. 2 and 3).
 
     f_anc = max(f_c * k_Gauss, f_c), the Gaussian's width learned, and the denoiser's features
@@ -149,12 +149,12 @@ class UncertainSpatialAttention(Meeting):
         return f_c, 1.0 + self.attention(f_c)
 
     def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
-        """See ``Meeting``."""
+        """See ``ConditioningBlock``."""
         f_c, factor = (f.unsqueeze(1) for f in prepared)
         return torch.addcmul(f_c, by_image(m_x, len(f_c)), factor).flatten(0, 1)
 
 
-class ConcatMix(Meeting):
+class ConcatMix(ConditioningBlock):
     """Image and mask features concatenated and mixed by a 1 x 1 convolution.
 
     A convolution of a concatenation is the sum of two convolutions. The image's half, with the
@@ -166,11 +166,11 @@ class ConcatMix(Meeting):
         self.conv = conv(spatial_dims, channels, channels, kernel=1, bias=False)
 
     def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
-        """See ``Meeting``."""
+        """See ``ConditioningBlock``."""
         return add_over_members(self.conv(m_x), prepared[0])
 
 
-class SpatialFiLM(Meeting):
+class SpatialFiLM(ConditioningBlock):
     """Normalised mask features, scaled and shifted by maps of the image (Park et al. 2019, eq. 1).
 
     norm(m_x) * (1 + scale) + shift.
@@ -186,12 +186,12 @@ class SpatialFiLM(Meeting):
         return 1.0 + scale, shift
 
     def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
-        """See ``Meeting``."""
+        """See ``ConditioningBlock``."""
         factor, shift = (m.unsqueeze(1) for m in prepared)
         return torch.addcmul(shift, by_image(self.norm(m_x), len(shift)), factor).flatten(0, 1)
 
 
-class SemanticCondition(Meeting):
+class SemanticCondition(ConditioningBlock):
     """The SS-Former between the image's tokens and the masks' (V2, sec. 3.3)."""
 
     def __init__(
@@ -205,12 +205,12 @@ class SemanticCondition(Meeting):
         return self.project(feature), *self.ss_former.profiles(feature.shape[2:])
 
     def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
-        """See ``Meeting``."""
+        """See ``ConditioningBlock``."""
         features, first, second = prepared
         return self.ss_former(m_x, features, time, (first, second))
 
 
-class AttentionToImage(Meeting):
+class AttentionToImage(ConditioningBlock):
     """Tokens of the masks attend to those of the image."""
 
     def __init__(self, spatial_dims: int, image_channels: int, channels: int) -> None:
@@ -222,5 +222,5 @@ class AttentionToImage(Meeting):
         return (self.cross_attention.keys_and_values(self.project(feature)),)
 
     def forward(self, m_x: Tensor, prepared: Prepared, time: Tensor) -> Tensor:
-        """See ``Meeting``."""
+        """See ``ConditioningBlock``."""
         return self.cross_attention(m_x, prepared[0])

@@ -16,8 +16,8 @@ from medsegdiff.networks.conditioning import (
     AttentionToImage,
     ConcatMix,
     Conditioning,
+    ConditioningBlock,
     DynamicConditionalEncoding,
-    Meeting,
     Prepared,
     SemanticCondition,
     SpatialFiLM,
@@ -106,7 +106,7 @@ class Denoiser(nn.Module):
             a whole: its mean over each cell, scaled to variance 1, joins the time embedding, and
             neither it nor an ``x_t`` of pure noise is seen voxel by voxel. Members then differ by
             few numbers that each say something of the whole mask (is there a lesion, how far does
-            it reach), as do readers; 0 leaves it a map.
+            it reach), as do raters; 0 leaves it a map.
 
     Raises:
         ValueError: if the encoder has too few levels for ``stride`` and ``channels``, or for an
@@ -151,7 +151,7 @@ class Denoiser(nn.Module):
         if latent:
             self.style = _mlp(num_classes * latent**spatial_dims, self.time_channels)
 
-        def meeting(level: int, i: int, o: int) -> Meeting:
+        def meeting(level: int, i: int, o: int) -> ConditioningBlock:
             last = level == len(channels) - 1
             if conditioning == "concat":
                 return ConcatMix(spatial_dims, i, o)
@@ -166,7 +166,7 @@ class Denoiser(nn.Module):
                     return SemanticCondition(spatial_dims, i, o, self.time_channels)
                 if level > 0 and not last and dynamic_encoding:
                     return DynamicConditionalEncoding(spatial_dims, i, o, ff_parser)
-            return Meeting(spatial_dims, i, o)
+            return ConditioningBlock(spatial_dims, i, o)
 
         seen = (1 + further_inputs - int(latent > 0)) * num_classes
         pairs = list(pairwise(channels))
@@ -188,7 +188,7 @@ class Denoiser(nn.Module):
     def prepare(self, condition: Condition) -> Conditioned:
         """What of the condition the denoiser uses, in its own widths and sizes; once per image."""
         features = condition.features[self.first : self.first + len(self.meet)]
-        meets: list[Meeting] = list(self.meet)  # type: ignore[arg-type]
+        meets: list[ConditioningBlock] = list(self.meet)  # type: ignore[arg-type]
         levels = [meet.prepare(f) for meet, f in zip(meets, features, strict=True)]
         size = [self.stride * length for length in features[0].shape[2:]]
         coarse = pool(pad_to(condition.anchor, size), self.stride)

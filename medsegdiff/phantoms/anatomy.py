@@ -31,7 +31,7 @@ class Raters:
     """How the simulated raters disagree.
 
     Attributes:
-        shift_mm: standard deviation of the shift of a rater's surfaces, one value a reading.
+        shift_mm: standard deviation of the shift of a rater's surfaces, one value an annotation.
         field_mm: standard deviation of their local error.
         smoothness: standard deviation, in voxels, of the kernel that makes the local error smooth.
         omission: probability to miss the last structure.
@@ -71,7 +71,7 @@ def make_anatomy(
     return affine, np.stack(shells)
 
 
-def draw_reading(
+def draw_annotation(
     levels: NDArray[np.float64], model: Raters, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """One rater's label map (*shape) of level functions (classes, *shape)."""

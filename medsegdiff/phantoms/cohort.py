@@ -20,7 +20,7 @@ from medsegdiff.phantoms.anatomy import (
     Arrangement,
     Raters,
     class_probabilities,
-    draw_reading,
+    draw_annotation,
     make_anatomy,
     make_image,
 )
@@ -56,7 +56,7 @@ def write_cohort(
     disagreement: Raters | None = None,
     stacked: bool = False,
 ) -> Path:
-    """Write images, readings and true probabilities, and describe them in a ``dataset.json``.
+    """Write images, annotations and true probabilities, and describe them in a ``dataset.json``.
 
     The files are ``imagesTr/<case>.nii.gz``, ``labelsTr/<case>.nii.gz`` and
     ``truth/<case>_probability_<class>.nii.gz``; a case depends on the settings, the seed and its
@@ -67,13 +67,13 @@ def write_cohort(
         cases: number of images, each of its own patient.
         spatial_dims: 2 or 3.
         classes: structures beside the background.
-        raters: readings of each case.
+        raters: annotations of each case.
         seed: of all randomness.
         channels: images of different contrast per case, in one file each.
         size: voxels along an axis, give or take an eighth.
         arrangement: how the structures lie to each other.
         disagreement: of the raters; a typical one if None.
-        stacked: several readings in the last axis of one file, rather than in one file each.
+        stacked: several annotations in the last axis of one file, rather than in one file each.
 
     Returns:
         Path of the ``dataset.json``.
@@ -93,13 +93,13 @@ def write_cohort(
         rng = np.random.default_rng([seed, number])
         affine, levels = make_anatomy(rng, spatial_dims, classes, size, arrangement)
         images = [make_image(levels, channel, rng) for channel in range(channels)]
-        readings = np.stack([draw_reading(levels, model, rng) for _ in range(raters)])
+        annotations = np.stack([draw_annotation(levels, model, rng) for _ in range(raters)])
         truth = class_probabilities(levels, model)
         case = f"phantom_{number:03d}"
         for name, probability in zip(names, truth[1:], strict=True):
             file = folder / "truth" / f"{case}_probability_{class_slug(name)}.nii.gz"
             _save(file, probability.astype(np.float32), affine)
-        entries.append(_save_case(folder, case, images, readings, affine, stacked))
+        entries.append(_save_case(folder, case, images, annotations, affine, stacked))
     described = _described(f"phantom{spatial_dims}d", spatial_dims, names, entries)
     described["description"] = (
         "Generated volumes with simulated raters; true probabilities in truth/"
@@ -186,7 +186,7 @@ def _save_case(
     folder: Path,
     case: str,
     images: list[NDArray[np.int16]],
-    readings: NDArray[np.uint8],
+    annotations: NDArray[np.uint8],
     affine: NDArray[np.float64],
     stacked: bool,
 ) -> dict[str, Any]:
@@ -196,9 +196,9 @@ def _save_case(
         image = [f"imagesTr/{case}_{channel:04d}.nii.gz" for channel in range(len(images))]
     label = [f"labelsTr/{case}.nii.gz"]
     if stacked:
-        masks = [np.moveaxis(readings, 0, -1)]
+        masks = [np.moveaxis(annotations, 0, -1)]
     else:
-        masks = list(readings)
+        masks = list(annotations)
         if len(masks) > 1:
             label = [f"labelsTr/{case}_rater{rater}.nii.gz" for rater in range(len(masks))]
     arrays: list[NDArray[Any]] = [*images, *masks]

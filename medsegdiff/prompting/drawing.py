@@ -138,7 +138,7 @@ def denoised(
         told = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
         with recorded(model.unet, x_t, options.layers) as record:
             if local:
-                with turned_away(model.unet, caption.places, options.scale):
+                with segmentation_free(model.unet, caption.places, options.scale):
                     eps = model.predict(torch.cat([x_t, x_t]), t, told)
             else:
                 eps = model.predict(torch.cat([x_t, x_t]), t, told)
@@ -170,7 +170,7 @@ def excited(
     return x_t - step.to(x_t)
 
 
-class TurnedAway:
+class SegmentationFreeProcessor:
     """Cross-attention whose first half of a batch is led away from the strongest thing.
 
     At each place the names' token with the highest probability has it multiplied by -a (Azarian
@@ -220,11 +220,13 @@ class TurnedAway:
 
 
 @contextmanager
-def turned_away(unet: Any, places: Sequence[Sequence[int]], scale: float) -> Iterator[None]:
+def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) -> Iterator[None]:
     """Lead the first half of each batch away from what is there, as long as the context lasts."""
     before = dict(unet.attn_processors)
     tokens = [token for name in places for token in name]
-    unet.set_attn_processor({k: TurnedAway(p, tokens, scale) for k, p in before.items()})
+    unet.set_attn_processor(
+        {k: SegmentationFreeProcessor(p, tokens, scale) for k, p in before.items()}
+    )
     try:
         yield
     finally:

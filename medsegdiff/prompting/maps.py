@@ -58,23 +58,23 @@ def propagated(maps: Tensor, record: AttentionRecord, power: int) -> Tensor:
     return resize(flat.transpose(1, 2).unflatten(2, grid), maps.shape[-2:])
 
 
-def competing(maps: Tensor, background: float, sharpness: float) -> Tensor:
+def competing(maps: Tensor, background: float, inverse_temperature: float) -> Tensor:
     """Probabilities of no word, and of each.
 
     Each map is scaled to its own range, and has to reach ``background`` of it; of those that do,
-    the highest wins: softmax(sharpness · (background, map_1, …, map_K)).
+    the highest wins: softmax(inverse_temperature · (background, map_1, …, map_K)).
 
     Args:
         maps: (B, K, *spatial), of the words that are there.
         background: in (0, 1).
-        sharpness: how much more probable the higher one is.
+        inverse_temperature: how much more probable the higher one is.
 
     Returns:
         (B, K + 1, *spatial), summing to 1.
     """
     ranged = scaled(maps)
     none = torch.full_like(ranged[:, :1], background)
-    return (sharpness * torch.cat([none, ranged], dim=1)).softmax(dim=1)
+    return (inverse_temperature * torch.cat([none, ranged], dim=1)).softmax(dim=1)
 
 
 def peak(maps: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def ground(
 def examples_of(
     case: Case, manifest: Manifest, axis: Axis, without: Sequence[str]
 ) -> list[Example]:
-    """The slices of a case that hold a structure, with their masks: what most readers marked."""
+    """The slices of a case that hold a structure, with their masks: what most raters marked."""
     chain = picture_chain(CaseInput(case.id, case.images), manifest.labels, manifest.raters)
     item = load(chain, datalist([case])[0])
     image, label = (item[key].as_tensor() for key in ("image", "label"))

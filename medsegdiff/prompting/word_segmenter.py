@@ -49,7 +49,7 @@ class PromptOptions:
         coarsest: places along the longer side of the coarsest attention that counts.
         propagation: how often maps spread along self-attention.
         background: share of a map's range that a place has to reach.
-        sharpness: of the competition between words.
+        inverse_temperature: of the competition between words.
         radius: of guided filtering, in pixels of the model's image; 0: none.
         crf: weight of a conditional random field, in which pixels that look like their neighbours
             follow them; 0: none.
@@ -66,7 +66,7 @@ class PromptOptions:
     coarsest: int = 16
     propagation: int = 1
     background: float = 0.4
-    sharpness: float = 10.0
+    inverse_temperature: float = 10.0
     radius: int = 2
     crf: float = 0.0
     attended: float = 0.0
@@ -112,7 +112,7 @@ class Prompted:
 
 
 @dataclass(frozen=True)
-class Looked:
+class ImageLook:
     """What one look at a picture shows of K words.
 
     Attributes:
@@ -179,7 +179,7 @@ class PromptSegmenter:
             maps = self._evidence(looked)
             maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
             maps, seen = maps[..., inside[0], inside[1]], fitted[..., inside[0], inside[1]]
-            found = competing(maps, self.options.background, self.options.sharpness)
+            found = competing(maps, self.options.background, self.options.inverse_temperature)
             found = conditional_field(found, seen, self.options.crf)
             kept = [0, *(1 + int(k) for k in present.nonzero())]
             probability[:, kept] = resize(found, picture.shape[-2:])
@@ -187,7 +187,7 @@ class PromptSegmenter:
 
     def look(
         self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
-    ) -> Looked:
+    ) -> ImageLook:
         """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels.
 
         ``compares`` the predictions with those without each name, in K further passes a level.
@@ -200,7 +200,7 @@ class PromptSegmenter:
         attention = word_maps(record, caption.places, self.options.coarsest)
         attention = propagated(attention, record, self.options.propagation)
         if not compares:
-            return Looked(attention, torch.zeros(0), torch.zeros(0))
+            return ImageLook(attention, torch.zeros(0), torch.zeros(0))
         errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
         differences, gains = [], []
         for name in names:
@@ -218,20 +218,20 @@ class PromptSegmenter:
             gains.append(torch.cat(lost).float())
         gain = torch.stack(gains)
         spread = gain.std(dim=1) / gain.shape[1] ** 0.5
-        return Looked(
+        return ImageLook(
             attention,
             torch.cat(differences, dim=1).sqrt(),
             gain.mean(dim=1) / spread.clamp_min(1e-12),
         )
 
-    def _present(self, looked: Looked) -> Tensor:
+    def _present(self, looked: ImageLook) -> Tensor:
         """(K,) which words are taken to be there."""
         present = looked.peak >= self.options.attended
         if self.options.presence >= 0.0:
             present &= looked.gain > self.options.presence
         return present.cpu()
 
-    def _evidence(self, looked: Looked) -> Tensor:
+    def _evidence(self, looked: ImageLook) -> Tensor:
         """(draws, K, h, w) of the kind that is asked for."""
         if self.options.evidence == "attention":
             return looked.attention

@@ -43,19 +43,19 @@ def jaccard_distances(labels: Tensor, num_classes: int) -> Tensor:
     return distances / max(num_classes - 1, 1)
 
 
-def representatives(distances: Tensor, count: int, repulsion: float = 1.0) -> list[int]:
+def representatives(distances: Tensor, count: int, diversity_weight: float = 1.0) -> list[int]:
     """Which of M members stand best for all of them, the most typical first.
 
     One after the other is taken that most lowers the energy distance between the taken and all:
-    twice the mean distance to all, less ``repulsion`` times the mean distance among the taken
-    (greedy support points: Mak & Joseph 2018, eq. 4; herding, Chen et al. 2010). So any first few
-    of them stand for all as well as so many can.
+    twice the mean distance to all, less ``diversity_weight`` times the mean distance among the
+    taken (greedy support points: Mak & Joseph 2018, eq. 4; herding, Chen et al. 2010). So any first
+    few of them stand for all as well as so many can.
 
     Args:
         distances: (M, M), symmetric, 0 on the diagonal.
         count: how many are taken, up to M.
-        repulsion: 1: as diverse as all members are. Below, the taken keep nearer to the middle; at
-            0 they are those nearest to all others.
+        diversity_weight: 1: as diverse as all members are. Below, the taken keep nearer to the
+            middle; at 0 they are those nearest to all others.
 
     Returns:
         Their indices.
@@ -74,7 +74,7 @@ def representatives(distances: Tensor, count: int, repulsion: float = 1.0) -> li
     to_taken = torch.zeros_like(to_all)
     taken: list[int] = []
     for n in range(1, count + 1):
-        gain = n * to_all - repulsion * to_taken
+        gain = n * to_all - diversity_weight * to_taken
         gain[taken] = torch.inf
         best = int(gain.argmin())
         taken.append(best)

@@ -46,11 +46,11 @@ class EnsembleInferer(Inferer):
         window: largest size seen at once, one value a spatial axis of the network.
         members: N.
         oversampling: how many times as many are drawn. Above 1 the N that stand best for all are
-            kept (see ``inference.representatives``); mean and variance are over all drawn. They are
+            kept (see ``segmentation.representatives``); mean and variance are over all drawn. They are
             chosen for an image as a whole; of a volume taken slice by slice, by the mean distance
             over the slices.
-        repulsion: 1: members as diverse as all that were drawn; below, they keep nearer to the
-            middle. Says nothing without oversampling.
+        diversity_weight: 1: members as diverse as all that were drawn; below, they keep nearer
+            to the middle. Says nothing without oversampling.
         steps: of the time grid; denoiser evaluations a member (``heun``: 2 ``steps`` - 1).
         sampler: name in ``diffusion.samplers``.
         sampler_options: its further arguments, such as ``{"eta": 1.0}``.
@@ -62,7 +62,7 @@ class EnsembleInferer(Inferer):
             of theirs.
         member_batch: members sampled at once; bounds the memory and changes no result.
         seed: of the run.
-        fusion: how the members become one mask; see ``inference.fusion``.
+        fusion: how the members become one mask; see ``segmentation.fusion``.
         anchor_share: of the anchor in the mean probability, in [0, 1]. The anchor estimates the
             same mean as the members do, without the noise of drawing a few. The variance is that
             of the members alone.
@@ -90,20 +90,20 @@ class EnsembleInferer(Inferer):
         noise_scale: float = 1.0,
         empty_up_to: float | Literal["lowest"] | None = "lowest",
         oversampling: int = 1,
-        repulsion: float = 1.0,
+        diversity_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if min(members, oversampling) < 1:
             rule = "members and oversampling must be at least 1"
             raise ValueError(f"{rule}. Got {members}, {oversampling}.")
-        if not 0.0 <= repulsion <= 1.0:
-            raise ValueError(f"repulsion must be in [0, 1]. Got {repulsion}.")
+        if not 0.0 <= diversity_weight <= 1.0:
+            raise ValueError(f"diversity_weight must be in [0, 1]. Got {diversity_weight}.")
         if fusion not in get_args(Fusion):
             raise ValueError(f"fusion must be one of {list(get_args(Fusion))}. Got {fusion!r}.")
         if not 0.0 < warm_start <= 1.0:
             raise ValueError(f"warm_start must be in (0, 1]. Got {warm_start}.")
         self.window, self.members, self.steps = tuple(window), members, steps
-        self.oversampling, self.repulsion = oversampling, repulsion
+        self.oversampling, self.diversity_weight = oversampling, diversity_weight
         self.drawn = members * oversampling
         if not 0.0 <= anchor_share <= 1.0:
             raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
@@ -135,7 +135,7 @@ class EnsembleInferer(Inferer):
             "anchor_share": self.anchor_share,
             "noise_scale": self.noise_scale,
             "oversampling": self.oversampling,
-            "repulsion": self.repulsion,
+            "diversity_weight": self.diversity_weight,
             "empty_up_to": self.empty_up_to,
         }
 
@@ -175,7 +175,7 @@ class EnsembleInferer(Inferer):
 
         Args:
             image: (C, *spatial). A 2D network takes a volume slice by slice along its last axis;
-                a member has the same noise in all of them, so that it stays one reading.
+                a member has the same noise in all of them, so that it stays one annotation.
             network: in evaluation mode, on the device that shall do the work.
             case: name of the case; with the seed it fixes the noise.
             storage: makes the arrays of an image larger than the window; None: in memory.
@@ -213,7 +213,7 @@ class EnsembleInferer(Inferer):
             return labels
         parts = labels.unbind(-1) if by_slice else [labels]
         distances = torch.stack([jaccard_distances(part, num_classes) for part in parts])
-        return labels[representatives(distances.mean(dim=0), self.members, self.repulsion)]
+        return labels[representatives(distances.mean(dim=0), self.members, self.diversity_weight)]
 
     def _background(self, image: Tensor) -> Tensor | None:
         """For each channel, the value up to which it is background; None: all may be body."""

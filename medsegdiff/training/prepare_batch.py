@@ -13,8 +13,8 @@ from medsegdiff.diffusion.process import low_discrepancy_timesteps
 from medsegdiff.models.losses import DiffusionTargets
 from medsegdiff.models.segmenter import DiffusionSegmenter
 
-Readers = Literal["one", "all", "mean"]
-"""Which readers' masks a draw is made of, and compared with."""
+Raters = Literal["one", "all", "mean"]
+"""Which raters' masks a draw is made of, and compared with."""
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
@@ -25,12 +25,12 @@ def one_hot(label: Tensor, num_classes: int) -> Tensor:
 class NoisedMaskPrepareBatch(PrepareBatch):
     """Draws masks and their noise, several an image, since the encoder runs only once.
 
-    The anchor is compared with the mean of an image's readers, and each draw with
+    The anchor is compared with the mean of an image's raters, and each draw with
 
-    - ``one``: the reader, chosen at random, whose mask was noised.
-    - ``all``: that reader too; but a draw of pure noise, where nothing of a reader is left, with
+    - ``one``: the rater, chosen at random, whose mask was noised.
+    - ``all``: that rater too; but a draw of pure noise, where nothing of a rater is left, with
       all of them: the same in expectation, and steadier.
-    - ``mean``: the readers' mean, a soft mask, which is noised as well.
+    - ``mean``: the raters' mean, a soft mask, which is noised as well.
 
     The time steps of a batch's draws cover [0, T) evenly, but for those of pure noise, which are at
     T - 1, where sampling starts; at least the last draw of a batch is.
@@ -39,15 +39,15 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         network: whose process, target, classes and states the masks are prepared for.
         draws: R noisy masks an image.
         pure_noise: share of a batch's draws that are pure noise, chosen at random.
-        readers: see above.
+        raters: see above.
         every: the denoiser learns in each ``every``-th step, the first included; the others are for
             the encoder alone, whose anchor the denoiser corrects, and cost less.
         image_key: key of the images (B, C, *spatial) in a batch.
-        label_key: key of the readers' label maps (B, M, *spatial).
+        label_key: key of the raters' label maps (B, M, *spatial).
 
     Raises:
         ValueError: for ``every`` or ``draws`` below 1, a share that is none, or unknown
-            ``readers``.
+            ``raters``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         network: DiffusionSegmenter,
         draws: int = 2,
         pure_noise: float = 0.0,
-        readers: Readers = "one",
+        raters: Raters = "one",
         every: int = 1,
         image_key: str = "image",
         label_key: str = "label",
@@ -64,10 +64,10 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             raise ValueError(f"every and draws must be at least 1. Got {every}, {draws}.")
         if not 0.0 <= pure_noise <= 1.0:
             raise ValueError(f"pure_noise must be a share, from 0 to 1. Got {pure_noise}.")
-        if readers not in get_args(Readers):
-            raise ValueError(f"readers must be one of {list(get_args(Readers))}. Got {readers!r}.")
+        if raters not in get_args(Raters):
+            raise ValueError(f"raters must be one of {list(get_args(Raters))}. Got {raters!r}.")
         self.network, self.draws, self.pure_noise = network, draws, pure_noise
-        self.readers, self.every = readers, every
+        self.raters, self.every = raters, every
         self.steps = 0
         self.image_key, self.label_key = image_key, label_key
 
@@ -88,10 +88,10 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
         label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
         classes = self.network.num_classes
-        readers = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
-        noised = self._noised(readers)
-        t = self._timesteps(len(image)).to(readers.device)
-        compared = self._compared(readers, noised, t)
+        raters = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
+        noised = self._noised(raters)
+        t = self._timesteps(len(image)).to(raters.device)
+        compared = self._compared(raters, noised, t)
         anchor_alone, self.steps = self.steps % self.every > 0, self.steps + 1
         x_0 = self.network.to_state(2.0 * noised.flatten(0, 1) - 1.0)
         eps = torch.randn_like(x_0)
@@ -99,7 +99,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             self.network.to_state(2.0 * one - 1.0) for one in compared.flatten(0, 1).unbind(1)
         ]
         targets = DiffusionTargets(
-            anchor=readers.mean(dim=1),
+            anchor=raters.mean(dim=1),
             mask=compared.flatten(0, 1),
             prediction=torch.stack([process.target(a, eps, t, target) for a in answers], dim=1),
             snr=process.snr(t),
@@ -115,18 +115,18 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         t[-1] = last
         return t
 
-    def _noised(self, readers: Tensor) -> Tensor:
+    def _noised(self, raters: Tensor) -> Tensor:
         """(B, M, K, *spatial) -> (B, R, K, *spatial), the mask that each draw noises."""
-        b, m = readers.shape[:2]
-        if self.readers == "mean":
-            return readers.mean(dim=1, keepdim=True).expand(-1, self.draws, *readers.shape[2:])
-        chosen = torch.randint(m, (b, self.draws), device=readers.device)
-        return readers[torch.arange(b, device=readers.device)[:, None], chosen]
+        b, m = raters.shape[:2]
+        if self.raters == "mean":
+            return raters.mean(dim=1, keepdim=True).expand(-1, self.draws, *raters.shape[2:])
+        chosen = torch.randint(m, (b, self.draws), device=raters.device)
+        return raters[torch.arange(b, device=raters.device)[:, None], chosen]
 
-    def _compared(self, readers: Tensor, noised: Tensor, t: Tensor) -> Tensor:
+    def _compared(self, raters: Tensor, noised: Tensor, t: Tensor) -> Tensor:
         """(B, R, M or 1, K, *spatial), the masks that each draw is compared with."""
         own = noised.unsqueeze(2)
-        if self.readers != "all":
+        if self.raters != "all":
             return own
         pure = (t == self.network.process.n_timesteps - 1).view(*own.shape[:2], 1, 1)
-        return torch.where(pure.view(*pure.shape, *[1] * (own.ndim - 4)), readers.unsqueeze(1), own)
+        return torch.where(pure.view(*pure.shape, *[1] * (own.ndim - 4)), raters.unsqueeze(1), own)

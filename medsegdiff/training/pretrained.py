@@ -8,7 +8,9 @@ from medsegdiff.models.segmenter import DiffusionSegmenter
 from medsegdiff.training.encoder_start import encoder_weights
 
 
-def started(network: DiffusionSegmenter, pretrained: str | None) -> DiffusionSegmenter:
+def start_from_pretrained(
+    network: DiffusionSegmenter, pretrained: str | None
+) -> DiffusionSegmenter:
     """The network, its encoder started from a bundle that has learned from images alone.
 
     Args:

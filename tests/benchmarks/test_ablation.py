@@ -14,8 +14,8 @@ QUICK = ["--planes", "--minutes", "1", "--max-steps", "1", "--cases", "1", "--me
 
 
 @pytest.fixture(scope="module")
-def readings(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("readings")
+def two_raters(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("two_raters")
     return str(write_cohort(folder, cases=5, size=16, classes=1, raters=2))
 
 
@@ -24,8 +24,8 @@ def run(data: str, output: Path, *words: str) -> list[dict[str, Any]]:
     return ablation.main(command, {"patch_size": [16, 16]})
 
 
-def test_every_variant_is_trained_and_judged_once(readings: str, tmp_path: Path) -> None:
-    rows = run(readings, tmp_path, "--seeds", "1")
+def test_every_variant_is_trained_and_judged_once(two_raters: str, tmp_path: Path) -> None:
+    rows = run(two_raters, tmp_path, "--seeds", "1")
     groups = {**ablation.SAMPLED, **ablation.TRAINED}
     named = [variant for variants in groups.values() for variant in variants]
     assert [row["variant"] for row in rows] == [ablation.DEFAULT, *named]
@@ -36,15 +36,15 @@ def test_every_variant_is_trained_and_judged_once(readings: str, tmp_path: Path)
     assert by_name["8 members"]["members"] == 8 and by_name["10 steps"]["steps"] == 10
     page = (tmp_path / "ablation_phantom3d_planes.md").read_text("utf-8")
     assert all(name.replace("|", r"\|") in page for name in (*named, *groups))
-    again = run(readings, tmp_path, "--seeds", "1")
+    again = run(two_raters, tmp_path, "--seeds", "1")
     assert again == rows  # kept, with the figures of the first call
 
 
 def test_unknown_groups_are_refused(
-    readings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_raters: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        run(readings, tmp_path, "--groups", "colours")
+        run(two_raters, tmp_path, "--groups", "colours")
     assert "'colours' is none of modules" in capsys.readouterr().err
 
 

@@ -21,9 +21,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def readings(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Volumes with two readings, to be cut into planes."""
-    folder = tmp_path_factory.mktemp("readings")
+def two_raters(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Volumes with two raters, to be cut into planes."""
+    folder = tmp_path_factory.mktemp("two_raters")
     return str(write_cohort(folder, cases=5, size=16, classes=1, raters=2))
 
 
@@ -34,10 +34,10 @@ def run(data: str, output: Path, *words: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def of_planes(readings: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def of_planes(two_raters: str, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """All contenders, on planes: the small nets make it quick."""
     output = tmp_path_factory.mktemp("planes")
-    run(readings, output, "--planes", *TRAINED)
+    run(two_raters, output, "--planes", *TRAINED)
     rows: list[dict[str, Any]] = json.loads((output / "accuracy_per_second.json").read_text())
     return rows
 
@@ -97,17 +97,17 @@ def test_volumes_and_the_page(cohort: str, tmp_path: Path) -> None:
     assert speed["ratio_to_dynunet"] == 1.0
 
 
-def test_rows_of_earlier_calls_are_kept(readings: str, tmp_path: Path) -> None:
+def test_rows_of_earlier_calls_are_kept(two_raters: str, tmp_path: Path) -> None:
     for names in ("unet", "dynunet", "unet"):
-        run(readings, tmp_path, "--planes", "--contenders", names, "--minutes", "0", *QUICK)
+        run(two_raters, tmp_path, "--planes", "--contenders", names, "--minutes", "0", *QUICK)
     rows = json.loads((tmp_path / "accuracy_per_second.json").read_text())
     assert [row["contender"] for row in rows] == ["dynunet", "unet"]
 
 
-def test_more_steps_and_learning_curves(readings: str, tmp_path: Path) -> None:
+def test_more_steps_and_learning_curves(two_raters: str, tmp_path: Path) -> None:
     names = "dynunet,diffusion_unet_ddim50,medsegdiff"
     words = ["--contenders", names, "--steps", "1,3", "--looks", "2", "--cases", "1"]
-    rows = {r["contender"]: r for r in run(readings, tmp_path, "--planes", *words, *TRAINED)}
+    rows = {r["contender"]: r for r in run(two_raters, tmp_path, "--planes", *words, *TRAINED)}
     assert rows["diffusion_unet_ddim3"]["passes"] == {"network": 2 * 3}
     ours, more = rows["medsegdiff"], rows["medsegdiff_3_steps"]
     assert (ours["steps"], more["steps"]) == (1, 3) and "medsegdiff_1_steps" not in rows
@@ -159,10 +159,10 @@ def test_what_wins_over_ours_is_said() -> None:
     assert table.losses_to([better]) == []
 
 
-def test_ours_may_be_changed_by_a_setting(readings: str, tmp_path: Path) -> None:
+def test_ours_may_be_changed_by_a_setting(two_raters: str, tmp_path: Path) -> None:
     wide = ["--set", "network_def#encoder#channels=[32, 64, 96, 192]"]
     names = ["--planes", "--contenders", "medsegdiff", "--minutes", "0", *QUICK]
-    (usual,) = run(readings, tmp_path / "usual", *names)
-    (changed,) = run(readings, tmp_path / "changed", *names, *wide)
+    (usual,) = run(two_raters, tmp_path / "usual", *names)
+    (changed,) = run(two_raters, tmp_path / "changed", *names, *wide)
     assert changed["parameters"] > usual["parameters"]
     assert changed["macs"] > usual["macs"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.counterfactual import (
-    Looked,
+    ImageLook,
     calibrated,
     looked_at,
     maker_of,
@@ -20,7 +20,7 @@ from medsegdiff.data.manifest import load_manifest
 from medsegdiff.phantoms.cohort import write_lesion_cohort
 
 
-def planes(blindness: float, count: int = 8) -> list[Looked]:
+def planes(blindness: float, count: int = 8) -> list[ImageLook]:
     """Differences that are the lesion, plus noise of that deviation; every second is healthy."""
     rng = np.random.default_rng(0)
     found = []
@@ -30,7 +30,7 @@ def planes(blindness: float, count: int = 8) -> list[Looked]:
         noise = np.abs(blindness * rng.standard_normal(lesion.shape))
         difference = (0.5 * lesion + noise).astype(np.float32)
         image = rng.standard_normal(lesion.shape).astype(np.float32)
-        found.append(Looked(image, lesion, image, difference, bool(lesion.any())))
+        found.append(ImageLook(image, lesion, image, difference, bool(lesion.any())))
     return found
 
 
@@ -57,7 +57,7 @@ def test_planes_between_healthy_and_diseased_are_left_out(tmp_path: Path) -> Non
     every = looked_at(maker, cases)
     assert [one.diseased for one in every] == [False, True, False]
     assert all(one.difference.shape == one.lesion.shape == one.image.shape for one in every)
-    assert len(looked_at(maker, cases, healthy_up_to=0, marked_by=2)) == 2  # one reader marked it
+    assert len(looked_at(maker, cases, healthy_up_to=0, marked_by=2)) == 2  # one rater marked it
     row = {"changed": {}, **summed_up(every)}
     settings = {"level": 0.7}
     text = page(
@@ -67,5 +67,5 @@ def test_planes_between_healthy_and_diseased_are_left_out(tmp_path: Path) -> Non
     assert len(shown(every).axes) == 9
 
 
-def _fit(found: list[Looked]) -> dict[str, float]:
+def _fit(found: list[ImageLook]) -> dict[str, float]:
     return calibrated(found, found)

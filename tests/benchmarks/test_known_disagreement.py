@@ -1,4 +1,4 @@
-"""The set against readers whose distribution is known."""
+"""The set against raters whose distribution is known."""
 
 import json
 from pathlib import Path

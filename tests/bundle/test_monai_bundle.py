@@ -102,7 +102,7 @@ def test_training_and_inference_use_the_same_network_and_preprocessing() -> None
 def test_shipped_bundles_are_complete() -> None:
     assert "hippocampus_mr" in [bundle.name for bundle in list_bundles()]
     for bundle in list_bundles():
-        segments = ["calibrate", "evaluate", "inference", "sharpness", "train"]
+        segments = ["calibrate", "evaluate", "inference", "member_agreement", "train"]
         further = set(bundle.configs) - {"train"}
         assert bundle.configs == segments if "inference" in further else further
         for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):

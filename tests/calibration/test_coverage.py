@@ -112,7 +112,7 @@ def test_references_that_are_all_empty_are_told() -> None:
         np.zeros_like(case.class_region),
         {},
     )
-    with pytest.raises(InputError, match="no reader has marked"):
+    with pytest.raises(InputError, match="no rater has marked"):
         fit_calibration([empty], SLUGS)
     both = fit_calibration([empty, *cohort(3)], SLUGS)
     assert both.n == 4 and both.missed["head"][-1] < 1.0

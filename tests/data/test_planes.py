@@ -19,9 +19,9 @@ def test_every_plane_of_a_volume_is_kept_in_order(tmp_path: Path) -> None:
     assert len(planes) == sum(volume["image"].shape[-1] for volume in volumes)
     first = planes[: volumes[0]["image"].shape[-1]]
     assert [p["case"] for p in first] == [f"phantom_000/{z}" for z in range(len(first))]
-    for key, readers in (("image", 1), ("label", 3)):
+    for key, raters in (("image", 1), ("label", 3)):
         stacked = torch.stack([p[key] for p in first], dim=-1)
-        assert stacked.shape[0] == readers and torch.equal(stacked, volumes[0][key].as_tensor())
+        assert stacked.shape[0] == raters and torch.equal(stacked, volumes[0][key].as_tensor())
     fewer = cut_into_planes(manifest.cases, chain, every=3)
     assert [p["case"] for p in fewer] == [p["case"] for p in planes[::3]]
 

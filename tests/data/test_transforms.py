@@ -119,7 +119,7 @@ class TestLoadCased:
         assert item["image"].shape == (1, 8, 9, 7)
         assert item["geometry"].shape == (8, 9, 7)
 
-    def test_photograph_with_two_readings(self, tmp_path: Path) -> None:
+    def test_photograph_with_two_annotations(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(0)
         pixels = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)  # rows, columns, colours
         Image.fromarray(pixels).save(tmp_path / "eye.png")

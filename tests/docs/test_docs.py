@@ -172,7 +172,13 @@ def test_the_index_leads_to_every_page() -> None:
 @pytest.mark.parametrize(
     "config",
     [
-        *("train.yaml", "inference.yaml", "evaluate.yaml", "calibrate.yaml", "sharpness.yaml"),
+        *(
+            "train.yaml",
+            "inference.yaml",
+            "evaluate.yaml",
+            "calibrate.yaml",
+            "member_agreement.yaml",
+        ),
         "metadata.json",
     ],
 )
@@ -191,8 +197,8 @@ def two_raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
     monkeypatch.setattr(report_module, "case_picture", lambda *of: "data:,")
     manifest = load_manifest(write_cohort(tmp_path / "data", cases=2, size=10, raters=2))
     for case in manifest.cases:
-        readings = [nib.load(path) for path in case.labels]
-        stacked = np.stack([np.asarray(image.dataobj) for image in readings], axis=-1)
+        annotations = [nib.load(path) for path in case.labels]
+        stacked = np.stack([np.asarray(image.dataobj) for image in annotations], axis=-1)
         mean = {s: (stacked == v).mean(axis=-1) for v, s in foreground(manifest).items()}
         maps = {"seg": stacked[..., 0], "anchor": stacked[..., 1], "members": stacked}
         maps |= {f"mean_{slug}": m.astype(np.float32) for slug, m in mean.items()}
@@ -202,11 +208,11 @@ def two_raters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any
         folder = tmp_path / "out" / case.id
         folder.mkdir(parents=True)
         for name, values in maps.items():
-            image = nib.Nifti1Image(values, readings[0].affine)
+            image = nib.Nifti1Image(values, annotations[0].affine)
             nib.save(image, folder / f"{case.id}_{name}.nii.gz")
         promised = {"volume_ml": [0.0, None]}
         guarantee = {"level": 0.9, "classes": dict.fromkeys(mean, promised)}
-        record = {"shape": list(readings[0].shape), "guarantee": guarantee}
+        record = {"shape": list(annotations[0].shape), "guarantee": guarantee}
         (folder / f"{case.id}_run.json").write_text(json.dumps(record))
     assert evaluate(tmp_path / "data", tmp_path / "out", tmp_path / "report") == {}
     report: dict[str, Any] = json.loads((tmp_path / "report" / "report.json").read_text())

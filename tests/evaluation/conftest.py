@@ -9,34 +9,34 @@ import numpy as np
 import pytest
 
 from medsegdiff.core.types import Geometry
-from medsegdiff.evaluation.case_view import Shown
+from medsegdiff.evaluation.case_view import CaseView
 
-MakeShown = Callable[..., Shown]
+MakeCaseView = Callable[..., CaseView]
 Folders = tuple[Path, Path]
 
 
 @pytest.fixture
-def make_shown() -> MakeShown:
-    """Makes a case from a label map: ``make_shown(seg, reference=..., affine=...)``."""
+def make_case_view() -> MakeCaseView:
+    """Makes a case from a label map: ``make_case_view(seg, reference=..., affine=...)``."""
 
     def make(
         seg: np.ndarray,
         *,
         reference: np.ndarray | None = None,
-        readings: list[np.ndarray] | None = None,
+        annotations: list[np.ndarray] | None = None,
         members: np.ndarray | None = None,
         variance: np.ndarray | None = None,
         affine: np.ndarray | None = None,
         axes: str = "RAS",
         stack: bool = False,
         image: np.ndarray | None = None,
-    ) -> Shown:
+    ) -> CaseView:
         reference = seg if reference is None else reference
-        return Shown(
+        return CaseView(
             image=np.arange(seg.size, dtype=np.float32).reshape(seg.shape)
             if image is None
             else image,
-            readings=np.stack(readings or [reference]),
+            annotations=np.stack(annotations or [reference]),
             reference=reference,
             seg=seg,
             members=members,

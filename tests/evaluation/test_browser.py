@@ -114,8 +114,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = load_manifest(write_cohort(root / "data", cases=4, size=20, raters=4))
     rng = np.random.default_rng(0)
     for case in manifest.cases:
-        readings, geometry = read_reference(case, manifest)
-        members = np.roll(readings, int(rng.integers(1, 3)), axis=1)
+        annotations, geometry = read_reference(case, manifest)
+        members = np.roll(annotations, int(rng.integers(1, 3)), axis=1)
         path = f"{root}/out/{case.id}/{case.id}_"
         for value, slug in foreground(manifest).items():
             mean = (members == value).mean(axis=0)

@@ -1,4 +1,4 @@
-"""The setting at which members agree as often as readers do."""
+"""The setting at which members agree as often as raters do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.core.errors import UsageError
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.predictions import read_reference
-from medsegdiff.evaluation import member_agreement as sharpness
+from medsegdiff.evaluation import member_agreement as module
 from medsegdiff.evaluation.member_agreement import FIGURES, compare_settings, judge, summed
 from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.segmentation.segmented_case import segment_case
@@ -25,9 +25,9 @@ SMALL = {"members": 4, "steps": 1}
 
 
 def test_the_bundle_says_which_value_is_best(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
-    file = tmp_path / "sharpness.json"
+    file = tmp_path / "member_agreement.json"
     changes = {"output_file": file, "values": "[0.0, 3.0]", "inference": str(SMALL)}
-    monai_run(bundle, "sharpness", dataset_dir=cohort, **changes)
+    monai_run(bundle, "member_agreement", dataset_dir=cohort, **changes)
     content = json.loads(file.read_text())
     still, loud = content["rows"]
     assert (still["noise_scale"], loud["noise_scale"]) == (0.0, 3.0)
@@ -44,7 +44,7 @@ def test_each_scale_is_that_of_the_sampling(
         sampled.append((inferer.noise_scale, inferer.members))
         return segment_case(case, network, preprocessing, inferer)
 
-    monkeypatch.setattr(sharpness, "segment_case", watched)
+    monkeypatch.setattr(module, "segment_case", watched)
     compare_settings(
         bundle, cohort, tmp_path / "out.json", "noise_scale", [0.5, 1.5], inference=SMALL
     )
@@ -54,7 +54,7 @@ def test_each_scale_is_that_of_the_sampling(
 def test_figures_are_those_of_the_members_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Members that are the readers themselves are never wrong, and those of one reader are."""
+    """Members that are the raters themselves are never wrong, and those of one rater are."""
     manifest = load_manifest(write_cohort(tmp_path, cases=2, size=12, raters=3))
 
     def members_are(choose: Any) -> list[Any]:
@@ -62,13 +62,13 @@ def test_figures_are_those_of_the_members_found(
             one = next(c for c in manifest.cases if c.id == case.id)
             return SimpleNamespace(members=choose(read_reference(one, manifest)[0]))
 
-        monkeypatch.setattr(sharpness, "segment_case", segmented)
+        monkeypatch.setattr(module, "segment_case", segmented)
         return [judge(case, manifest, (None, None, None)) for case in manifest.cases]
 
-    exact = summed(members_are(lambda readings: readings))
+    exact = summed(members_are(lambda annotations: annotations))
     assert exact["votes_ece"] == pytest.approx(0.0) and exact["ged2"] == pytest.approx(0.0)
     assert exact["diversity"] == pytest.approx(exact["rater_diversity"])
-    same = summed(members_are(lambda readings: np.repeat(readings[:1], 3, axis=0)))
+    same = summed(members_are(lambda annotations: np.repeat(annotations[:1], 3, axis=0)))
     assert same["votes_ece"] > 0.01 and same["diversity"] == 0.0
     assert set(exact) == {"votes_ece", *FIGURES}
 
@@ -78,10 +78,10 @@ def test_planes_of_a_stack_are_judged_by_themselves(
 ) -> None:
     manifest = load_manifest(write_cohort(tmp_path, cases=1, size=12, raters=2))
     (case,) = manifest.cases
-    readings, _ = read_reference(case, manifest)
-    found = SimpleNamespace(members=readings)
-    monkeypatch.setattr(sharpness, "segment_case", lambda *_: found)
-    planes = int(readings.any(axis=(0, 1, 2)).sum())
+    annotations, _ = read_reference(case, manifest)
+    found = SimpleNamespace(members=annotations)
+    monkeypatch.setattr(module, "segment_case", lambda *_: found)
+    planes = int(annotations.any(axis=(0, 1, 2)).sum())
     _, whole = judge(case, manifest, (None, None, None))
     _, sets = judge(case, replace(manifest, spatial_dims=2), (None, None, None))
     assert (len(whole), len(sets)) == (1, planes)
@@ -92,8 +92,8 @@ def test_planes_of_a_stack_are_judged_by_themselves(
     [
         ("noise_scale", [], "one at least"),
         ("noise_scale", [-1.0], "noise_scale must be 0 or more"),
-        ("repulsion", [1.5], r"repulsion must be in \[0, 1\]"),
-        ("repulsoin", [0.5], "Did you mean repulsion"),
+        ("diversity_weight", [1.5], r"diversity_weight must be in \[0, 1\]"),
+        ("repulsoin", [0.5], "Did you mean diversity_weight"),
     ],
 )
 def test_values_that_do_not_suit_are_refused(

@@ -14,7 +14,7 @@ import pytest
 
 from medsegdiff.evaluation import viewer
 from medsegdiff.evaluation.viewer import differences, is_volume, niivue, volumes
-from tests.evaluation.conftest import MakeShown
+from tests.evaluation.conftest import MakeCaseView
 
 AFFINE = np.array([[0.0, -2, 0, 30], [1, 0, 0.1, -7], [0, 0, 3, 11], [0, 0, 0, 1]])
 SHAPE = (14, 12, 10)
@@ -31,10 +31,10 @@ def masks() -> tuple[np.ndarray, np.ndarray]:
     return seg, reference
 
 
-def test_volumes_are_where_and_what_they_were(make_shown: MakeShown) -> None:
+def test_volumes_are_where_and_what_they_were(make_case_view: MakeCaseView) -> None:
     seg, reference = masks()
     variance = np.random.default_rng(0).random(SHAPE).astype(np.float32) / 4
-    shown = make_shown(seg, reference=reference, affine=AFFINE, variance=variance)
+    shown = make_case_view(seg, reference=reference, affine=AFFINE, variance=variance)
     told = volumes(shown, {1: "Head", 2: "Tail"})
     json.dumps(told)
     for name in ("image", "mask", "reference", "differences", "variance"):
@@ -49,24 +49,24 @@ def test_volumes_are_where_and_what_they_were(make_shown: MakeShown) -> None:
     assert [label["name"] for label in told["labels"]] == ["Head", "Tail"]
 
 
-def test_the_viewer_starts_where_the_errors_are(make_shown: MakeShown) -> None:
+def test_the_viewer_starts_where_the_errors_are(make_case_view: MakeCaseView) -> None:
     seg, _ = masks()
     reference = seg.copy()
     reference[9, 5, 4] = 0
-    told = volumes(make_shown(seg, reference=reference, affine=AFFINE), {1: "a", 2: "b"})
+    told = volumes(make_case_view(seg, reference=reference, affine=AFFINE), {1: "a", 2: "b"})
     np.testing.assert_allclose(told["spot"], (AFFINE @ [9, 5, 4, 1])[:3], atol=1e-3)
     assert "variance" not in told
 
 
 @pytest.mark.parametrize("limit", [1000, 60])
 def test_large_volumes_are_cropped_and_thinned_in_place(
-    make_shown: MakeShown, monkeypatch: pytest.MonkeyPatch, limit: int
+    make_case_view: MakeCaseView, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     monkeypatch.setattr(viewer, "VOXELS", limit)
     monkeypatch.setattr(viewer, "_MARGIN_MM", 2.0)
     seg = np.zeros(SHAPE, np.uint8)
     seg[4:10, 4:9, 3:8] = 1
-    told = volumes(make_shown(seg, affine=AFFINE), {1: "a"})
+    told = volumes(make_case_view(seg, affine=AFFINE), {1: "a"})
     mask = read(told["mask"])
     assert mask.get_fdata().size <= limit
     assert (told["thinned"] > 1) == (limit == 60)
@@ -85,10 +85,10 @@ def test_differences_are_of_three_kinds() -> None:
     np.testing.assert_array_equal(found == 3, (reference > 0) & (seg > 0) & (reference != seg))
 
 
-def test_planes_and_photographs_are_no_volumes(make_shown: MakeShown) -> None:
-    assert is_volume(make_shown(np.zeros(SHAPE, np.uint8)))
-    assert not is_volume(make_shown(np.zeros(SHAPE[:2], np.uint8)))
-    assert not is_volume(make_shown(np.zeros((9, 9, 2), np.uint8)))
+def test_planes_and_photographs_are_no_volumes(make_case_view: MakeCaseView) -> None:
+    assert is_volume(make_case_view(np.zeros(SHAPE, np.uint8)))
+    assert not is_volume(make_case_view(np.zeros(SHAPE[:2], np.uint8)))
+    assert not is_volume(make_case_view(np.zeros((9, 9, 2), np.uint8)))
 
 
 def test_the_code_is_that_of_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

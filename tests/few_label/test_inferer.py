@@ -9,7 +9,7 @@ import torch
 
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.few_label.inferer import FewLabelInferer
-from medsegdiff.few_label.voxel_features import Pick, VoxelFeatures
+from medsegdiff.few_label.voxel_features import FeatureLocation, VoxelFeatures
 from medsegdiff.few_label.voxel_mlps import VoxelMLPs
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.networks.image_denoiser import ImageDenoiser
@@ -22,7 +22,7 @@ def inferer(dims: int, window: Sequence[int], mirror_axes: Sequence[int] = ()) -
     torch.manual_seed(0)
     denoiser = ImageDenoiser(dims, 1, 1, (8, 8))
     network = ImageDiffusion(denoiser, GaussianProcess(n_timesteps=100)).eval()
-    features = VoxelFeatures(network, [Pick(0.2, 0), Pick(0.4, 1)])
+    features = VoxelFeatures(network, [FeatureLocation(0.2, 0), FeatureLocation(0.4, 1)])
     return FewLabelInferer(features, VoxelMLPs(16, 3, members=5), window, mirror_axes)
 
 

@@ -17,7 +17,7 @@ from medsegdiff.bundle.bundle import Bundle, find_bundle
 from medsegdiff.cases.segmenter import segment
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.manifest import load_manifest
-from medsegdiff.few_label.marker import label_efficient, teachers
+from medsegdiff.few_label.marker import label_efficient, teaching_cases
 from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.training.run import train
 from tests.docs.test_docs import DOCS, section, table_keys
@@ -143,8 +143,8 @@ def test_the_record_says_what_was_chosen(marked: Path) -> None:
     page = DOCS / "reference" / "commands_and_files.md"
     assert table_keys(section(page, "### Keys of `few_labels.json`")) == set(record)
     assert record["cases"] == ["phantom_003", "phantom_002"]
-    assert len({tuple(pick) for pick in record["picks"]}) == len(record["explained"]) == 6
-    assert {noise for noise, _ in record["picks"]} <= {0.1, 0.4}
+    assert len({tuple(pick) for pick in record["locations"]}) == len(record["explained"]) == 6
+    assert {noise for noise, _ in record["locations"]} <= {0.1, 0.4}
     assert 0 < record["voxels"] <= 8 * 1000
     assert record["peak_memory_mb"] > 0 and record["seconds"]["all"] > 0
 
@@ -245,6 +245,6 @@ def test_a_bundle_of_another_kind_is_told(study: tuple[Bundle, Path], tmp_path: 
 
 def test_fewer_cases_are_among_the_more(study: tuple[Bundle, Path]) -> None:
     pool = load_manifest(study[1]).split(0)[0]
-    drawn = [teachers(pool, n, None, 0) for n in (1, 2, 3)]
+    drawn = [teaching_cases(pool, n, None, 0) for n in (1, 2, 3)]
     assert drawn[0] == drawn[1][:1] and drawn[1] == drawn[2][:2]
     assert {case.id for case in drawn[2]} == {case.id for case in pool}

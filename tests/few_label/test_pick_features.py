@@ -9,12 +9,12 @@ from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.few_label.fit_perceptrons import DrawnVoxels
 from medsegdiff.few_label.pick_features import (
     RIDGE,
-    ScoredPick,
+    ScoredLocation,
     _moments,
     explained,
-    search_picks,
+    search_locations,
 )
-from medsegdiff.few_label.voxel_features import Pick
+from medsegdiff.few_label.voxel_features import FeatureLocation
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 
@@ -57,12 +57,16 @@ def test_the_best_comes_first_and_others_add_to_it(size: tuple[int, ...], count:
     images = [torch.randn(1, *size) for _ in range(count)]
     items = [(image, (image > 0.5).to(torch.uint8)) for image in images]
 
-    def search(levels: list[int], picks: int) -> list[ScoredPick]:
-        return search_picks(network, items, [0.02, 0.9], levels, 2, picks, per_case=200)
+    def search(levels: list[int], locations: int) -> list[ScoredLocation]:
+        return search_locations(network, items, [0.02, 0.9], levels, 2, locations, per_case=200)
 
     found = search([0, 1], 9)
-    assert {one.pick for one in found} == {Pick(t, k) for t in (0.02, 0.9) for k in (0, 1)}
-    assert found[0].pick == Pick(0.02, 0)  # fine, and hardly noised: the classes are brightness
+    assert {one.location for one in found} == {
+        FeatureLocation(t, k) for t in (0.02, 0.9) for k in (0, 1)
+    }
+    assert found[0].location == FeatureLocation(
+        0.02, 0
+    )  # fine, and hardly noised: the classes are brightness
     assert search([0, 1], 2) == found[:2]
     alone = search([1], 1)[0]  # the best of a coarse level by itself
     assert alone.score < found[0].score

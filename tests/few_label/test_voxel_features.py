@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from medsegdiff.diffusion.gaussian import GaussianProcess
-from medsegdiff.few_label.voxel_features import Pick, VoxelFeatures, enlarged
+from medsegdiff.few_label.voxel_features import FeatureLocation, VoxelFeatures, enlarged
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 from medsegdiff.networks.layers import crop_to
@@ -23,19 +23,19 @@ def model(dims: int, stride: int = 1) -> ImageDiffusion:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_features_are_those_levels_one_after_the_other(size: tuple[int, ...], stride: int) -> None:
-    picks = [Pick(0.5, 2), Pick(0.1, 0), Pick(0.5, 1)]
+    locations = [FeatureLocation(0.5, 2), FeatureLocation(0.1, 0), FeatureLocation(0.5, 1)]
     network, image = model(len(size), stride), torch.randn(1, *size)
-    features = VoxelFeatures(network, picks)
+    features = VoxelFeatures(network, locations)
     found = features(image)
     assert found.shape == (features.channels, *size) == (8 + 4 + 8, *size)
-    for part, pick in zip(found.split([8, 4, 8]), picks, strict=True):
+    for part, pick in zip(found.split([8, 4, 8]), locations, strict=True):
         torch.testing.assert_close(part, VoxelFeatures(network, [pick])(image))
 
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_a_level_is_the_decoders_at_that_time(size: tuple[int, ...]) -> None:
     network, image = model(len(size)), torch.randn(1, *size)
-    features = VoxelFeatures(network, [Pick(0.3, 0)], seed=4)
+    features = VoxelFeatures(network, [FeatureLocation(0.3, 0)], seed=4)
     t = torch.tensor([30])  # 0.3 of 99, rounded
     eps = torch.randn(image.shape, generator=torch.Generator().manual_seed(4 + 30))
     x_t = network.process.add_noise(image[None], eps[None], t)
@@ -46,9 +46,9 @@ def test_a_level_is_the_decoders_at_that_time(size: tuple[int, ...]) -> None:
 
 def test_all_images_of_a_size_get_the_same_noise() -> None:
     network, image = model(2), torch.randn(1, 12, 12)
-    features = VoxelFeatures(network, [Pick(0.4, 0), Pick(0.4, 1)])
+    features = VoxelFeatures(network, [FeatureLocation(0.4, 0), FeatureLocation(0.4, 1)])
     torch.testing.assert_close(features(image), features(image))
-    other = VoxelFeatures(network, features.picks, seed=1)
+    other = VoxelFeatures(network, features.locations, seed=1)
     assert not torch.allclose(features(image), other(image))
 
 
@@ -63,7 +63,7 @@ def test_enlarging_keeps_a_voxel_in_its_place(dims: int) -> None:
     torch.testing.assert_close(line, wanted)
 
 
-@pytest.mark.parametrize("picks", [[], [(0.5, 3)], [(1.2, 0)], [(0.5, -1)]])
-def test_picks_that_are_not_there_are_refused(picks: list[Pick]) -> None:
+@pytest.mark.parametrize("locations", [[], [(0.5, 3)], [(1.2, 0)], [(0.5, -1)]])
+def test_picks_that_are_not_there_are_refused(locations: list[FeatureLocation]) -> None:
     with pytest.raises(ValueError, match="pick"):
-        VoxelFeatures(model(2), picks)
+        VoxelFeatures(model(2), locations)

@@ -49,16 +49,16 @@ def test_ace_and_mce_agree_with_netcal_and_torchmetrics(
     assert found.ece != pytest.approx(found.ace, rel=0.01)
 
 
-@pytest.mark.parametrize("readers", [2, 4])
-def test_the_share_of_raters_is_what_each_of_them_observes(readers: int) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_share_of_raters_is_what_each_of_them_observes(count: int) -> None:
     """As often as there are raters, each voxel with one of their answers: the same bins."""
     rng = np.random.default_rng(0)
     p = rng.random((9, 8))
-    raters = rng.random((readers, *p.shape)) < 0.7 * p
+    raters = rng.random((count, *p.shape)) < 0.7 * p
     repeated = reliability(np.broadcast_to(p, raters.shape), raters)
     shares = reliability(p, raters.mean(axis=0))
-    np.testing.assert_array_equal(repeated.count, readers * shares.count)
-    np.testing.assert_allclose(repeated.positive, readers * shares.positive)
+    np.testing.assert_array_equal(repeated.count, count * shares.count)
+    np.testing.assert_allclose(repeated.positive, count * shares.positive)
     for name in ("ece", "ace", "mce"):
         assert getattr(shares, name) == pytest.approx(getattr(repeated, name))
 

@@ -149,17 +149,17 @@ def test_the_energy_score_by_hand() -> None:
 
 def test_one_guess_has_no_energy_score() -> None:
     output, targets = example((6, 5))
-    with pytest.raises(ValueError, match="guesses of at least 2"):
+    with pytest.raises(ValueError, match="samples_per_target of at least 2"):
         DiffusionSegmentationLoss(energy_weight=1.0)(output, targets)
 
 
 def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do() -> None:
-    """Half of the readers mark one lesion, half the other: guess so, not the mean of both."""
+    """Half of the raters mark one lesion, half the other: guess so, not the mean of both."""
     one, other = torch.zeros(2, 2, 20), torch.zeros(2, 2, 20)
     one[:, 1, :10], other[:, 1, 10:] = 1.0, 1.0
     one[:, 0], other[:, 0] = 1 - one[:, 1], 1 - other[:, 1]
     sets = {
-        "as the readers": [(a, b) for a in (one, other) for b in (one, other)],
+        "as the raters": [(a, b) for a in (one, other) for b in (one, other)],
         "always one": [(one, one)],
         "the mean": [((one + other) / 2,) * 2],
     }
@@ -172,8 +172,8 @@ def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do()
         / len(pairs)
         for name, pairs in sets.items()
     }
-    assert scores["as the readers"] < scores["always one"] - 0.1
-    assert scores["as the readers"] < scores["the mean"] - 0.1
+    assert scores["as the raters"] < scores["always one"] - 0.1
+    assert scores["as the raters"] < scores["the mean"] - 0.1
 
 
 def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks() -> None:

@@ -288,7 +288,7 @@ def test_switches_that_do_not_go_together_are_refused(arguments: dict, word: str
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 def test_guesses_at_one_noisy_mask_differ_by_noise_of_their_own(size: tuple[int, ...]) -> None:
-    network = tiny_segmenter(len(size), guesses=3)
+    network = tiny_segmenter(len(size), samples_per_target=3)
     seen: list[torch.Tensor] = []
     network.denoiser.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     x_0 = network.to_state(torch.randn(4, 3, *size).sign())
@@ -301,15 +301,15 @@ def test_guesses_at_one_noisy_mask_differ_by_noise_of_their_own(size: tuple[int,
 
 
 def test_one_step_gives_members_that_differ_even_from_the_same_start() -> None:
-    network = tiny_segmenter(2, guesses=2)
+    network = tiny_segmenter(2, samples_per_target=2)
     condition, x_T = network.encode(torch.randn(1, 1, 12, 12)), torch.zeros(2, 3, 6, 6)
     p = network.sample(condition, x_T, torch.randn_like, sampler=ddim, steps=1)
     assert not torch.allclose(p[0], p[1], atol=1e-3)
 
 
 def test_guesses_need_masks_as_target() -> None:
-    with pytest.raises(ValueError, match="guesses need target 'x_0'"):
-        tiny_segmenter(2, "v", guesses=2)
+    with pytest.raises(ValueError, match="samples_per_target need target 'x_0'"):
+        tiny_segmenter(2, "v", samples_per_target=2)
 
 
 def test_watching_sees_every_step_and_the_last_is_the_result() -> None:

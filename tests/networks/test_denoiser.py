@@ -118,10 +118,14 @@ def test_each_conditioning_puts_its_modules_where_it_says() -> None:
 
     published = ["UncertainSpatialAttention", "DynamicConditionalEncoding", "SemanticCondition"]
     assert names() == published
-    assert names(**dict.fromkeys(SWITCHES, False)) == ["Meeting"] * 3
+    assert names(**dict.fromkeys(SWITCHES, False)) == ["ConditioningBlock"] * 3
     assert names(conditioning="concat") == ["ConcatMix"] * 3
     assert names(conditioning="film") == ["SpatialFiLM"] * 3
-    assert names(conditioning="cross_attention") == ["Meeting", "Meeting", "AttentionToImage"]
+    assert names(conditioning="cross_attention") == [
+        "ConditioningBlock",
+        "ConditioningBlock",
+        "AttentionToImage",
+    ]
 
 
 def test_one_time_for_all_is_the_same_as_each_its_own() -> None:

@@ -16,10 +16,10 @@ import pytest
 INSTALL = "on Debian or Ubuntu: apt-get install orthanc orthanc-dicomweb"
 PLUGIN_FOLDERS = ("/usr/share/orthanc/plugins", "/usr/lib/orthanc", "/usr/local/share/orthanc")
 STARTS_WITHIN = 60.0  # seconds
-USERS = {"writer": "w0rd", "reader": "r3ad"}
+USERS = {"writer": "w0rd", "rater": "r3ad"}
 MAY_NOT_STORE = """
 function IncomingHttpRequestFilter(method, uri, ip, username, headers)
-  return method == 'GET' or username ~= 'reader'
+  return method == 'GET' or username ~= 'rater'
 end
 """
 
@@ -30,7 +30,7 @@ class Orthanc:
 
     Attributes:
         url: its DICOMweb root.
-        users: names and passwords; ``reader`` may not store.
+        users: names and passwords; ``rater`` may not store.
     """
 
     url: str

@@ -121,7 +121,7 @@ def test_a_refusal_fails_the_case_and_a_later_call_stores_it(
     segment: Segment, upload: Upload, tmp_path: Path
 ) -> None:
     before = len(upload.segmentations())
-    refused = segment("reader", upload.url, *STORE)
+    refused = segment("rater", upload.url, *STORE)
     assert refused.exit_code == 1
     assert "refuses access to it (HTTP 403)" in refused.stderr
     (case,) = json.loads((tmp_path / "out" / "failures.json").read_text())

@@ -8,7 +8,7 @@ from medsegdiff.phantoms.anatomy import (
     Arrangement,
     Raters,
     class_probabilities,
-    draw_reading,
+    draw_annotation,
     make_anatomy,
     make_image,
     smooth_field,
@@ -38,8 +38,8 @@ def test_mean_of_many_readings_is_the_probability(
     expected = class_probabilities(levels, model)
     rng = np.random.default_rng(0)
     count = 800
-    readings = np.stack([draw_reading(levels, model, rng) for _ in range(count)])
-    found = np.stack([(readings == k).mean(axis=0) for k in range(classes + 1)])
+    annotations = np.stack([draw_annotation(levels, model, rng) for _ in range(count)])
+    found = np.stack([(annotations == k).mean(axis=0) for k in range(classes + 1)])
     error = np.sqrt(expected * (1 - expected) / count)
     assert ((found > 0) <= (expected > 0)).all()
     assert (np.abs(found - expected) <= 5.5 * error + 2 / count).all()
@@ -55,15 +55,15 @@ def test_probabilities_sum_to_one(model: Raters) -> None:
 
 def test_raters_without_error_agree_on_the_anatomy() -> None:
     levels, model = levels_of(3, 2), Raters(0.0, 0.0)
-    readings = [draw_reading(levels, model, np.random.default_rng(i)) for i in range(3)]
-    assert np.array_equal(readings[0], readings[1])
-    assert np.array_equal(readings[0], class_probabilities(levels, model).argmax(axis=0))
+    annotations = [draw_annotation(levels, model, np.random.default_rng(i)) for i in range(3)]
+    assert np.array_equal(annotations[0], annotations[1])
+    assert np.array_equal(annotations[0], class_probabilities(levels, model).argmax(axis=0))
 
 
 def test_omission_is_as_frequent_as_said() -> None:
     levels, rng = levels_of(2, 2, "nested"), np.random.default_rng(1)
     model = Raters(0.1, 0.1, omission=0.3)
-    missed = [2 not in draw_reading(levels, model, rng) for _ in range(1000)]
+    missed = [2 not in draw_annotation(levels, model, rng) for _ in range(1000)]
     assert np.mean(missed) == pytest.approx(0.3, abs=0.06)
 
 
@@ -74,7 +74,7 @@ def test_every_structure_is_there_and_none_touches_the_edge(
 ) -> None:
     for seed in range(5):
         levels = levels_of(spatial_dims, 3, arrangement, seed)
-        label = draw_reading(levels, Raters(0.0, 0.0), np.random.default_rng(0))
+        label = draw_annotation(levels, Raters(0.0, 0.0), np.random.default_rng(0))
         assert set(np.unique(label)) == {0, 1, 2, 3}
         inner = label[(slice(1, -1),) * spatial_dims]
         assert np.count_nonzero(inner) == np.count_nonzero(label)
@@ -92,7 +92,7 @@ def test_field_has_unit_variance_everywhere(shape: tuple[int, ...]) -> None:
 
 def test_channels_show_the_structures_with_different_contrast() -> None:
     levels = levels_of(3, 3, "adjacent")
-    label = draw_reading(levels, Raters(0.0, 0.0), np.random.default_rng(0))
+    label = draw_annotation(levels, Raters(0.0, 0.0), np.random.default_rng(0))
     order = []
     for channel in range(4):
         image = make_image(levels, channel, np.random.default_rng(channel))

@@ -49,7 +49,7 @@ def test_the_share_of_the_diseased_is_kept(tmp_path: Path) -> None:
         write_lesion_cohort(tmp_path, diseased=1.5)
 
 
-def test_planes_are_classed_by_their_readers(tmp_path: Path) -> None:
+def test_planes_are_classed_by_their_raters(tmp_path: Path) -> None:
     manifest = load_manifest(write_lesion_cohort(tmp_path, cases=6))
     planes = cut_into_planes(manifest.cases, LoadCased(2, 1, manifest.labels))
     classed = with_class(planes)

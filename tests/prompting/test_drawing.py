@@ -7,7 +7,7 @@ import torch
 
 from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.attention import recorded
-from medsegdiff.prompting.drawing import DrawOptions, draw, excited, turned_away, varied
+from medsegdiff.prompting.drawing import DrawOptions, draw, excited, segmentation_free, varied
 from medsegdiff.prompting.maps import peak, word_maps
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
 
@@ -88,7 +88,7 @@ def test_turning_away_spares_the_second_half_and_ends(tiny: TextToImage) -> None
     caption = tiny.caption(["liver", "kidney"])
     before = tiny.unet.attn_processors
     x = torch.cat([noise(1), noise(1)])
-    with turned_away(tiny.unet, caption.places, 1.0):
+    with segmentation_free(tiny.unet, caption.places, 1.0):
         eps = tiny.predict(x, 500, caption.embedding)
     plain = tiny.predict(x, 500, caption.embedding)
     torch.testing.assert_close(eps[1], plain[1])

@@ -147,11 +147,11 @@ def test_of_several_readers_the_majority_is_taught(tmp_path: Path) -> None:
         write_cohort(tmp_path, cases=1, spatial_dims=2, size=24, classes=1, raters=3, stacked=True)
     )
     (example,) = examples_of(manifest.cases[0], manifest, "axial", ())
-    readings = np.asanyarray(nib.load(manifest.cases[0].labels[0]).dataobj)
-    majority = (readings == 1).sum(axis=-1).squeeze() >= 2
+    annotations = np.asanyarray(nib.load(manifest.cases[0].labels[0]).dataobj)
+    majority = (annotations == 1).sum(axis=-1).squeeze() >= 2
     assert example.texts == (("structure 1",),)
     assert np.array_equal(np.asarray(example.masks[0]), majority.T)
-    assert not np.array_equal(majority, readings[..., 0].squeeze() == 1)
+    assert not np.array_equal(majority, annotations[..., 0].squeeze() == 1)
 
 
 def test_a_head_with_nothing_to_learn_is_refused(model: str, tmp_path: Path) -> None:

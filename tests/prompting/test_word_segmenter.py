@@ -11,7 +11,7 @@ from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
 from medsegdiff.prompting.word_segmenter import (
     Evidence,
-    Looked,
+    ImageLook,
     PromptOptions,
     PromptSegmenter,
     fit,
@@ -47,7 +47,7 @@ def test_the_peak_is_what_the_most_attentive_places_give_over_all_draws() -> Non
     attention = torch.zeros(2, 1, 16, 16)
     attention[0, 0, 3, :4] = 0.8  # four of 256 places, in one of two draws
     attention[1, 0, 3, :2] = 0.4
-    looked = Looked(attention, torch.zeros(0), torch.zeros(0))
+    looked = ImageLook(attention, torch.zeros(0), torch.zeros(0))
     torch.testing.assert_close(looked.peak, torch.tensor([(2 * 0.6 + 2 * 0.4) / 4]))
 
 

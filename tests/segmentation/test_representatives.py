@@ -17,7 +17,7 @@ from tests.tiny import tiny_segmenter
 SIZES = [(9, 8), (5, 6, 4)]
 
 
-def readings(size: tuple[int, ...], count: int, seed: int = 0) -> Tensor:
+def annotations(size: tuple[int, ...], count: int, seed: int = 0) -> Tensor:
     """Label maps (count, *size) of three classes: balls of any place and size, some empty."""
     generator = torch.Generator().manual_seed(seed)
     grid = torch.stack(torch.meshgrid(*[torch.arange(n) for n in size], indexing="ij")).float()
@@ -42,7 +42,7 @@ def test_distances_are_scipys(
     size: tuple[int, ...], rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "VOXELS_AT_ONCE", rows_at_once)
-    labels = readings(size, 6)
+    labels = annotations(size, 6)
     found = jaccard_distances(labels, 3)
     for i, one in enumerate(labels.flatten(1).numpy()):
         for j, other in enumerate(labels.flatten(1).numpy()):
@@ -51,14 +51,16 @@ def test_distances_are_scipys(
 
 
 def test_each_choice_is_the_best_next_one() -> None:
-    distances = jaccard_distances(readings((9, 8), 12), 3)
-    for repulsion in (0.0, 0.7, 1.0):
-        taken = representatives(distances, 5, repulsion)
+    distances = jaccard_distances(annotations((9, 8), 12), 3)
+    for diversity_weight in (0.0, 0.7, 1.0):
+        taken = representatives(distances, 5, diversity_weight)
         assert len(set(taken)) == 5
         for n in range(1, 6):
             before, chosen = taken[: n - 1], taken[n - 1]
 
-            def cost(new: int, before: list[int] = before, weight: float = repulsion) -> float:
+            def cost(
+                new: int, before: list[int] = before, weight: float = diversity_weight
+            ) -> float:
                 among = distances[[*before, new]][:, [*before, new]]
                 return float(2.0 * distances[[*before, new]].mean() - weight * among.mean())
 
@@ -68,14 +70,14 @@ def test_each_choice_is_the_best_next_one() -> None:
 
 def test_chosen_stand_for_all_nearly_as_well_as_the_best_few_can() -> None:
     """Between the best of all choices and one at random, it is near the best."""
-    distances = jaccard_distances(readings((9, 8), 14, seed=3), 3)
+    distances = jaccard_distances(annotations((9, 8), 14, seed=3), 3)
     every = sorted(energy_distance(distances, list(c)) for c in combinations(range(14), 4))
     found = energy_distance(distances, representatives(distances, 4))
     assert found <= every[len(every) // 50]
 
 
-def test_repulsion_says_how_diverse_they_are() -> None:
-    distances = jaccard_distances(readings((9, 8), 40, seed=1), 3)
+def test_diversity_weight_says_how_diverse_they_are() -> None:
+    distances = jaccard_distances(annotations((9, 8), 40, seed=1), 3)
     diversity = [
         float(distances[taken][:, taken].mean())
         for taken in (representatives(distances, 10, r) for r in (0.0, 0.6, 1.0))
@@ -90,11 +92,11 @@ def test_more_than_there_are_cannot_be_taken() -> None:
 
 def test_chosen_members_are_nearer_to_the_truth_than_as_many_drawn() -> None:
     """Truth and members come from the same distribution: chosen ones have the lower GED^2."""
-    truth = readings((9, 8), 200, seed=5).numpy()
+    truth = annotations((9, 8), 200, seed=5).numpy()
     drawn: list[float] = []
     chosen: list[float] = []
     for seed in range(8):
-        pool = readings((9, 8), 64, seed=100 + seed)
+        pool = annotations((9, 8), 64, seed=100 + seed)
         taken = representatives(jaccard_distances(pool, 3), 8)
         sets = (pool[:8], drawn), (pool[taken], chosen)
         for members, figures in sets:
@@ -108,7 +110,7 @@ def test_inferer_keeps_some_of_those_it_draws(size: tuple[int, ...]) -> None:
     network, image = tiny_segmenter(len(size)), torch.randn(1, *size)
     window = [32] * len(size)
     plain = EnsembleInferer(window, members=12, steps=1).ensemble(image, network, "a")
-    inferer = EnsembleInferer(window, members=3, oversampling=4, repulsion=0.9, steps=1)
+    inferer = EnsembleInferer(window, members=3, oversampling=4, diversity_weight=0.9, steps=1)
     found = inferer.ensemble(image, network, "a")
     wanted = representatives(jaccard_distances(plain.labels, 3), 3, 0.9)
     assert torch.equal(found.labels, plain.labels[wanted])
@@ -130,7 +132,7 @@ def test_of_a_volume_taken_slice_by_slice_each_member_stays_one_reading() -> Non
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [({"oversampling": 0}, "at least 1"), ({"repulsion": 1.2}, r"\[0, 1\]")],
+    [({"oversampling": 0}, "at least 1"), ({"diversity_weight": 1.2}, r"\[0, 1\]")],
 )
 def test_settings_out_of_range_are_refused(options: dict[str, int], told: str) -> None:
     with pytest.raises(ValueError, match=told):

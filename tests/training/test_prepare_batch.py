@@ -24,7 +24,7 @@ def batch_of(size: tuple[int, ...], raters: int) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
 @pytest.mark.parametrize("raters", [1, 4])
-def test_each_draw_is_one_of_its_own_images_readers(size: tuple[int, ...], raters: int) -> None:
+def test_each_draw_is_one_of_its_own_images_raters(size: tuple[int, ...], raters: int) -> None:
     batch = batch_of(size, raters)
     prepare = NoisedMaskPrepareBatch(tiny_segmenter(len(size)), draws=5)
     image, targets, args, _ = prepare(batch, "cpu")
@@ -59,10 +59,10 @@ def test_pure_noise_is_in_every_batch() -> None:
         assert prepare(batch_of((6, 5), 1), "cpu")[3]["t"].max() == 49
 
 
-def test_draws_of_pure_noise_are_compared_with_all_readers() -> None:
+def test_draws_of_pure_noise_are_compared_with_all_raters() -> None:
     batch = batch_of((6, 5), 4)
     prepare = NoisedMaskPrepareBatch(
-        tiny_segmenter(2, process=GaussianProcess(n_timesteps=50)), 8, pure_noise=0.5, readers="all"
+        tiny_segmenter(2, process=GaussianProcess(n_timesteps=50)), 8, pure_noise=0.5, raters="all"
     )
     _, targets, _, drawn = prepare(batch, "cpu")
     assert targets.mask.shape[:2] == targets.prediction.shape[:2] == (16, 4)
@@ -87,7 +87,7 @@ def test_the_share_of_pure_noise_is_kept(share: float, expected: int) -> None:
 
 def test_a_soft_label_is_noised_and_compared_with() -> None:
     batch = batch_of((6, 5), 4)
-    prepare = NoisedMaskPrepareBatch(tiny_segmenter(2), draws=3, readers="mean")
+    prepare = NoisedMaskPrepareBatch(tiny_segmenter(2), draws=3, raters="mean")
     _, targets, _, drawn = prepare(batch, "cpu")
     assert targets.mask.shape == (6, 1, 3, 6, 5)
     torch.testing.assert_close(targets.mask[::3, 0], targets.anchor)
@@ -100,11 +100,11 @@ def test_drawing_nothing_or_unknown_readers_is_refused() -> None:
     with pytest.raises(ValueError, match="pure_noise must be a share, from 0 to 1"):
         NoisedMaskPrepareBatch(tiny_segmenter(2), pure_noise=2)
     with pytest.raises(ValueError, match=r"\['one', 'all', 'mean'\]. Got 'two'"):
-        NoisedMaskPrepareBatch(tiny_segmenter(2), readers="two")  # type: ignore[arg-type]
+        NoisedMaskPrepareBatch(tiny_segmenter(2), raters="two")  # type: ignore[arg-type]
 
 
 def test_the_denoiser_learns_in_each_nth_step() -> None:
-    network = tiny_segmenter(2, guesses=2)
+    network = tiny_segmenter(2, samples_per_target=2)
     prepare, loss = NoisedMaskPrepareBatch(network, every=3), DiffusionSegmentationLoss()
     denoised = []
     for _ in range(5):

@@ -12,7 +12,7 @@ from medsegdiff.bundle.bundle import Bundle, find_bundle
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.models.segmenter import DiffusionSegmenter
 from medsegdiff.training.encoder_start import encoder_weights
-from medsegdiff.training.pretrained import started
+from medsegdiff.training.pretrained import start_from_pretrained
 
 
 def segmenter() -> DiffusionSegmenter:
@@ -46,7 +46,7 @@ def test_the_encoder_gets_all_but_its_head(tmp_path: Path) -> None:
     bundle, network = of_images(tmp_path), segmenter()
     head = network.encoder.state_dict()["head.weight"].clone()
     before = {name: value.clone() for name, value in network.denoiser.state_dict().items()}
-    same = started(network, str(bundle.root))
+    same = start_from_pretrained(network, str(bundle.root))
     changes = {"device": "$torch.device('cpu')"}
     images = bundle.parser("label_efficient", changes).get_parsed_content("network")
     wanted = encoder_weights(images.denoiser, network.encoder)
@@ -61,7 +61,7 @@ def test_the_bundle_trains_from_it_as_its_configuration_says(tmp_path: Path) -> 
     bundle = of_images(tmp_path)
     changes = {"pretrained": str(bundle.root), "device": "$torch.device('cpu')"}
     network = find_bundle("hippocampus_mr").parser("train", changes).get_parsed_content("network")
-    wanted = started(segmenter(), str(bundle.root)).encoder.state_dict()
+    wanted = start_from_pretrained(segmenter(), str(bundle.root)).encoder.state_dict()
     found = network.encoder.state_dict()
     assert all(torch.equal(found[k], v) for k, v in wanted.items() if not k.startswith("head"))
 
@@ -69,14 +69,17 @@ def test_the_bundle_trains_from_it_as_its_configuration_says(tmp_path: Path) -> 
 def test_without_one_nothing_changes() -> None:
     network = segmenter()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert all(torch.equal(before[k], v) for k, v in started(network, None).state_dict().items())
+    assert all(
+        torch.equal(before[k], v)
+        for k, v in start_from_pretrained(network, None).state_dict().items()
+    )
 
 
 def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     bundle = of_images(tmp_path, "[16, 32, 64, 96]")
     with pytest.raises(InputError, match="cannot start the encoder"):
-        started(segmenter(), str(bundle.root))
+        start_from_pretrained(segmenter(), str(bundle.root))
     with pytest.raises(UsageError, match="neither a folder nor a bundle"):
-        started(segmenter(), "hippocampus_images")
+        start_from_pretrained(segmenter(), "hippocampus_images")
     with pytest.raises(InputError, match="label_efficient"):
-        started(segmenter(), "hippocampus_mr")
+        start_from_pretrained(segmenter(), "hippocampus_mr")

@@ -1,4 +1,4 @@
-"""Masks of the outlines that readers drew, point by point."""
+"""Masks of the outlines that raters drew, point by point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LIDC-IDRI: CT of the chest, and XML files with the nodules as up to four readers drew them."""
+"""LIDC-IDRI: CT of the chest, and XML files with the nodules as up to four raters drew them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import Series, find_series, read_series
 from medsegdiff.data.public.contours import fill
 
-READERS = 4
+RATERS = 4
 CROP = 64
 """Least columns and rows of a crop, in pixels."""
 MARGIN = 8
@@ -26,7 +26,7 @@ MARGIN = 8
 
 @dataclass(frozen=True)
 class Outline:
-    """One closed line of one reader in one slice.
+    """One closed line of one rater in one slice.
 
     Attributes:
         z: place of the slice, in mm.
@@ -40,23 +40,23 @@ class Outline:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A nodule of 3 mm or more, as one reader drew it."""
+class Annotation:
+    """A nodule of 3 mm or more, as one rater drew it."""
 
-    reader: int
+    rater: int
     outlines: tuple[Outline, ...]
 
 
 def convert(
     root: Path, output: Path, progress: Callable[[Sequence[Path]], Iterable[Path]]
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
-    """Write a crop around each nodule, in HU, with the four readings in the label's last axis.
+    """Write a crop around each nodule, in HU, with the four annotations in the label's last axis.
 
     Returns:
         entries of a ``dataset.json``, and what failed with the reason, by patient or XML file.
     """
     entries: list[dict[str, str]] = []
-    by_series, failures = _all_readings(root)
+    by_series, failures = _all_annotations(root)
     for folder in progress(sorted(f for f in root.glob("LIDC-IDRI-[0-9]*") if f.is_dir())):
         try:
             scans = [s for s in find_series(folder, folder.name) if s.uid in by_series]
@@ -66,14 +66,14 @@ def convert(
                     count += 1
                     entries.append(_write(f"{folder.name}_{count:02d}", image, label, output))
             if not scans:
-                failures[folder.name] = "no CT series of it has an XML file of readings"
+                failures[folder.name] = "no CT series of it has an XML file of annotations"
         except InputError as error:
             failures[folder.name] = f"{error.rule}. {error.remedy}"
     return entries, failures
 
 
-def read_xml(file: Path) -> tuple[str, list[Reading]]:
-    """The series' identifier, and all readings of nodules of 3 mm or more.
+def read_xml(file: Path) -> tuple[str, list[Annotation]]:
+    """The series' identifier, and all annotations of nodules of 3 mm or more.
 
     Smaller ones are marked by a single point, and are left out. An XML file of a plain radiograph
     has no such session, and gives an empty identifier.
@@ -81,49 +81,49 @@ def read_xml(file: Path) -> tuple[str, list[Reading]]:
     Raises:
         InputError: the file is damaged.
     """
-    readings = []
+    annotations = []
     try:
         tree = ElementTree.parse(file).getroot()
         uid = (tree.findtext("{*}ResponseHeader/{*}SeriesInstanceUid") or "").strip()
-        for reader, session in enumerate(tree.iterfind("{*}readingSession")):
+        for rater, session in enumerate(tree.iterfind("{*}readingSession")):
             for nodule in session.iterfind("{*}unblindedReadNodule"):
                 outlines = tuple(_outline(roi) for roi in nodule.iterfind("{*}roi"))
                 if any(len(outline.points) > 1 for outline in outlines):
-                    readings.append(Reading(reader, outlines))
+                    annotations.append(Annotation(rater, outlines))
     except (ElementTree.ParseError, ValueError, TypeError) as error:
-        rule = f"its readings cannot be read ({error})"
+        rule = f"its annotations cannot be read ({error})"
         raise InputError(file, rule, "Download the annotations again") from None
-    return uid, readings
+    return uid, annotations
 
 
 def nodules(
-    series: Series, readings: Iterable[Reading]
+    series: Series, annotations: Iterable[Annotation]
 ) -> list[tuple[nib.Nifti1Image, nib.Nifti1Image]]:
     """Image (X, Y, slices) in HU and label (X, Y, slices, 4) of each nodule of a scan.
 
-    Readings are of one nodule if they share a voxel of the outline or within, directly or by way of
-    a third. Of a reader with two such, both are drawn. Who did not draw it has an empty map.
+    Annotations are of one nodule if they share a voxel of the outline or within, directly or by
+    way of a third. Of a rater with two such, both are drawn. Who did not draw it has an empty map.
 
     Raises:
         InputError: the series cannot be read, or an outline lies in no slice of it.
     """
     values, geometry = read_series(series)
-    drawn = [(reading.reader, *_draw(reading, geometry, series)) for reading in readings]
+    drawn = [(one.rater, *_draw(one, geometry, series)) for one in annotations]
     groups = _overlapping([full for _, _, full in drawn])
     return [_crop(values, geometry, [drawn[member] for member in group]) for group in groups]
 
 
-def _all_readings(root: Path) -> tuple[dict[str, list[Reading]], dict[str, str]]:
-    by_series: dict[str, list[Reading]] = {}
+def _all_annotations(root: Path) -> tuple[dict[str, list[Annotation]], dict[str, str]]:
+    by_series: dict[str, list[Annotation]] = {}
     failures: dict[str, str] = {}
     for file in sorted(root.rglob("*.xml")):
         try:
-            uid, readings = read_xml(file)
+            uid, annotations = read_xml(file)
         except InputError as error:
             failures[file.name] = f"{error.rule}. {error.remedy}"
             continue
         if uid:
-            by_series[uid] = readings
+            by_series[uid] = annotations
     return by_series, failures
 
 
@@ -139,14 +139,14 @@ def _outline(roi: ElementTree.Element) -> Outline:
 
 
 def _draw(
-    reading: Reading, geometry: Geometry, series: Series
+    annotation: Annotation, geometry: Geometry, series: Series
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Flat indices of the voxels within the outlines, and of these with the outlines."""
     columns, rows, slices = geometry.shape
     heights = geometry.affine[2, 2] * np.arange(slices) + geometry.affine[2, 3]
     inside: dict[int, NDArray[np.bool_]] = {}
     full: dict[int, NDArray[np.bool_]] = {}
-    for outline in sorted(reading.outlines, key=lambda one: not one.included):  # holes come last
+    for outline in sorted(annotation.outlines, key=lambda one: not one.included):  # holes come last
         k = int(np.argmin(np.abs(heights - outline.z)))
         if not abs(heights[k] - outline.z) <= abs(geometry.affine[2, 2]) / 2:
             rule = f"an outline at z = {outline.z:g} mm lies in none of its slices"
@@ -181,16 +181,16 @@ def _crop(
     geometry: Geometry,
     group: Sequence[tuple[int, NDArray[np.intp], NDArray[np.intp]]],
 ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """Image and label of one nodule, of its readings: reader, voxels within, and with outline."""
+    """Image and label of one nodule, of its annotations: rater, voxels within, and with outline."""
     touched = np.unravel_index(np.concatenate([full for _, _, full in group]), geometry.shape)
     x, y, z = [(int(axis.min()), int(axis.max()) + 1) for axis in touched]
     where = (_window(*x, geometry.shape[0]), _window(*y, geometry.shape[1]), slice(*z))
     start = np.array([part.start for part in where])
     image = np.rint(values[where]).clip(-32768, 32767).astype(np.int16)
-    label = np.zeros((*image.shape, READERS), dtype=np.uint8)
-    for reader, inside, _ in group:
+    label = np.zeros((*image.shape, RATERS), dtype=np.uint8)
+    for rater, inside, _ in group:
         at = np.array(np.unravel_index(inside, geometry.shape)) - start[:, None]
-        label[(*at, min(reader, READERS - 1))] = 1
+        label[(*at, min(rater, RATERS - 1))] = 1
     affine = geometry.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ start
     volumes = nib.Nifti1Image(image, affine), nib.Nifti1Image(label, affine)

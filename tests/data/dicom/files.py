@@ -1,6 +1,6 @@
 """Series as scanners and archives leave them, made from the phantom: what is read, what is refused.
 
-Each maker writes files to a folder. Those in ``READABLE`` are one volume that other readers know.
+Each maker writes files to a folder. Those in ``READABLE`` are one volume that other raters know.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def each(*changes: Change) -> Change:
 
 
 def damage(file: Path, keyword: str) -> None:
-    """Make a field's kind ``U?``, which no reader knows."""
+    """Make a field's kind ``U?``, which no rater knows."""
     tag = pydicom.tag.Tag(keyword)
     start = struct.pack("<HH", tag.group, tag.element)
     kind = re.escape(start) + rb"[A-Z]{2}"
@@ -184,15 +184,15 @@ def compress(folder: Path, syntax: str) -> Path:
     import gdcm
 
     for file in folder.iterdir():
-        reader = gdcm.ImageReader()
-        reader.SetFileName(str(file))
-        assert reader.Read()
+        rater = gdcm.ImageReader()
+        rater.SetFileName(str(file))
+        assert rater.Read()
         change = gdcm.ImageChangeTransferSyntax()
         change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
-        change.SetInput(reader.GetImage())
+        change.SetInput(rater.GetImage())
         assert change.Change(), syntax
         writer = gdcm.ImageWriter()
-        writer.SetFile(reader.GetFile())
+        writer.SetFile(rater.GetFile())
         writer.SetImage(change.GetOutput())
         writer.SetFileName(str(file))
         assert writer.Write()

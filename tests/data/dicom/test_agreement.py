@@ -148,10 +148,10 @@ def test_tilted_gantry(tmp_path: Path) -> None:
     folder = tilt(as_ct(made(tmp_path / "series", affine=plane_affine("axial"))))
     values, geometry = read(folder)
     assert "gantry tilt of 18.4 degrees" in geometry.notes[0]
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in geometry.sources])
-    reader.ForceOrthogonalDirectionOff()
-    np.testing.assert_allclose(geometry.affine, affine_of(reader.Execute()), atol=1e-6)
+    rater = sitk.ImageSeriesReader()
+    rater.SetFileNames([str(file) for file in geometry.sources])
+    rater.ForceOrthogonalDirectionOff()
+    np.testing.assert_allclose(geometry.affine, affine_of(rater.Execute()), atol=1e-6)
     for k, file in enumerate(geometry.sources):
         position = RAS[:3, :3] @ np.array(pydicom.dcmread(file).ImagePositionPatient, float)
         np.testing.assert_allclose((geometry.affine @ [0, 0, k, 1])[:3], position, atol=1e-6)

@@ -217,7 +217,7 @@ def square_outline(x: int, y: int, size: int) -> list[tuple[int, int]]:
 
 
 def lidc(root: Path) -> Path:
-    """Two patients. The first has a nodule that readers 1 to 3 drew, one of reader 4, and a dot."""
+    """Two patients. The first has a nodule that raters 1 to 3 drew, one of rater 4, and a dot."""
     rng = np.random.default_rng(5)
     for patient, marked in ((1, True), (2, False)):
         folder = root / f"LIDC-IDRI-{patient:04d}" / "01-01-2000-30178" / "3000566.000000-03192"
@@ -226,9 +226,9 @@ def lidc(root: Path) -> Path:
         (series,) = find_series(folder)
         nodules: list[list[tuple[int, list[tuple[int, int]], bool]]] = [[], [], [], []]
         if marked:
-            for reader in range(3):
-                outline = square_outline(40 + reader, 50, 9)
-                nodules[reader] = [(1, outline, True), (2, outline, True)]
+            for rater in range(3):
+                outline = square_outline(40 + rater, 50, 9)
+                nodules[rater] = [(1, outline, True), (2, outline, True)]
             nodules[1].append((2, square_outline(43, 52, 5), False))  # a hole
             nodules[3] = [(3, square_outline(10, 10, 6), True)]
         (folder / "069.xml").write_text(lidc_xml(series.uid, nodules))
@@ -238,12 +238,12 @@ def lidc(root: Path) -> Path:
 def lidc_xml(
     uid: str, nodules: Sequence[Sequence[tuple[int, Sequence[tuple[int, int]], bool]]]
 ) -> str:
-    """One nodule a reader, of outlines (slice, points, included), and a dot of the first reader."""
+    """One nodule a rater, of outlines (slice, points, included), and a dot of the first rater."""
     sessions = []
-    for reader, outlines in enumerate(nodules):
+    for rater, outlines in enumerate(nodules):
         rois = "".join(_roi(*outline) for outline in outlines)
-        found = [f"<unblindedReadNodule><noduleID>{reader}</noduleID>{rois}</unblindedReadNodule>"]
-        if reader == 0:
+        found = [f"<unblindedReadNodule><noduleID>{rater}</noduleID>{rois}</unblindedReadNodule>"]
+        if rater == 0:
             dot = _roi(4, [(60, 60)], True)
             found.append(f"<unblindedReadNodule><noduleID>9</noduleID>{dot}</unblindedReadNodule>")
         sessions.append(f"<readingSession>{''.join(found)}</readingSession>")

@@ -48,12 +48,12 @@ class TestLidc:
         corner = np.linalg.inv(LIDC_AFFINE) @ image.affine[:, 3]
         x, y, z = (int(value) for value in np.rint(corner[:3]))
         assert z == 1
-        for reader in range(3):  # a square of 9 whose edge does not count: 7 remain
+        for rater in range(3):  # a square of 9 whose edge does not count: 7 remain
             expected = np.zeros((64, 64, 2), dtype=np.uint8)
-            expected[41 + reader - x : 48 + reader - x, 51 - y : 58 - y] = 1
-            if reader == 1:  # its hole of 5, whose edge is not part of the hole
+            expected[41 + rater - x : 48 + rater - x, 51 - y : 58 - y] = 1
+            if rater == 1:  # its hole of 5, whose edge is not part of the hole
                 expected[44 - x : 47 - x, 53 - y : 56 - y, 1] = 0
-            np.testing.assert_array_equal(label[..., reader], expected)
+            np.testing.assert_array_equal(label[..., rater], expected)
         assert not label[..., 3].any()
 
     def test_image_is_the_scan(self, crops: Path, scans: Path) -> None:
@@ -75,8 +75,8 @@ class TestLidc:
         assert loaded["label"].shape == (4, 64, 64, 2) == (4, *loaded["image"].shape[1:])
 
     def test_small_nodules_and_radiographs_are_left_out(self, tmp_path: Path, scans: Path) -> None:
-        _, readings = read_xml(next(scans.rglob("LIDC-IDRI-0002/*/*/*.xml")))
-        assert readings == []
+        _, annotations = read_xml(next(scans.rglob("LIDC-IDRI-0002/*/*/*.xml")))
+        assert annotations == []
         file = tmp_path / "cxr.xml"
         file.write_text('<IdriReadMessage xmlns="http://www.nih.gov"/>')
         assert read_xml(file) == ("", [])

@@ -101,8 +101,8 @@ def test_brats_channels_and_labels(imitated: Path, name: str) -> None:
     expected = ["t1n", "t1c", "t2w", "t2f"] if name == "brats2023" else ["_t1", "1ce", "_t2", "air"]
     assert suffixes == expected
     for case in manifest.cases:
-        readings, _ = read_reference(case, manifest)
-        assert np.unique(readings).tolist() == [0, 1, 2, 3]
+        annotations, _ = read_reference(case, manifest)
+        assert np.unique(annotations).tolist() == [0, 1, 2, 3]
 
 
 def test_scans_of_a_brats_patient_stay_together(imitated: Path) -> None:
@@ -131,8 +131,8 @@ def test_masks_of_refuge_mean_disc_and_cup(imitated: Path) -> None:
     manifest = named(imitated, "refuge2")
     assert len(manifest.cases) == 12 and "refuge1-train_g0001" in ids(manifest)
     for case in manifest.cases:
-        (reading,), _ = read_reference(case, manifest)
-        assert reading[0, 0] == 2 and reading[4, 0] == 1 and reading[15, 0] == 0
+        (annotation,), _ = read_reference(case, manifest)
+        assert annotation[0, 0] == 2 and annotation[4, 0] == 1 and annotation[15, 0] == 0
     training, validation = manifest.split(0)
     assert {case.id[:7] for case in training} == {"refuge1"}
     assert {case.id[:11] for case in validation} == {"refuge2-val"}
