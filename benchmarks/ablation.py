@@ -26,8 +26,8 @@ from benchmarks.scores import judge
 from benchmarks.table import Row
 from benchmarks.timing import Form
 from benchmarks.training import Plan, Trained, train
-from medsegdiff.bundle.bundle import Bundle, find_bundle
-from medsegdiff.core.atomic_files import read_json, write_json, write_text
+from medsegdiff.bundle import Bundle, load_bundle
+from medsegdiff.core import read_json, write_json, write_text
 
 logger = logging.getLogger("benchmarks")
 
@@ -295,7 +295,7 @@ def main(words: Sequence[str] | None = None, changes: dict[str, Any] | None = No
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     arguments = _parse(sys.argv[1:] if words is None else words)
     arguments.changes = dict(changes or {})
-    bundle = find_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle)
     study = load_study(
         arguments.data, bundle, arguments.fold, planes=arguments.planes, changes=arguments.changes
     )

@@ -28,7 +28,7 @@ from benchmarks.scores import Scores, judge
 from benchmarks.table import REFERENCE, Row
 from benchmarks.timing import Form, interleaved, measured_forms
 from benchmarks.training import Look, Plan, Trained, train
-from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.bundle import Bundle, load_bundle
 from medsegdiff.cli.common import parse_overrides
 
 logger = logging.getLogger("benchmarks")
@@ -67,7 +67,7 @@ def compare(arguments: argparse.Namespace) -> Iterator[Row]:
     Raises:
         InputError: the data or the bundle cannot be used.
     """
-    bundle = find_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle)
     changes = arguments.changes
     study = load_study(
         arguments.data, bundle, arguments.fold, planes=arguments.planes, changes=changes

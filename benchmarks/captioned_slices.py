@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsegdiff.data.manifest import Manifest, load_manifest
-from medsegdiff.phantoms.captioned import SIZE
-from medsegdiff.prompting.grounded import Example, framed
-from medsegdiff.prompting.taught_head import examples_of
+from medsegdiff.data import Manifest, load_manifest
+from medsegdiff.phantoms import SIZE
+from medsegdiff.prompting import Example, examples_of, framed
 
 LEAST = 0.005
 """Share of a picture that something has to cover to be named."""

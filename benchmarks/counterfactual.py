@@ -20,15 +20,18 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from medsegdiff.bundle.bundle import find_bundle
-from medsegdiff.core.atomic_files import read_json, write_json, write_text
-from medsegdiff.counterfactual.healthy_image import Counterfactual
-from medsegdiff.counterfactual.maker import CounterfactualMaker, fit_differences, probabilities
-from medsegdiff.data.manifest import Case, datalist, load_manifest
-from medsegdiff.data.transforms import load
-from medsegdiff.metrics.calibration_error import reliability
-from medsegdiff.phantoms.cohort import write_lesion_cohort
-from medsegdiff.viz.pictures import save_png
+from medsegdiff.bundle import load_bundle
+from medsegdiff.core import read_json, write_json, write_text
+from medsegdiff.counterfactual import (
+    Counterfactual,
+    CounterfactualMaker,
+    fit_differences,
+    probabilities,
+)
+from medsegdiff.data import Case, datalist, load, load_manifest
+from medsegdiff.metrics import reliability
+from medsegdiff.phantoms import write_lesion_cohort
+from medsegdiff.viz import save_png
 
 NAME = "counterfactual"
 SETTINGS: tuple[dict[str, Any], ...] = (
@@ -138,7 +141,7 @@ def calibrated(fitting: Sequence[ImageLook], unseen: Sequence[ImageLook]) -> dic
 def maker_of(bundle: str, changes: dict[str, Any], folder: Path) -> CounterfactualMaker:
     """The bundle's maker, with other settings."""
     given = {"output_dir": str(folder), "device": "$torch.device('cpu')", **changes}
-    parser = find_bundle(bundle).parser("counterfactual", given)
+    parser = load_bundle(bundle).parser("counterfactual", given)
     maker: CounterfactualMaker = parser.get_parsed_content("maker")
     return maker
 

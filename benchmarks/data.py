@@ -16,9 +16,8 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import Compose
 from torch import Tensor
 
-from medsegdiff.bundle.bundle import Bundle
-from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
-from medsegdiff.data.planes import cut_into_planes
+from medsegdiff.bundle import Bundle
+from medsegdiff.data import Case, Manifest, cut_into_planes, datalist, load_manifest
 
 Item = dict[str, Any]
 """``case``, ``image`` (C, *spatial) float32 and ``label`` (M, *spatial) uint8 class numbers."""
@@ -136,7 +135,7 @@ def _network_changes(manifest: Manifest, dims: int) -> dict[str, Any]:
 def _planar_changes(raw: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     """Transforms of planes; the spacing of LIDC's is unknown, so none are resampled."""
     load = {
-        "_target_": "medsegdiff.data.transforms.LoadCased",
+        "_target_": "medsegdiff.data.LoadCased",
         "spatial_dims": 2,
         "channels": len(manifest.channels),
         "labels": list(manifest.labels),

@@ -23,7 +23,7 @@ from benchmarks.contenders import (
     summarised,
 )
 from benchmarks.data import Study
-from medsegdiff.segmentation.noise import generator_for
+from medsegdiff.segmentation import generator_for
 
 CHANNELS = (32, 64, 128)
 MULTIPLE = 4

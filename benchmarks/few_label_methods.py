@@ -24,13 +24,13 @@ from benchmarks.few_labels import (
     mirrored,
 )
 from benchmarks.pair_measures import mixed
-from medsegdiff.bundle.bundle import Bundle
-from medsegdiff.data.manifest import Case
-from medsegdiff.few_label.inferer import FewLabelInferer
-from medsegdiff.models.image_diffusion import ImageDiffusion
-from medsegdiff.networks.encoder import ImageEncoder
-from medsegdiff.segmentation.fusion import vote_shares
-from medsegdiff.training.encoder_start import encoder_weights
+from medsegdiff.bundle import Bundle
+from medsegdiff.data import Case
+from medsegdiff.few_label import FewLabelInferer
+from medsegdiff.models import ImageDiffusion
+from medsegdiff.networks import ImageEncoder
+from medsegdiff.segmentation import vote_shares
+from medsegdiff.training import encoder_weights
 
 CHANNELS, DEPTHS = (16, 32, 64, 192), (1, 2, 2, 2)
 """Of the encoder of ``hippocampus_mr``."""

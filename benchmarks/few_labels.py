@@ -27,11 +27,9 @@ from torch import Tensor, nn
 from benchmarks.contenders import dice_ce, one_hot
 from benchmarks.training import schedule
 from benchmarks.unets import CHANNELS
-from medsegdiff.core.types import UNKNOWN_CLASS
-from medsegdiff.data.deformation import RandomDeformationd
-from medsegdiff.data.manifest import Case, datalist
-from medsegdiff.data.transforms import LoadCased, load
-from medsegdiff.synthesis.pair_filter import mean_dice
+from medsegdiff.core import UNKNOWN_CLASS
+from medsegdiff.data import Case, LoadCased, RandomDeformationd, datalist, load
+from medsegdiff.synthesis import mean_dice
 
 N = TypeVar("N", bound=nn.Module)
 Item = dict[str, Any]

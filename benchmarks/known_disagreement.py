@@ -28,15 +28,12 @@ from numpy.typing import NDArray
 from benchmarks import ours
 from benchmarks.data import load_study
 from benchmarks.training import Plan, train
-from medsegdiff.bundle.bundle import Bundle, find_bundle
-from medsegdiff.core.atomic_files import write_json
-from medsegdiff.data.case_input import CaseInput
-from medsegdiff.data.manifest import Case, load_manifest
-from medsegdiff.metrics.calibration_error import region_of_interest
-from medsegdiff.metrics.sample_sets import sample_set_metrics
-from medsegdiff.phantoms.anatomy import Raters, draw_annotation, make_anatomy
-from medsegdiff.phantoms.cohort import write_cohort
-from medsegdiff.segmentation.segmented_case import segment_case
+from medsegdiff.bundle import Bundle, load_bundle
+from medsegdiff.core import write_json
+from medsegdiff.data import Case, CaseInput, load_manifest
+from medsegdiff.metrics import region_of_interest, sample_set_metrics
+from medsegdiff.phantoms import Raters, draw_annotation, make_anatomy, write_cohort
+from medsegdiff.segmentation import segment_case
 
 RATERS = Raters(shift_mm=1.5, field_mm=1.0, smoothness=4.0, omission=0.25)
 """Raters who draw larger or smaller, wander along the outline, or see nothing at all."""
@@ -53,7 +50,7 @@ def chain(keys: Sequence[str]) -> list[dict[str, Any]]:
     """From files to planes of one spacing and of 64 pixels, whatever their own."""
     modes = {"image": "bilinear", "label": "nearest"}
     return [
-        {"_target_": "medsegdiff.data.transforms.LoadCased", "spatial_dims": 2, "raters": 4},
+        {"_target_": "medsegdiff.data.LoadCased", "spatial_dims": 2, "raters": 4},
         {
             "_target_": "Spacingd",
             "keys": keys,
@@ -83,7 +80,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> tuple[int, list[dict
         disagreement=RATERS,
         stacked=True,
     )
-    bundle = find_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle)
     select = {"_target_": "SelectItemsd", "keys": KEYS}
     changes = {
         "deterministic_transforms": [*chain(KEYS), select],

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from benchmarks.few_label_methods import METHODS, Setting
 from benchmarks.few_labels import Item, load_items, num_classes_of
 from benchmarks.pair_measures import drawn_cases
-from medsegdiff.bundle.bundle import find_bundle
-from medsegdiff.core.atomic_files import read_json, write_json, write_text
-from medsegdiff.data.manifest import Case, load_manifest
-from medsegdiff.synthesis.pair_filter import mean_dice
-from medsegdiff.viz.pictures import save_png
+from medsegdiff.bundle import load_bundle
+from medsegdiff.core import read_json, write_json, write_text
+from medsegdiff.data import Case, load_manifest
+from medsegdiff.synthesis import mean_dice
+from medsegdiff.viz import save_png
 
 NAME = "label_efficient"
 NAMES = {
@@ -88,8 +88,8 @@ def setting_of(
         num_classes_of(list(scans.values())),
         options.seconds,
         draw,
-        find_bundle(options.few),
-        find_bundle("hippocampus_mr"),
+        load_bundle(options.few),
+        load_bundle("hippocampus_mr"),
         options.work,
     )
 

@@ -26,8 +26,8 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from medsegdiff.bundle.bundle import Bundle, find_bundle
-from medsegdiff.core.atomic_files import write_json, write_text
+from medsegdiff.bundle import Bundle, load_bundle
+from medsegdiff.core import write_json, write_text
 
 NAME = "large_volume"
 AIR, NOISE = -1000.0, 20.0  # HU; of the whole image
@@ -64,7 +64,7 @@ def _plane(side: int) -> NDArray[np.float64]:
 
 def write_bundle(root: Path, window: int, spacing: float | None) -> None:
     """A copy of the bundle that ships, with a tiny untrained network and CT's preprocessing."""
-    shutil.copytree(find_bundle("hippocampus_mr").root / "configs", root / "configs")
+    shutil.copytree(load_bundle("hippocampus_mr").root / "configs", root / "configs")
     path = root / "configs" / "inference.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     config["network_def"]["encoder"]["channels"] = [4, 8, 8, 8]

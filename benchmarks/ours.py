@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.contenders import Batch, Contender, Loss, Prediction, summarised
 from benchmarks.data import Study
-from medsegdiff.bundle.bundle import Bundle
+from medsegdiff.bundle import Bundle
 
 
 def medsegdiff(

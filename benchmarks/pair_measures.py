@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.few_labels import Item, agreement, fit_segmenter, num_classes_of
-from medsegdiff.bundle.bundle import find_bundle
-from medsegdiff.synthesis.copies import aligned_distances, copy_threshold, nearest
-from medsegdiff.synthesis.fidelity import fidelity
+from medsegdiff.bundle import load_bundle
+from medsegdiff.synthesis import aligned_distances, copy_threshold, fidelity, nearest
 
 SPLITS = 10
 """Random halves of the real images; the figures are means over them."""
@@ -28,7 +27,7 @@ def encoder_features(images: Sequence[Tensor], bundle: str = "hippocampus_mr") -
         images: (C, *spatial) each, standardised.
         bundle: with weights.
     """
-    parser = find_bundle(bundle).parser("inference")
+    parser = load_bundle(bundle).parser("inference")
     encoder = parser.get_parsed_content("network").encoder
     return torch.cat([encoder(x[None]).features[-1].flatten(2).mean(dim=2) for x in images])
 

@@ -12,9 +12,7 @@ import torch
 from benchmarks.contenders import Contender, Prediction
 from benchmarks.data import Item, Study
 from benchmarks.timing import Form, run
-from medsegdiff.metrics.calibration_error import region_of_interest, reliability
-from medsegdiff.metrics.overlap import dice
-from medsegdiff.metrics.sample_sets import sample_set_metrics
+from medsegdiff.metrics import dice, region_of_interest, reliability, sample_set_metrics
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,13 @@ from benchmarks.pair_measures import (
     measured_fidelity,
     mixed,
 )
-from medsegdiff.core.atomic_files import read_json, write_json, write_text, written_aside
-from medsegdiff.core.types import UNKNOWN_CLASS
-from medsegdiff.data.deformation import RandomDeformationd
-from medsegdiff.data.manifest import Case, load_manifest
-from medsegdiff.diffusion.gaussian import GaussianProcess
-from medsegdiff.diffusion.samplers import make_sampler
-from medsegdiff.models.image_diffusion import ImageDiffusion
-from medsegdiff.networks.image_denoiser import ImageDenoiser
-from medsegdiff.synthesis.copies_chart import save_distance_chart
-from medsegdiff.synthesis.draw import Pair, PairDrawer
-from medsegdiff.training.prepare_images import NoisedImagePrepareBatch
+from medsegdiff.core import UNKNOWN_CLASS, read_json, write_json, write_text, written_aside
+from medsegdiff.data import Case, RandomDeformationd, load_manifest
+from medsegdiff.diffusion import GaussianProcess, make_sampler
+from medsegdiff.models import ImageDiffusion
+from medsegdiff.networks import ImageDenoiser
+from medsegdiff.synthesis import Pair, PairDrawer, save_distance_chart
+from medsegdiff.training import NoisedImagePrepareBatch
 
 NAME = "synthetic_pairs"
 CHANNELS = (32, 64, 128)

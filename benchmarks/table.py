@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.arithmetic import PUBLISHED
-from medsegdiff.core.atomic_files import read_json, write_json, write_text
+from medsegdiff.core import read_json, write_json, write_text
 
 Row = dict[str, Any]
 

@@ -20,23 +20,27 @@ from torch import Tensor, nn
 from benchmarks.captioned_slices import captioned_slices
 from benchmarks.contenders import dice_ce, one_hot
 from benchmarks.text_prompted_page import NAME, page, shown
-from medsegdiff.core.atomic_files import read_json, write_json, write_text
-from medsegdiff.metrics.calibration_error import reliability
-from medsegdiff.metrics.uncertainty import error_auroc
-from medsegdiff.phantoms.captioned import NAMES, CaptionedImage, captioned_image
-from medsegdiff.prompting.drawing import DrawOptions
-from medsegdiff.prompting.grounded import (
+from medsegdiff.core import read_json, write_json, write_text
+from medsegdiff.metrics import error_auroc, reliability
+from medsegdiff.phantoms import NAMES, CaptionedImage, captioned_image
+from medsegdiff.prompting import (
+    DrawOptions,
     Example,
     GroundedSegmenter,
+    PairOptions,
+    Prompted,
+    PromptSegmenter,
     TeachingOptions,
+    TextToImage,
+    VariantOptions,
+    as_picture,
+    draw_pairs,
+    kept_variants,
+    label_of,
+    open_model,
+    suited_options,
     teach,
 )
-from medsegdiff.prompting.intensities import as_picture
-from medsegdiff.prompting.pairs import PairOptions, draw_pairs, label_of
-from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.prompted_data import open_model, suited_options
-from medsegdiff.prompting.variants import VariantOptions, kept_variants
-from medsegdiff.prompting.word_segmenter import Prompted, PromptSegmenter
 
 HELD_OUT, TEACHING, REAL = 1, 2, 3
 """Seeds of images that the model has not been trained on."""

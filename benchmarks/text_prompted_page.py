@@ -8,8 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medsegdiff.prompting.pairs import DrawnPair
-from medsegdiff.viz.pictures import save_png
+from medsegdiff.prompting import DrawnPair
+from medsegdiff.viz import save_png
 
 NAME = "text_prompted"
 """Of the files."""

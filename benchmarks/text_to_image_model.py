@@ -36,11 +36,10 @@ from benchmarks.text_to_image_networks import (
     text_encoder,
     tokenizer,
 )
-from medsegdiff.core.atomic_files import read_json, write_json
-from medsegdiff.models.precision import autocast
-from medsegdiff.phantoms.captioned import SIZE, captioned_image, texts_of
-from medsegdiff.prompting.grounded import Example
-from medsegdiff.prompting.intensities import as_picture
+from medsegdiff.core import read_json, write_json
+from medsegdiff.models import autocast
+from medsegdiff.phantoms import SIZE, captioned_image, texts_of
+from medsegdiff.prompting import Example, as_picture
 
 UNTOLD, CLEAR = 0.3, 0.75
 """Share of images that are denoised without their caption, and of those, share that are noised no

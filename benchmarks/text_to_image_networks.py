@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import captioned_slices
-from medsegdiff.models.precision import autocast
-from medsegdiff.phantoms.captioned import ATTRIBUTES, NAMES
-from medsegdiff.prompting.attention import CROSS
+from medsegdiff.models import autocast
+from medsegdiff.phantoms import ATTRIBUTES, NAMES
+from medsegdiff.prompting import CROSS
 
 LENGTH = 20
 """Tokens of a caption, at most."""

@@ -24,13 +24,10 @@ import torch
 from benchmarks.contenders import Contender
 from benchmarks.data import load_study
 from benchmarks.ours import medsegdiff
-from medsegdiff.bundle.bundle import find_bundle
-from medsegdiff.core.atomic_files import write_json, write_text
-from medsegdiff.networks.denoiser import Denoiser
-from medsegdiff.networks.encoder import ImageEncoder
-from medsegdiff.segmentation import sliding_window
-from medsegdiff.segmentation.ensemble import RunningMoments
-from medsegdiff.segmentation.noise import MemberNoise
+from medsegdiff.bundle import load_bundle
+from medsegdiff.core import write_json, write_text
+from medsegdiff.networks import Denoiser, ImageEncoder
+from medsegdiff.segmentation import MemberNoise, RunningMoments, sliding_window
 
 NAME = "where_the_time_goes"
 PARTS: dict[str, tuple[Any, str]] = {
@@ -122,7 +119,7 @@ def main(words: Sequence[str] | None = None, changes: dict[str, Any] | None = No
     add("--output", type=Path, default=Path("benchmarks/results"), help="folder of the table")
     words = sys.argv[1:] if words is None else words
     arguments = parser.parse_args(words)
-    bundle = find_bundle(arguments.bundle)
+    bundle = load_bundle(arguments.bundle)
     study = load_study(arguments.data, bundle, 0, changes=dict(changes or {}))
     images = [item["image"] for item in study.held_out[: arguments.images]]
     device = bundle.parser("train").get_parsed_content("device")

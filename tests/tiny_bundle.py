@@ -22,12 +22,12 @@ TINY = {
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five 3D cases of the bundle's two structures; the path of their ``dataset.json``."""
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.phantoms.cohort import write_cohort
 
     path = write_cohort(tmp_path_factory.mktemp("phantom"), cases=5, size=16, classes=2)
     described = json.loads(path.read_text(encoding="utf-8"))
-    described["labels"] = find_bundle("hippocampus_mr").labels
+    described["labels"] = load_bundle("hippocampus_mr").labels
     path.write_text(json.dumps(described), encoding="utf-8")
     return path
 
@@ -35,10 +35,10 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A copy of the shipped bundle with a tiny network and no weights."""
-    from medsegdiff.bundle.bundle import Bundle, find_bundle
+    from medsegdiff.bundle.bundle import Bundle, load_bundle
 
     root = tmp_path_factory.mktemp("bundles") / "tiny_mr"
-    shipped = find_bundle("hippocampus_mr").root
+    shipped = load_bundle("hippocampus_mr").root
     shutil.copytree(
         shipped, root, ignore=shutil.ignore_patterns("*.pt", "calibration.json", "runs", "eval")
     )

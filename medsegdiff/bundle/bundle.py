@@ -200,7 +200,7 @@ def checked_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def find_bundle(name: str | Path) -> Bundle:
+def load_bundle(name: str | Path) -> Bundle:
     """The bundle in a folder, or one that ships, by name.
 
     Raises:

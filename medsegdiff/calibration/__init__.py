@@ -1,0 +1,5 @@
+"""Level 4: probabilities that come true, and statements that hold: fit, check, apply."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 
-from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.cases.segmenter import segment
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError
@@ -40,7 +40,7 @@ def demo(output: Path, *, members: int = 16) -> list[Path]:
         with written_aside(path) as aside:
             nib.save(crop_around(template, centre, CROP_MM), aside)
         crops.append(path)
-    failures = segment(crops, find_bundle(BUNDLE), output, members=members, overwrite=True)
+    failures = segment(crops, load_bundle(BUNDLE), output, members=members, overwrite=True)
     for case, reason in failures.items():
         raise InputError(case, f"could not be segmented ({reason})", "Run it with --debug")
     cases = [path.name.removesuffix(".nii.gz") for path in crops]

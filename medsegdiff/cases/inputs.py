@@ -20,7 +20,7 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.images import NIFTI, Source, only_series
 from medsegdiff.data.manifest import Case, case_id, load_manifest
 from medsegdiff.dicomweb.address import Address, is_address, parse_address
-from medsegdiff.dicomweb.fetch import fetch
+from medsegdiff.dicomweb.wado import fetch
 
 logger = logging.getLogger(__name__)
 

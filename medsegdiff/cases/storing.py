@@ -11,7 +11,7 @@ from medsegdiff.core.errors import UsageError
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.dicomweb.address import Address, parse_service
-from medsegdiff.dicomweb.store import store
+from medsegdiff.dicomweb.stow import store
 
 ORIGIN = "origin"
 """Stands for the server that a case came from."""

@@ -42,12 +42,12 @@ def calibrate(
     Example: medsegdiff calibrate hippocampus_mr --data data/hippocampus --predictions out
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.calibration.calibrate_bundle import calibrate as run
     from medsegdiff.calibration.calibrate_bundle import summary_lines
 
     fitted = run(
-        find_bundle(bundle),
+        load_bundle(bundle),
         data,
         predictions,
         output,

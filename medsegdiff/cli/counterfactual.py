@@ -61,12 +61,12 @@ def counterfactual(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.counterfactual.maker import counterfactual as run
 
     failures = run(
         inputs,
-        find_bundle(bundle),
+        load_bundle(bundle),
         output,
         level=level,
         steps=steps,

@@ -65,11 +65,11 @@ def label_efficient(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.few_label.marker import label_efficient as run
 
     failures = run(
-        find_bundle(bundle),
+        load_bundle(bundle),
         output,
         inputs=inputs or (),
         data=data,

@@ -83,12 +83,12 @@ def segment(
     """
     set_up(quiet, verbose)
     chosen = parse_formats(formats)
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.cases.segmenter import segment as run
 
     failures = run(
         inputs,
-        find_bundle(bundle),
+        load_bundle(bundle),
         output,
         members=members,
         steps=steps,

@@ -59,11 +59,11 @@ def synthesize(
     --count 20
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.synthesis.synthetic_data import synthesize as run
 
     run(
-        find_bundle(bundle),
+        load_bundle(bundle),
         data,
         output,
         count=count,

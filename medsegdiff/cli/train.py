@@ -38,11 +38,11 @@ def train(
     """
     set_up(quiet, verbose)
     overrides = parse_overrides(settings or [])
-    from medsegdiff.bundle.bundle import find_bundle
+    from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.training.run import train as run
 
     run(
-        find_bundle(bundle),
+        load_bundle(bundle),
         data,
         output,
         fold=fold,

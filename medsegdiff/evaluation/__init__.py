@@ -1,1 +1,5 @@
-"""Level 3: how good are masks, probabilities and uncertainty, compared with a reference?"""
+"""Level 6: a folder of segmented cases against references: figures and a report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,7 +12,7 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from medsegdiff.few_label.fit_perceptrons import draw_voxels, fit_mlps
-from medsegdiff.few_label.pick_features import search_locations
+from medsegdiff.few_label.location_search import search_locations
 from medsegdiff.few_label.voxel_features import VoxelFeatures
 from medsegdiff.few_label.voxel_mlps import VoxelMLPs
 from medsegdiff.models.image_diffusion import ImageDiffusion

@@ -87,7 +87,8 @@ class DiffusionSegmenter(nn.Module):
         if further != denoiser.further_inputs:
             raise ValueError(
                 f"self_conditioning {self_conditioning} and samples_per_target "
-                f"{samples_per_target} need a denoiser with further_inputs {further}. Got {denoiser.further_inputs}."
+                f"{samples_per_target} need a denoiser with further_inputs {further}. "
+                f"Got {denoiser.further_inputs}."
             )
         if recycling and target != "x_0":  # the noise between a recycled mask and x_t is not eps
             raise ValueError(f"recycling needs target 'x_0'. Got {target!r}.")

@@ -1,0 +1,5 @@
+"""Level 2: generated anatomy: cohorts with raters, with lesions, and images with captions."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,1 +1,5 @@
-"""Text-to-image diffusion as a segmenter, and as a source of images with masks."""
+"""Level 7: text-to-image diffusion as a segmenter, and as a source of images with masks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -46,9 +46,9 @@ class EnsembleInferer(Inferer):
         window: largest size seen at once, one value a spatial axis of the network.
         members: N.
         oversampling: how many times as many are drawn. Above 1 the N that stand best for all are
-            kept (see ``segmentation.representatives``); mean and variance are over all drawn. They are
-            chosen for an image as a whole; of a volume taken slice by slice, by the mean distance
-            over the slices.
+            kept (see ``segmentation.representatives``); mean and variance are over all drawn. They
+            are chosen for an image as a whole; of a volume taken slice by slice, by the mean
+            distance over the slices.
         diversity_weight: 1: members as diverse as all that were drawn; below, they keep nearer
             to the middle. Says nothing without oversampling.
         steps: of the time grid; denoiser evaluations a member (``heun``: 2 ``steps`` - 1).

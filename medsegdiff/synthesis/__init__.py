@@ -1,0 +1,5 @@
+"""Level 7: new images with masks: drawn, filtered, written, mixed into training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

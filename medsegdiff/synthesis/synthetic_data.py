@@ -15,7 +15,7 @@ from monai.transforms import Compose, RandomizableTransform
 from torch import Tensor
 from tqdm import tqdm
 
-from medsegdiff.bundle.bundle import Bundle, device_change, find_bundle
+from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
 from medsegdiff.core.types import Geometry
@@ -24,8 +24,8 @@ from medsegdiff.data.manifest import Case, datalist, load_manifest
 from medsegdiff.data.transforms import load
 from medsegdiff.segmentation.segmented_case import segment_case
 from medsegdiff.synthesis.draw import Pair, PairDrawer
+from medsegdiff.synthesis.drawn_case_files import CHART, RECORD, SyntheticCases
 from medsegdiff.synthesis.pair_filter import Criteria, PairFilter
-from medsegdiff.synthesis.synthetic_cases import CHART, RECORD, SyntheticCases
 from medsegdiff.training.run import check_labels
 from medsegdiff.writers.nifti import write_nifti
 
@@ -105,7 +105,7 @@ class Synthesizer:
                 "data": manifest.name,
                 "fold": fold,
                 "masks": load_manifest(masks).name if masks else None,
-                "segmenter": segmenter and find_bundle(segmenter).name,
+                "segmenter": segmenter and load_bundle(segmenter).name,
                 "seed": drawer.seed,
                 "steps": drawer.steps,
                 "guidance": drawer.guidance,
@@ -157,7 +157,7 @@ class Synthesizer:
         """
         if self.segmenter is None:
             return None
-        bundle = find_bundle(self.segmenter)
+        bundle = load_bundle(self.segmenter)
         known = {value for value in bundle.labels if value}
         if known != set(self.classes):
             rule = f"finds the classes {sorted(known)}, not {sorted(self.classes)} of the cases"

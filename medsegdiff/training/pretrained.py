@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.models.segmenter import DiffusionSegmenter
 from medsegdiff.training.encoder_start import encoder_weights
@@ -24,7 +24,7 @@ def start_from_pretrained(
     """
     if pretrained is None:
         return network
-    bundle = find_bundle(pretrained)
+    bundle = load_bundle(pretrained)
     parser = bundle.parser("label_efficient", {"device": "$torch.device('cpu')"})
     with surfacing_input_errors():
         images = parser.get_parsed_content("network")

@@ -1,1 +1,5 @@
 """Arrays with geometry -> files: NIfTI, NRRD for 3D Slicer, DICOM SEG. No model is known here."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

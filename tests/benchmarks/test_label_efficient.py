@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import few_label_methods, few_labels, label_efficient
-from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.phantoms.cohort import write_cohort
 
 
@@ -17,7 +17,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command that takes seconds."""
     for module in (few_labels, few_label_methods):
         monkeypatch.setattr(module, "SIZE", (16, 16, 16))
-    shipped = find_bundle("hippocampus_label_efficient").root
+    shipped = load_bundle("hippocampus_label_efficient").root
     few = Path(shutil.copytree(shipped, tmp_path / "few", ignore=shutil.ignore_patterns("runs")))
     path = few / "configs" / "label_efficient.yaml"
     text = path.read_text().replace("views: 40", "views: 2").replace("steps: 500", "steps: 2")

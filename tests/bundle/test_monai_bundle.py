@@ -11,7 +11,7 @@ import pytest
 from monai.bundle import verify_net_in_out
 from monai.bundle.config_parser import ConfigParser
 
-from medsegdiff.bundle.bundle import Bundle, check_keys, device_change, find_bundle, list_bundles
+from medsegdiff.bundle.bundle import Bundle, check_keys, device_change, list_bundles, load_bundle
 from medsegdiff.calibration.application import read_bundle_calibration
 from medsegdiff.core.errors import InputError, UsageError
 
@@ -71,7 +71,7 @@ def test_calibrate(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", ["train", "inference"])
 def test_the_network_is_what_the_metadata_says(config: str) -> None:
-    root = find_bundle("hippocampus_mr").root
+    root = load_bundle("hippocampus_mr").root
     verify_net_in_out(
         net_id="network_def",
         meta_file=str(root / "configs" / "metadata.json"),
@@ -84,7 +84,7 @@ def test_the_network_is_what_the_metadata_says(config: str) -> None:
 
 
 def test_training_and_inference_use_the_same_network_and_preprocessing() -> None:
-    bundle = find_bundle("hippocampus_mr")
+    bundle = load_bundle("hippocampus_mr")
     train, inference = bundle.parser("train"), bundle.parser("inference")
     expanded = []
     for parser in (train, inference):
@@ -118,7 +118,7 @@ def test_shipped_bundles_are_complete() -> None:
 )
 def test_what_is_no_bundle_is_refused(name: str, error: type[InputError], word: str) -> None:
     with pytest.raises(error, match=word):
-        find_bundle(name)
+        load_bundle(name)
 
 
 def test_keys_of_lists_and_nested_values_are_known() -> None:

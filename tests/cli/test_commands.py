@@ -40,18 +40,18 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Recorder
 
 
 @pytest.fixture
-def find_bundle(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def load_bundle(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder(BUNDLE)
-    stand_in(monkeypatch, "medsegdiff.bundle.bundle", find_bundle=recorder)
+    stand_in(monkeypatch, "medsegdiff.bundle.bundle", load_bundle=recorder)
     return recorder
 
 
-def test_train(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
+def test_train(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None:
     train = Recorder()
     stand_in(monkeypatch, "medsegdiff.training.run", train=train)
     line = "train mine --data d --output o --fold 2 --resume --device cpu --set a#b=5 --set c=x"
     assert RUNNER.invoke(app, line.split()).exit_code == 0
-    assert find_bundle.args == ("mine",)
+    assert load_bundle.args == ("mine",)
     assert train.args == (BUNDLE, "d", Path("o"))
     overrides = {"a#b": 5, "c": "x"}
     assert train.kwargs == {"fold": 2, "resume": True, "device": "cpu", "overrides": overrides}
@@ -66,7 +66,7 @@ def test_convert(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code
     assert all(f"{name}: {reason}" in result.stderr for name, reason in failures.items())
 
 
-def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
+def test_segment(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None:
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
@@ -98,7 +98,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None
     [("", None), ("--store", "origin"), ("--store-to https://a/b", "https://a/b")],
 )
 def test_segment_stores_where_it_is_told(
-    options: str, store: str | None, monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder
+    options: str, store: str | None, monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder
 ) -> None:
     segment = Recorder({})
     stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=segment)
@@ -108,7 +108,7 @@ def test_segment_stores_where_it_is_told(
     assert segment.kwargs["store"] == store
 
 
-def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle: Recorder) -> None:
+def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None:
     failures = {"b": "d/b.nii: holds NaN. Export it again", "c.nii": "c.nii: no such file. Check"}
     stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=Recorder(failures))
     result = RUNNER.invoke(app, "segment a b c --bundle mine --output o -q".split())
@@ -119,14 +119,14 @@ def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, find_bundle:
     ]
 
 
-def test_segment_names_the_rules_of_fusion(find_bundle: Recorder) -> None:
+def test_segment_names_the_rules_of_fusion(load_bundle: Recorder) -> None:
     result = RUNNER.invoke(app, "segment a --bundle b --output o --fusion median".split())
     assert result.exit_code == 2
     assert all(rule in result.stderr for rule in get_args(Fusion))
     assert "--fusion" in RUNNER.invoke(app, ["segment", "--help"]).stdout
 
 
-def test_segment_names_the_closest_format(find_bundle: Recorder) -> None:
+def test_segment_names_the_closest_format(load_bundle: Recorder) -> None:
     result = RUNNER.invoke(app, "segment a --bundle b --output o --format nifty".split())
     assert result.exit_code == 2
     assert "Did you mean nifti?" in result.stderr

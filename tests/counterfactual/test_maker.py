@@ -12,7 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError
 from medsegdiff.counterfactual.maker import fit_differences, probabilities
@@ -65,7 +65,7 @@ def test_lesions_are_found_and_healthy_images_left_alone(cohort: Path, tmp_path:
 
 def test_a_calibration_is_fitted_and_stored(cohort: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "copy"
-    shutil.copytree(find_bundle("phantom_counterfactual").root, bundle)
+    shutil.copytree(load_bundle("phantom_counterfactual").root, bundle)
     (bundle / "models" / "difference.json").unlink()
     image = cohort / "imagesTr" / "phantom_0001.nii.gz"
     command = ("counterfactual", image, "--bundle", bundle, "--steps", 3)
@@ -94,7 +94,7 @@ def test_a_calibration_takes_any_mark_of_any_reader(cohort: Path, tmp_path: Path
     found = []
     for number, data in enumerate((cohort, tmp_path)):
         bundle = tmp_path / f"copy{number}"
-        shutil.copytree(find_bundle("phantom_counterfactual").root, bundle)
+        shutil.copytree(load_bundle("phantom_counterfactual").root, bundle)
         image = cohort / "imagesTr" / "phantom_0001.nii.gz"
         command = ("counterfactual", image, "--bundle", bundle, "--steps", 2)
         run(*command, "--output", tmp_path / f"out{number}", "--calibrate", data)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle.bundle import check_keys, find_bundle
+from medsegdiff.bundle.bundle import check_keys, load_bundle
 from tests.docs.test_docs import DOCS, blocks, run_line, section, table_keys
 
 TUTORIAL = DOCS / "tutorials" / "counterfactual.md"
@@ -56,14 +56,14 @@ def test_the_tutorial_fits_a_calibration(folder: Path) -> None:
 def test_documented_keys_of_the_configuration_exist() -> None:
     text = section(DOCS / "reference" / "configuration.md", "## `counterfactual.yaml`")
     parser = ConfigParser()
-    path = find_bundle("phantom_counterfactual").config("counterfactual")
+    path = load_bundle("phantom_counterfactual").config("counterfactual")
     parser.read_config(str(path))
     check_keys(parser, dict.fromkeys(table_keys(text)), path)
 
 
 def test_documented_defaults_are_the_bundles() -> None:
     text = section(DOCS / "reference" / "commands_and_files.md", COMMAND)
-    shipped = find_bundle("phantom_counterfactual").parser("counterfactual").config
+    shipped = load_bundle("phantom_counterfactual").parser("counterfactual").config
     for option in ("level", "steps", "guidance", "encoding", "draws", "seed", "calibration"):
         (told,) = re.findall(rf"^\| `--{option}[ `].*?the bundle's \(`?([\w.]+)`?\)", text, re.M)
         assert told == str(shipped[option]).removesuffix(".0"), option

@@ -20,7 +20,7 @@ import pytest
 import typer
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle.bundle import Bundle, check_keys, find_bundle, list_bundles
+from medsegdiff.bundle.bundle import Bundle, check_keys, list_bundles, load_bundle
 from medsegdiff.cli.common import parse_overrides
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError, UsageError
@@ -144,7 +144,7 @@ def test_monais_commands_name_keys_that_exist(line: str) -> None:
     pairs = itertools.pairwise(words)
     options = {word.removeprefix("--"): value for word, value in pairs if word.startswith("--")}
     config = Path(options.pop("config_file")).stem
-    bundle = find_bundle(SHIPPED)
+    bundle = load_bundle(SHIPPED)
     check_keys(bundle.parser(config), options, bundle.config(config))
 
 
@@ -186,7 +186,7 @@ def test_documented_configuration_keys_exist(config: str) -> None:
     keys = table_keys(section(DOCS / "reference" / "configuration.md", f"## `{config}`"))
     assert len(keys) >= 4
     parser = ConfigParser()
-    path = find_bundle(SHIPPED).root / "configs" / config
+    path = load_bundle(SHIPPED).root / "configs" / config
     parser.read_config(str(path))
     check_keys(parser, dict.fromkeys(keys), path)
 
@@ -258,14 +258,14 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_tutorial_makes_the_small_bundle(study: Path) -> None:
-    shipped = find_bundle(SHIPPED).root / "configs"
+    shipped = load_bundle(SHIPPED).root / "configs"
     small = study / "phantom_mr" / "configs"
     train, inference = ((small / f"{n}.yaml").read_text() for n in ("train", "inference"))
     for text in (train, inference):
         assert "channels: [8, 16, 16, 32]" in text and "channels: [8, 16, 16]\n" in text
     assert "patch_size: [16, 16, 16]\n" in train and "expected_mm: []\n" in inference
     before, after = (json.loads((d / "metadata.json").read_text()) for d in (shipped, small))
-    assert before != after and find_bundle(study / "phantom_mr").labels[1] == "Structure 1"
+    assert before != after and load_bundle(study / "phantom_mr").labels[1] == "Structure 1"
 
 
 def test_the_tutorials_cases_are_those_that_were_held_out(study: Path) -> None:

@@ -2,7 +2,7 @@
 
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle.bundle import check_keys, find_bundle
+from medsegdiff.bundle.bundle import check_keys, load_bundle
 from tests.docs.test_docs import DOCS, section, table_keys
 
 REFERENCE = DOCS / "reference"
@@ -10,7 +10,7 @@ REFERENCE = DOCS / "reference"
 
 def test_documented_keys_of_the_configuration_exist() -> None:
     keys = table_keys(section(REFERENCE / "configuration.md", "## `label_efficient.yaml`"))
-    path = find_bundle("hippocampus_label_efficient").config("label_efficient")
+    path = load_bundle("hippocampus_label_efficient").config("label_efficient")
     parser = ConfigParser()
     parser.read_config(str(path))
     assert len(keys) >= 20
@@ -18,11 +18,11 @@ def test_documented_keys_of_the_configuration_exist() -> None:
 
 
 def test_network_and_transforms_of_both_configurations_agree() -> None:
-    bundle = find_bundle("hippocampus_label_efficient")
+    bundle = load_bundle("hippocampus_label_efficient")
     train, use = (bundle.parser(name) for name in ("train", "label_efficient"))
     for key in ("channels", "depths", "in_channels", "out_channels", "spatial_dims"):
         name = f"network_def#denoiser#{key}"
         assert train[name] == use[name]
     assert train["size"] == use["window"]
-    encoder = find_bundle("hippocampus_mr").parser("train")["network_def#encoder#channels"]
+    encoder = load_bundle("hippocampus_mr").parser("train")["network_def#encoder#channels"]
     assert train["network_def#denoiser#channels"] == encoder

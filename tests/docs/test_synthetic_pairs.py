@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle.bundle import check_keys, find_bundle
+from medsegdiff.bundle.bundle import check_keys, load_bundle
 from medsegdiff.data.manifest import load_manifest
 from tests.docs.test_docs import DOCS, blocks, run_line, section, table_keys
 
@@ -59,6 +59,6 @@ def test_documented_keys_of_the_record_are_those_it_has(folder: Path) -> None:
 def test_documented_keys_of_the_configuration_exist() -> None:
     text = section(DOCS / "reference" / "configuration.md", "## `synthesize.yaml`")
     parser = ConfigParser()
-    path = find_bundle("hippocampus_synthesis").config("synthesize")
+    path = load_bundle("hippocampus_synthesis").config("synthesize")
     parser.read_config(str(path))
     check_keys(parser, dict.fromkeys(table_keys(text)), path)

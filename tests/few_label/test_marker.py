@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.bundle import run
 
-from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.cases.segmenter import segment
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.manifest import load_manifest
@@ -36,7 +36,7 @@ SMALL = {
 def tiny(folder: Path, dims: int) -> Bundle:
     """A copy of the bundle that ships, tiny and without weights, in two or three dimensions."""
     root = folder / f"tiny_{dims}d"
-    shipped = find_bundle("hippocampus_label_efficient").root
+    shipped = load_bundle("hippocampus_label_efficient").root
     shutil.copytree(shipped, root, ignore=shutil.ignore_patterns("*.pt", "runs", "eval"))
     changes = dict(SMALL)
     if dims == 2:
@@ -60,7 +60,7 @@ def phantoms(folder: Path, dims: int) -> Path:
     """Six phantoms; two are held out, and one has no label."""
     path = write_cohort(folder, cases=6, size=16, classes=2, spatial_dims=dims)
     described = json.loads(path.read_text())
-    described["labels"] = find_bundle("hippocampus_mr").labels
+    described["labels"] = load_bundle("hippocampus_mr").labels
     described["training"][-1].pop("label")
     names = [f"phantom_{n:03d}" for n in range(5)]
     described["folds"] = [names[:2], names[2:]]

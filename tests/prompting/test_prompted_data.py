@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.cli.main import app
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import load_manifest
@@ -180,7 +180,7 @@ def test_drawn_pairs_are_a_data_set(model: str, tmp_path: Path) -> None:
 
 def test_the_bundle_that_ships_runs_as_monais_do(tmp_path: Path) -> None:
     write_captioned(tmp_path / "data", cases=1)
-    bundle = find_bundle("small_text_to_image")
+    bundle = load_bundle("small_text_to_image")
     monai.bundle.run(
         config_file=str(bundle.config("prompt")),
         bundle_root=str(bundle.root),
@@ -194,7 +194,7 @@ def test_the_bundle_that_ships_runs_as_monais_do(tmp_path: Path) -> None:
 
 
 def test_commands_look_as_the_models_bundle_recommends(tmp_path: Path) -> None:
-    bundle = find_bundle("small_text_to_image")
+    bundle = load_bundle("small_text_to_image")
     suited = suited_options(bundle.name)
     assert (suited.template, suited.attended, suited.presence) == ("a scan with {}", 0.3, -1.0)
     assert suited_options(bundle.name, presence=2.0, levels=None).presence == 2.0

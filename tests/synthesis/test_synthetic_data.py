@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.bundle import run
 
-from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.cases.segmenter import segment
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.manifest import load_manifest
@@ -38,7 +38,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Five phantoms, the last of which has no label."""
     path = write_cohort(tmp_path_factory.mktemp("phantom"), cases=5, size=16, classes=2)
     described = json.loads(path.read_text())
-    described["labels"] = find_bundle("hippocampus_mr").labels
+    described["labels"] = load_bundle("hippocampus_mr").labels
     described["training"][-1].pop("label")
     described["folds"] = [["phantom_000"], ["phantom_001", "phantom_002", "phantom_003"]]
     path.write_text(json.dumps(described))
@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(kind: str, folder: Path) -> Bundle:
     """A copy of the bundle that ships, tiny and with the weights it starts from."""
     root = folder / f"tiny_{kind}"
-    shipped = find_bundle("hippocampus_synthesis").root
+    shipped = load_bundle("hippocampus_synthesis").root
     shutil.copytree(shipped, root, ignore=shutil.ignore_patterns("*.pt", "runs", "eval"))
     for name in ("train.yaml", "synthesize.yaml"):
         path = root / "configs" / name

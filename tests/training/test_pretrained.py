@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medsegdiff.bundle.bundle import Bundle, find_bundle
+from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.models.segmenter import DiffusionSegmenter
 from medsegdiff.training.encoder_start import encoder_weights
@@ -18,14 +18,14 @@ from medsegdiff.training.pretrained import start_from_pretrained
 def segmenter() -> DiffusionSegmenter:
     """That of the bundle that ships, without weights."""
     network: DiffusionSegmenter = (
-        find_bundle("hippocampus_mr").parser("train").get_parsed_content("network_def")
+        load_bundle("hippocampus_mr").parser("train").get_parsed_content("network_def")
     )
     return network
 
 
 def of_images(folder: Path, channels: str = "[16, 32, 64, 192]") -> Bundle:
     """A bundle of images with some weights."""
-    shipped = find_bundle("hippocampus_label_efficient").root
+    shipped = load_bundle("hippocampus_label_efficient").root
     root = Path(
         shutil.copytree(shipped, folder / "images", ignore=shutil.ignore_patterns("*.pt", "runs"))
     )
@@ -60,7 +60,7 @@ def test_the_encoder_gets_all_but_its_head(tmp_path: Path) -> None:
 def test_the_bundle_trains_from_it_as_its_configuration_says(tmp_path: Path) -> None:
     bundle = of_images(tmp_path)
     changes = {"pretrained": str(bundle.root), "device": "$torch.device('cpu')"}
-    network = find_bundle("hippocampus_mr").parser("train", changes).get_parsed_content("network")
+    network = load_bundle("hippocampus_mr").parser("train", changes).get_parsed_content("network")
     wanted = start_from_pretrained(segmenter(), str(bundle.root)).encoder.state_dict()
     found = network.encoder.state_dict()
     assert all(torch.equal(found[k], v) for k, v in wanted.items() if not k.startswith("head"))

@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from medsegdiff.bundle.bundle import find_bundle
+from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
 from medsegdiff.phantoms.cohort import write_dicom_series
@@ -19,7 +19,7 @@ from medsegdiff.writers.parametric_map import write_variance_map
 from medsegdiff.writers.segments import segments_of
 from tests.dicom_sources import write_enhanced
 
-SEGMENTS = segments_of(find_bundle("hippocampus_mr").labels, find_bundle("hippocampus_mr").codes)
+SEGMENTS = segments_of(load_bundle("hippocampus_mr").labels, load_bundle("hippocampus_mr").codes)
 OBJECTS = ("seg", "mean", "variance")
 
 

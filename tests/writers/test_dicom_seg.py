@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
-from medsegdiff.bundle.bundle import find_bundle, list_bundles
+from medsegdiff.bundle.bundle import list_bundles, load_bundle
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
@@ -94,7 +94,7 @@ def test_what_a_viewer_is_told(tmp_path: Path) -> None:
 def test_codes_and_algorithm_are_the_bundles(tmp_path: Path) -> None:
     geometry = write_series(tmp_path / "series")
     for name in ("hippocampus_mr", "lung_nodule_ct"):
-        bundle = find_bundle(name)
+        bundle = load_bundle(name)
         segments = segments_of(bundle.labels, bundle.codes)
         algorithm = Algorithm(bundle.name, bundle.metadata["version"])
         write_binary_seg(tmp_path / "a.dcm", np.ones(SHAPE, int), geometry, segments, algorithm)

@@ -15,7 +15,7 @@ from pydicom.uid import UID
 from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb import client
 from medsegdiff.dicomweb.address import Address
-from medsegdiff.dicomweb.fetch import fetch
+from medsegdiff.dicomweb.wado import fetch
 from tests.dicomweb.conftest import Answer, FakeServer, multipart
 
 STUDY, SERIES = "1.2.77", "1.2.88"

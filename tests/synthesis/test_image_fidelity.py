@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from medsegdiff.synthesis.fidelity import fidelity, share_within
+from medsegdiff.synthesis.image_fidelity import fidelity, share_within
 
 
 def features(count: int, width: int, shift: float, seed: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from sklearn.metrics import r2_score
 
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.few_label.fit_perceptrons import DrawnVoxels
-from medsegdiff.few_label.pick_features import (
+from medsegdiff.few_label.location_search import (
     RIDGE,
     ScoredLocation,
     _moments,

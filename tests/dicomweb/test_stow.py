@@ -10,7 +10,7 @@ import pytest
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb import client
-from medsegdiff.dicomweb.store import store
+from medsegdiff.dicomweb.stow import store
 from tests.dicomweb.conftest import Answer, FakeServer, Request, as_json
 
 

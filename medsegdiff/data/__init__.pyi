@@ -1,0 +1,14 @@
+from .case_input import CaseInput as CaseInput
+from .deformation import RandomDeformationd as RandomDeformationd
+from .fitness import check as check
+from .manifest import Case as Case
+from .manifest import Manifest as Manifest
+from .manifest import datalist as datalist
+from .manifest import load_manifest as load_manifest
+from .planes import cut_into_planes as cut_into_planes
+from .planes import with_class as with_class
+from .predictions import read_prediction as read_prediction
+from .predictions import read_reference as read_reference
+from .transforms import LoadCased as LoadCased
+from .transforms import UnknownLabeld as UnknownLabeld
+from .transforms import load as load

@@ -1,0 +1,2 @@
+from .stow import store as store
+from .wado import fetch as fetch

@@ -1,0 +1,4 @@
+from .image_diffusion import ImageDiffusion as ImageDiffusion
+from .losses import DiffusionSegmentationLoss as DiffusionSegmentationLoss
+from .precision import autocast as autocast
+from .segmenter import DiffusionSegmenter as DiffusionSegmenter

@@ -1,0 +1,12 @@
+from .anatomy import Raters as Raters
+from .anatomy import draw_annotation as draw_annotation
+from .anatomy import make_anatomy as make_anatomy
+from .captioned import ATTRIBUTES as ATTRIBUTES
+from .captioned import NAMES as NAMES
+from .captioned import SIZE as SIZE
+from .captioned import CaptionedImage as CaptionedImage
+from .captioned import captioned_image as captioned_image
+from .captioned import texts_of as texts_of
+from .captioned import write_captioned as write_captioned
+from .cohort import write_cohort as write_cohort
+from .cohort import write_lesion_cohort as write_lesion_cohort

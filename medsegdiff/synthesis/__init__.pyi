@@ -1,0 +1,13 @@
+from .copies import aligned_distances as aligned_distances
+from .copies import copy_threshold as copy_threshold
+from .copies import nearest as nearest
+from .copies_chart import save_distance_chart as save_distance_chart
+from .draw import Pair as Pair
+from .draw import PairDrawer as PairDrawer
+from .image_fidelity import fidelity as fidelity
+from .mixing import mixed_sampler as mixed_sampler
+from .mixing import synthetic_cases as synthetic_cases
+from .pair_filter import Criteria as Criteria
+from .pair_filter import mean_dice as mean_dice
+from .synthetic_data import Synthesizer as Synthesizer
+from .synthetic_data import synthesize as synthesize

@@ -1,0 +1,2 @@
+from .pictures import save_png as save_png
+from .pictures import three_planes as three_planes
