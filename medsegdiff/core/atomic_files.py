@@ -14,14 +14,14 @@ from typing import Any
 
 @contextmanager
 def written_aside(path: str | Path) -> Iterator[Path]:
-    """Gives a path to write to, which takes the place of ``path`` once the block has ended well.
+    """A path to write to, which takes the place of ``path`` once the block has ended well.
 
     The file is written into a hidden folder beside ``path`` and moved by ``os.replace``, so a
     reader sees the old file or the whole new one, and a failure leaves nothing behind. Missing
     parent folders are created. The name is kept, since many writers go by a file's ending.
 
     Args:
-        path: where the file shall be.
+        path: Path of the final file.
 
     Yields:
         The path to write to, with the same name.
@@ -44,8 +44,8 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes ``text`` in UTF-8, whole or not at all.
 
     Args:
-        path: where the file shall be; missing folders are created.
-        text: all that the file shall hold.
+        path: Path of the file; missing folders are created.
+        text: Whole content of the file.
     """
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
@@ -55,12 +55,12 @@ def write_json(path: str | Path, data: Any) -> None:
     """Writes ``data`` as indented JSON, whole or not at all.
 
     Args:
-        path: where the file shall be; missing folders are created.
-        data: dictionaries, lists, texts, finite numbers, booleans, None; a path becomes its text.
+        path: Path of the file; missing folders are created.
+        data: Dictionaries, lists, texts, finite numbers, booleans, None; a path becomes its text.
 
     Raises:
         ValueError: for NaN and infinity, which JSON does not know.
-        TypeError: for what JSON cannot say.
+        TypeError: for a type that JSON does not have.
     """
 
     def as_text(value: object) -> str:
@@ -72,13 +72,17 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def digest(paths: Iterable[str | Path]) -> str:
-    """SHA-256, in hexadecimal, of the contents of some files one behind the other."""
-    of = hashlib.sha256()
+    """SHA-256, in hexadecimal, of the contents of some files one behind the other.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    checksum = hashlib.sha256()
     for path in paths:
         with Path(path).open("rb") as file:
             while chunk := file.read(2**20):
-                of.update(chunk)
-    return of.hexdigest()
+                checksum.update(chunk)
+    return checksum.hexdigest()
 
 
 def read_json(path: str | Path) -> Any:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 class InputError(Exception):
-    """Something a user gave is not usable.
+    """An input of the user that cannot be used: a file, folder, case or option.
 
     Args:
-        subject: the file, folder, case or option that is at fault.
-        rule: what was expected of it and what came instead.
-        remedy: what the user can do about it.
+        subject: File, folder, case or option that is at fault.
+        rule: Text that says what was expected of it and what came instead.
+        remedy: Text that says what the user can do about it.
     """
 
     def __init__(self, subject: object, rule: str, remedy: str) -> None:
@@ -29,7 +29,7 @@ class UsageError(InputError):
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, in one line without the file's name, which may be a patient's.
+    """The reason of an error in one line, without the file's name, which may be a patient's.
 
     >>> reason_of(InputError("doe.nii", "is empty", "Get it again"))
     'is empty. Get it again'
@@ -44,10 +44,15 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def needs_extra(subject: str, package: str, extra: str) -> Iterator[None]:
-    """Within, a package is imported that comes with an extra of this one.
+    """A context in which an optional package is imported, one that comes with an extra of this one.
+
+    Args:
+        subject: Name of the feature that needs the package, for the message.
+        package: Name of the optional package.
+        extra: Name of this package's extra that installs it.
 
     Raises:
-        InputError: it is not installed.
+        InputError: the package is not installed.
     """
     try:
         yield
@@ -58,10 +63,13 @@ def needs_extra(subject: str, package: str, extra: str) -> Iterator[None]:
 
 @contextmanager
 def surfacing_input_errors() -> Iterator[None]:
-    """Within, an ``InputError`` that a library wrapped in its own exceptions comes out as it is.
+    """A context that unwraps an ``InputError`` which a library wrapped in its own exceptions.
 
     MONAI's transforms and configurations wrap whatever is raised inside them, and name it as the
     cause.
+
+    Raises:
+        InputError: one was raised within, wrapped or not; other exceptions pass unchanged.
     """
     try:
         yield
@@ -75,12 +83,12 @@ def surfacing_input_errors() -> Iterator[None]:
 
 
 def in_words(error: BaseException) -> str:
-    """What first went wrong, with its kind."""
+    """The first cause of an error, with its type, in one line."""
     return reason_of(_first(error))
 
 
 def place_of(error: BaseException) -> str:
-    """Where it arose, without its words, in which there may be paths and headers."""
+    """The traceback of an error's first cause, without its message, which may hold patient data."""
     return "".join(traceback.format_tb(_first(error).__traceback__))
 
 

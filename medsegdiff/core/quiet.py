@@ -1,4 +1,4 @@
-"""Level 0: libraries that would tell what DICOM headers say of a patient keep silent."""
+"""Level 0: silence logs and warnings of libraries that would show a patient's DICOM headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _undo = ExitStack()
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Within, in any thread, these libraries log nothing below CRITICAL and warn of nothing.
+    """A context in which ``LIBRARIES`` log nothing below CRITICAL and give no warnings.
+
+    It holds for all threads.
 
     >>> with silenced():
     ...     logging.getLogger("pydicom").isEnabledFor(logging.ERROR)

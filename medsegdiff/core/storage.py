@@ -1,4 +1,4 @@
-"""Level 1: arrays too large for memory lie in files without a name, and are taken slab by slab."""
+"""Level 0: arrays too large for memory lie in unnamed files, and are processed slab by slab."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ IN_MEMORY = 2**28
 """Bytes up to which an array stays in memory."""
 
 SLAB = 2**20
-"""Voxels that are worked on at once where an array is taken slab by slab."""
+"""Number of voxels that are processed at once where an array is taken slab by slab."""
 
 
 class Storage:
     """Makes the arrays of a case: small ones in memory, large ones on disk.
 
-    A large one is mapped from a file that has no name any more: it is gone with the array, however
-    the process ends. The system writes and reads its pages as it needs memory.
+    A large array is mapped from a file that has no name any more: the file is gone with the array,
+    however the process ends. The system writes and reads its pages as it needs memory.
 
     Args:
-        folder: where the files lie; None: all arrays stay in memory.
-        in_memory: bytes up to which an array stays in memory.
+        folder: Folder of the files; None: all arrays stay in memory.
+        in_memory: Largest size of an array in memory, in bytes.
     """
 
     def __init__(self, folder: str | Path | None = None, in_memory: int = IN_MEMORY) -> None:
@@ -42,9 +42,12 @@ class Storage:
         """An array of zeros.
 
         Args:
-            shape: (C, *spatial); each channel lies in one piece.
-            dtype: of its values.
-            slowest: the spatial axis whose layers lie in one piece each.
+            shape: Shape (C, *spatial) of the array; each channel is contiguous.
+            dtype: Type of the values.
+            slowest: Spatial axis whose layers are contiguous.
+
+        Returns:
+            Array of this shape and type, in memory or on disk.
 
         Raises:
             InputError: the disk has no room for it.
@@ -55,7 +58,7 @@ class Storage:
         return flat.transpose(np.argsort(order))
 
     def release(self) -> None:
-        """Let go of the memory that large arrays take; their values stay."""
+        """Free the memory that large arrays take; their values stay on disk."""
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -71,12 +74,20 @@ class Storage:
 
 
 def slowest_axis(maps: NDArray[Any]) -> int:
-    """The spatial axis of (C, *spatial) whose layers lie in one piece, or nearly so."""
+    """The spatial axis of maps (C, *spatial) whose layers are contiguous, or nearly so."""
     return int(np.argmax(maps.strides[1:]))
 
 
 def slabs(spatial: Sequence[int], axis: int, voxels: int = SLAB) -> Iterator[tuple[slice, ...]]:
-    """Places that together cover a grid once, cut along one axis.
+    """Slabs that together cover a grid once, cut along one axis.
+
+    Args:
+        spatial: Number of voxels along each axis of the grid.
+        axis: Axis along which the grid is cut.
+        voxels: Largest number of voxels of a slab, unless one layer has more.
+
+    Yields:
+        A slice for each spatial axis.
 
     >>> [place[1] for place in slabs((4, 5), axis=1, voxels=8)]
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
@@ -91,7 +102,7 @@ def slabs(spatial: Sequence[int], axis: int, voxels: int = SLAB) -> Iterator[tup
 
 
 def _reserve(file: int, size: int, folder: str | Path) -> None:
-    """Take the room on disk now: a full disk would end the process when a page is written."""
+    """Reserve the space on disk now: a full disk would end the process when a page is written."""
     try:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, size)

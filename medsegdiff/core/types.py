@@ -18,25 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Precision = Literal["float32", "bfloat16", "auto"]
-"""Of the networks' arithmetic."""
+"""Precision of the networks' arithmetic."""
 
 Target = Literal["eps", "x_0", "v"]
-"""What the denoiser's output means: the noise, the clean mask (as logits), or the velocity."""
+"""Meaning of the denoiser's output: the noise, the clean mask (as logits), or the velocity."""
 
 Compilation = Literal["off", "default", "reduce-overhead"]
-"""Of the networks by torch; the last records CUDA graphs."""
+"""Mode of ``torch.compile`` for the networks; ``reduce-overhead`` records CUDA graphs."""
 
 Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
-"""How the members of an ensemble become one mask."""
+"""Rule that makes one mask of the members of an ensemble."""
 
 ScalingMethod = Literal["vector", "temperature"]
-"""How an ensemble's probability is calibrated."""
+"""Method that calibrates an ensemble's mean probability."""
 
 CalibrationUse = Literal["auto", "off"]
-"""Whether a bundle's calibration is applied: where there is one, or never."""
+"""Use of a bundle's calibration: applied where there is one, or never."""
 
 Uneven = Literal["refuse", "resample"]
-"""What becomes of a DICOM series whose slices are not evenly spaced."""
+"""Treatment of a DICOM series whose slices are not evenly spaced."""
 
 OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
 """File formats a segmentation can be written in."""
@@ -53,12 +53,12 @@ class Geometry:
     """Where an image lies in the world, exactly as its file says.
 
     Attributes:
-        shape: the file's own spatial shape, two or three axes.
-        affine: 4 x 4 float64, voxel index -> RAS+ millimetres.
-        sform: the NIfTI header's sform and code; None for other formats.
-        qform: the NIfTI header's qform and code; None for other formats.
-        sources: the files that the geometry was read from (all instances of a DICOM series).
-        notes: what is unusual about the image, or was done to it in reading, in words.
+        shape: Spatial shape of the file, two or three axes.
+        affine: Matrix (4, 4) float64, voxel index -> RAS+ millimetres.
+        sform: Sform of the NIfTI header and its code; None for other formats.
+        qform: Qform of the NIfTI header and its code; None for other formats.
+        sources: Files that the geometry was read from (all instances of a DICOM series).
+        notes: Sentences on what is unusual about the image, or was changed in reading it.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""What users write to name a study or series on a DICOMweb server."""
+"""Addresses of studies, series and servers, as users write them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Address:
     """A study, or one series of it, on a DICOMweb server.
 
     Attributes:
-        service: the server's DICOMweb root.
+        service: DICOMweb root of the server.
         study: StudyInstanceUID.
         series: SeriesInstanceUID; None for the whole study.
-        number: place on the command line, from 1, which tells addresses apart in messages.
+        number: Position on the command line, from 1, which tells addresses apart in messages.
     """
 
     service: str
@@ -40,13 +40,17 @@ def is_address(text: object) -> bool:
 
 
 def parse_address(text: str, number: int = 1) -> Address:
-    """Reads ``<service>/studies/<study>`` with or without ``/series/<series>``.
+    """The address ``<service>/studies/<study>`` with or without ``/series/<series>``, parsed.
+
+    Args:
+        text: Address as the user wrote it.
+        number: Position on the command line, from 1.
 
     Raises:
-        UsageError: something else, or an address with credentials in it.
+        UsageError: the text is something else, or has credentials in it.
         InputError: dicomweb-client is not installed.
     """
-    found = _uri(text)
+    found = _parsed_uri(text)
     if found.study_instance_uid is None or found.sop_instance_uid or found.suffix:
         rule = "the address names neither a study nor a series"
         remedy = "Write https://<server>/<root>/studies/<UID>, with or without /series/<UID>"
@@ -55,25 +59,25 @@ def parse_address(text: str, number: int = 1) -> Address:
 
 
 def parse_service(text: str) -> str:
-    """The DICOMweb root in an address; what it says of a study is left out.
+    """The DICOMweb root in an address, without its study and series.
 
     Raises:
-        UsageError: not an address, or one with credentials in it.
+        UsageError: the text is not an address, or has credentials in it.
         InputError: dicomweb-client is not installed.
     """
     if not is_address(text):
         rule = f"{text!r} is not the address of a DICOMweb server"
         raise UsageError("--store-to", rule, "Write https://<server>/<root>")
-    return str(_uri(text).base_url)
+    return str(_parsed_uri(text).base_url)
 
 
-def _uri(text: str) -> Any:
-    """The parsed address."""
+def _parsed_uri(text: str) -> Any:
+    """The address as dicomweb-client's ``URI``."""
     uri = library().URI
     try:
         parts = urlsplit(text)
         if parts.username is not None:
-            rule = "credentials do not belong into an address, where others can see them"
+            rule = "the address holds credentials, which others can see"
             raise UsageError(host_of(text), rule, CREDENTIALS)
         if not parts.hostname:
             raise ValueError("no host")

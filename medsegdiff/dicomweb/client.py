@@ -1,7 +1,7 @@
-"""A client of a DICOMweb server, whose errors tell users what to do.
+"""A client of a DICOMweb server, with errors that say what the user can do.
 
-They name the server alone, since an address holds the identifiers of a study. Credentials come from
-the environment or from ``~/.netrc``, never from an address.
+Errors name the server alone, since an address holds the identifiers of a study. Credentials come
+from the environment or from ``~/.netrc``, never from an address.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from medsegdiff.core.errors import InputError, needs_extra
 from medsegdiff.core.quiet import silenced
 
 TOKEN = "MEDSEGDIFF_DICOMWEB_TOKEN"
-"""Environment variable: a bearer token."""
+"""Name of the environment variable for a bearer token."""
 USER, PASSWORD = "MEDSEGDIFF_DICOMWEB_USER", "MEDSEGDIFF_DICOMWEB_PASSWORD"
-"""Environment variables: for HTTP basic authentication."""
+"""Names of the environment variables for HTTP basic authentication."""
 TIMEOUT = (10.0, 120.0)
 """Seconds to wait for a connection, and for each further byte."""
 ATTEMPTS = 3
-"""Of a request that gets no answer, or one that asks to come later."""
+"""Largest number of attempts of a request that gets no answer, or the answer to try later."""
 FIRST_WAIT_MS = 500
-"""The first pause between attempts is twice as long, each further one twice the one before."""
+"""Half of the first pause between attempts, in milliseconds; each further pause doubles."""
 CREDENTIALS = f"Set {TOKEN}, or {USER} and {PASSWORD}, or write them into ~/.netrc"
-"""What to do where a server asks who we are."""
+"""Remedy where a server asks for credentials."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 logger = logging.getLogger(__name__)
@@ -55,9 +55,16 @@ def library() -> Any:
 
 @contextmanager
 def connected(service: str, subject: str) -> Iterator[Any]:
-    """A client of a server; whatever goes wrong with the server within becomes an ``InputError``.
+    """A context with a client of a server, in which the server's errors become an ``InputError``.
 
     The causes are dropped: they name addresses, and some of them credentials.
+
+    Args:
+        service: DICOMweb root of the server.
+        subject: Name of the server or address in messages, without identifiers.
+
+    Raises:
+        InputError: the server cannot be reached, refuses, or answers something unexpected.
     """
     client_class = library().DICOMwebClient
     from requests import RequestException
@@ -73,7 +80,7 @@ def connected(service: str, subject: str) -> Iterator[Any]:
         except InputError:
             raise
         except RequestException as error:
-            raise _refused(error, subject) from None
+            raise _input_error(error, subject) from None
         except RetryError as error:
             status = error.last_attempt.value.status_code
             raise InputError(subject, f"is busy (HTTP {status})", "Try again later") from None
@@ -85,9 +92,9 @@ def connected(service: str, subject: str) -> Iterator[Any]:
 
 
 def _session(service: str) -> Any:
-    """A session with the credentials of the environment; without, requests looks at .netrc.
+    """A session with the credentials of the environment; without them, requests reads .netrc.
 
-    Certificates are verified; ``REQUESTS_CA_BUNDLE`` names those of an institution's own.
+    Certificates are verified; ``REQUESTS_CA_BUNDLE`` names a file of an institution's own.
     """
     from dicomweb_client import session_utils
 
@@ -115,12 +122,12 @@ def _bearer(token: str) -> Any:
     return authorise
 
 
-def _refused(error: Any, subject: str) -> InputError:
-    """What an error of requests means, without what it says."""
+def _input_error(error: Any, subject: str) -> InputError:
+    """The ``InputError`` for an error of requests, without that error's own message."""
     import requests
 
     if isinstance(error, requests.HTTPError):
-        return _told(error.response.status_code, subject)
+        return _status_error(error.response.status_code, subject)
     for kind, rule, remedy in (
         (requests.Timeout, "does not answer in time", "Try again later"),
         (
@@ -142,12 +149,12 @@ def _refused(error: Any, subject: str) -> InputError:
     return InputError(subject, rule, "Check the address and the server")
 
 
-def _told(status: int, subject: str) -> InputError:
-    """What the code of an HTTP answer means."""
+def _status_error(status: int, subject: str) -> InputError:
+    """The ``InputError`` for the status code of an HTTP answer."""
     rule, remedy = {
         401: ("asks for credentials, or refuses those given", CREDENTIALS),
         403: ("refuses access to it", CREDENTIALS),
         404: ("knows no such study, series or service", "Check the address and its root"),
-        413: ("takes nothing so large", "Ask who runs it to raise the limit"),
-    }.get(status, ("does not do what was asked", "Ask who runs it"))
+        413: ("refuses objects of this size", "Ask its administrator to raise the limit"),
+    }.get(status, ("did not carry out the request", "Ask its administrator"))
     return InputError(subject, f"{rule} (HTTP {status})", remedy)

@@ -1,4 +1,4 @@
-"""DICOM objects to a DICOMweb server (STOW-RS)."""
+"""Store DICOM objects on a DICOMweb server (STOW-RS)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,17 @@ _REASONS = {
 
 
 def store(files: Sequence[Path], service: str) -> str:
-    """Stores DICOM files on a server, but for those that it has.
+    """Stores DICOM files on a server, except those that it already has.
+
+    Args:
+        files: Paths of the DICOM files.
+        service: DICOMweb root of the server.
 
     Returns:
-        What the server answered, in words.
+        A sentence that says how many objects were stored.
 
     Raises:
-        InputError: it cannot be reached, refuses, or does not have an object in the end.
+        InputError: the server cannot be reached, refuses, or does not have an object in the end.
     """
     host, stored, warnings = host_of(service), 0, set[str]()
     with connected(service, host) as client:
@@ -44,9 +48,9 @@ def store(files: Sequence[Path], service: str) -> str:
                 continue
             warnings |= _store(client, instance, host)
             stored += 1
-    told = f"{host} has stored {stored} of {len(files)} objects"
-    told += "" if stored == len(files) else ", the others were there"
-    return told + (f", with the warning {', '.join(sorted(warnings))}" if warnings else "")
+    message = f"{host} has stored {stored} of {len(files)} objects"
+    message += "" if stored == len(files) else ", the others were there"
+    return message + (f", with the warning {', '.join(sorted(warnings))}" if warnings else "")
 
 
 def _store(client: Any, instance: Any, host: str) -> set[str]:
@@ -60,21 +64,21 @@ def _store(client: Any, instance: Any, host: str) -> set[str]:
     for item in _items(answer, "Failed"):
         code = int(item.get("FailureReason") or 0)
         if code != _DUPLICATE:
-            reason = f"{_REASONS.get(code, 'it does not say in words why')} ({code:04X})"
-            remedy = "Ask who runs it, and call again: the files are kept"
+            reason = f"{_REASONS.get(code, 'it gives no reason in words')} ({code:04X})"
+            remedy = "Ask its administrator, and call again: the files are kept"
             raise InputError(host, f"refuses to store the segmentation: {reason}", remedy)
         confirmed.append(item.get("ReferencedSOPInstanceUID"))
     found = _finds(client, instance)
     if found is False or (found is None and instance.SOPInstanceUID not in confirmed):
         rule = "does not have the segmentation that was sent to it"
-        remedy = "Check the address, ask who runs it for filters, call again: the files are kept"
+        remedy = "Check the address, ask its administrator for filters, and call again"
         raise InputError(host, rule, remedy)
     reasons = [item.get("WarningReason") for item in _items(answer, "Referenced")]
     return {f"{int(reason):04X}" for reason in reasons if reason}
 
 
 def _post(client: Any, instance: Any) -> Any:
-    """The answer to STOW-RS, a data set; the reason of a refusal may stand in an error's body."""
+    """The answer to STOW-RS, a data set; the body of an HTTP error may hold it as well."""
     from requests import HTTPError
 
     try:

@@ -13,16 +13,20 @@ from medsegdiff.dicomweb.client import connected
 
 
 def fetch(address: Address, folder: Path) -> int:
-    """Writes all instances of a study or series into a folder, each as the server has it.
+    """Writes all instances of a study or series into a folder, as the server stores them.
 
     Names of files follow from the instances' identifiers, so the same images give the same files.
+
+    Args:
+        address: Study or series on a server.
+        folder: Existing folder for the files.
 
     Returns:
         Number of instances.
 
     Raises:
-        InputError: the server cannot be reached, refuses, knows nothing of it, sends no instance
-            or something other than DICOM.
+        InputError: the server cannot be reached, refuses, does not have the study or series, or
+            sends no instance or something other than DICOM.
     """
     written = set()
     with connected(address.service, str(address)) as client:

@@ -13,11 +13,11 @@ from medsegdiff.diffusion.prediction import mask_from_logits, x_0_from_eps
 
 
 class AffineProcess(nn.Module, ABC):
-    """A ``Process`` by its table of levels and its velocity; holds no weights.
+    """A ``Process`` given by its table of levels and its velocity; it holds no weights.
 
     Args:
-        a: (T,) float64 signal level of each time step, falling.
-        s: (T,) float64 noise level.
+        a: Signal level (T,) float64 of each time step, falling.
+        s: Noise level (T,) float64 of each time step.
     """
 
     targets: tuple[Target, ...] = ("x_0", "eps", "v")
@@ -30,11 +30,11 @@ class AffineProcess(nn.Module, ABC):
 
     @abstractmethod
     def velocity(self, x_0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """The target ``v`` of this process."""
+        """The target ``v`` (B, K, *spatial) of this process."""
 
     @abstractmethod
     def x_0_from_velocity(self, x_t: Tensor, v: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """Clean mask from ``v``; defined at every level."""
+        """The clean mask (B, K, *spatial) from ``v``; defined at every level."""
 
     def coefficients(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(a, s) at ``t``, each (B, 1, ..., 1) in the dtype and place of ``like``."""
@@ -50,15 +50,15 @@ class AffineProcess(nn.Module, ABC):
         return a * x_0 + s * eps
 
     def start(self, eps: Tensor) -> Tensor:
-        """x_T: the noise alone."""
+        """The state x_T (B, K, *spatial), which is the noise alone."""
         return eps
 
     def network_input(self, x_t: Tensor, t: Tensor, anchor: Tensor) -> Tensor:
-        """x_t itself."""
+        """The network's input (B, K, *spatial), which is x_t itself."""
         return x_t
 
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor, target: Target) -> Tensor:
-        """What a network trained on ``target`` should put out; x_0 as a mask in [-1, 1]."""
+        """The output (B, K, *spatial) that a network is trained on; x_0 is a mask in [-1, 1]."""
         if target == "x_0":
             return x_0
         if target == "eps":
@@ -69,10 +69,13 @@ class AffineProcess(nn.Module, ABC):
         """Clean mask in [-1, 1] from a network's output, whatever its target.
 
         Args:
-            output: (B, K, *spatial); for ``x_0`` the mask's logits over the K classes.
-            x_t: the state that the network saw, same shape.
-            t: (B,) or (1,) its integer time steps.
-            target: what the output means.
+            output: Output (B, K, *spatial) of the network; for ``x_0`` logits over the K classes.
+            x_t: State that the network saw, same shape.
+            t: Integer time steps (B,) or (1,) of the state.
+            target: Meaning of the output.
+
+        Returns:
+            Mask (B, K, *spatial) in [-1, 1].
         """
         if target == "x_0":
             return mask_from_logits(output)
@@ -80,23 +83,27 @@ class AffineProcess(nn.Module, ABC):
         return convert(x_t, output, *self.coefficients(t, x_t)).clamp(-1.0, 1.0)
 
     def snr(self, t: Tensor) -> Tensor:
-        """(B,) a^2 / s^2."""
+        """Signal-to-noise ratio (B,) a^2 / s^2 at ``t``."""
         return (self.a / self.s).square().to(t.device)[t].float()
 
     def gain(self, t: Tensor, target: Target) -> Tensor:
-        """(B,) squared error of the target for a squared error 1 of x_0, x_t given."""
+        """Squared error (B,) of the target for a squared error 1 of x_0, at a given x_t."""
         one = torch.ones(t.shape, device=t.device)
         a, s = self.coefficients(t, one)
         # With x_t held fixed, a unit more of x_0 is a / s less of eps.
         return self.target(one, -a / s, t, target).square()
 
     def grid(self, steps: int, start: float = 1.0) -> TimeGrid:
-        """``steps`` time steps for a sampler (``grid.time_grid``)."""
+        """A grid of ``steps`` time steps for a sampler (``grid.time_grid``).
+
+        Raises:
+            ValueError: if ``steps`` or ``start`` is out of its range.
+        """
         return time_grid(self.a, self.s, steps, start)
 
 
 def posterior_coefficients(now: Level, after: Level) -> tuple[float, float, float]:
-    """(of x_0, of x_t, variance) of q(x_s | x_t, x_0) between any two times s < t.
+    """Factor of x_0, factor of x_t, and variance of q(x_s | x_t, x_0) between any two times s < t.
 
     DDPM's eq. 7 for general levels (Kingma et al. 2021, eq. 25): x_t given x_s is
     N(alpha x_s, sigma^2) with alpha = a_t / a_s and sigma^2 = s_t^2 - alpha^2 s_s^2, so that any

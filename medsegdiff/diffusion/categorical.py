@@ -16,13 +16,18 @@ from medsegdiff.diffusion.schedule import ScheduleName, make_schedule
 
 
 class CategoricalProcess(nn.Module):
-    """q(x_t | x_0) = Cat(a x_0 + s / K), a = alphas_cumprod and s = 1 - a; holds no weights.
+    """q(x_t | x_0) = Cat(a x_0 + s / K), a = alphas_cumprod and s = 1 - a (D3PM, eq. 3).
+
+    It holds no weights.
 
     Args:
-        schedule: name of the noise schedule.
-        n_timesteps: T; time steps are 0 ... T - 1, and T - 1 is uniform with ``zero_snr``.
-        input_scale: b of the schedule (see ``schedule.scale_input``).
-        zero_snr: leave nothing of x_0 at the last step.
+        schedule: Name of the noise schedule.
+        n_timesteps: Number T of time steps 0 ... T - 1; T - 1 is uniform with ``zero_snr``.
+        input_scale: Factor b of the schedule (``schedule.scale_input``).
+        zero_snr: Whether nothing of x_0 is left at the last step.
+
+    Raises:
+        ValueError: for an unknown schedule, fewer than two time steps or a non-positive scale.
     """
 
     targets: tuple[Target, ...] = ("x_0",)
@@ -46,37 +51,41 @@ class CategoricalProcess(nn.Module):
         return sample_one_hot(jump(mask_to_probability(x_0), a), eps)
 
     def start(self, eps: Tensor) -> Tensor:
-        """x_T: each voxel of a random class."""
+        """The state x_T (B, K, *spatial): each voxel has a random class, one-hot in [-1, 1]."""
         return sample_one_hot(torch.ones_like(eps), eps)
 
     def network_input(self, x_t: Tensor, t: Tensor, anchor: Tensor) -> Tensor:
-        """x_t itself."""
+        """The network's input (B, K, *spatial), which is x_t itself."""
         return x_t
 
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor, target: Target) -> Tensor:
-        """x_0, the only target."""
+        """The mask x_0 (B, K, *spatial) in [-1, 1], the only target."""
         return x_0
 
     def x_0_from_output(self, output: Tensor, x_t: Tensor, t: Tensor, target: Target) -> Tensor:
-        """Clean mask in [-1, 1] from its logits."""
+        """Clean mask (B, K, *spatial) in [-1, 1] from its logits."""
         return mask_from_logits(output)
 
     def snr(self, t: Tensor) -> Tensor:
-        """(B,) alphas_cumprod / (1 - alphas_cumprod), as in the Gaussian process."""
+        """Ratio (B,) alphas_cumprod / (1 - alphas_cumprod) at ``t``, as in the Gaussian process."""
         return (self.alphas_cumprod / (1.0 - self.alphas_cumprod)).to(t.device)[t].float()
 
     def gain(self, t: Tensor, target: Target) -> Tensor:
-        """(B,) ones: the target is x_0."""
+        """Ones (B,), since the target is x_0."""
         return torch.ones(t.shape, device=t.device)
 
     def grid(self, steps: int, start: float = 1.0) -> TimeGrid:
-        """``steps`` time steps for a sampler (``grid.time_grid``)."""
+        """A grid of ``steps`` time steps for a sampler (``grid.time_grid``).
+
+        Raises:
+            ValueError: if ``steps`` or ``start`` is out of its range.
+        """
         a = self.alphas_cumprod
         return time_grid(a, 1.0 - a, steps, start, "discrete")
 
 
 def jump(probability: Tensor, alpha: Tensor | float) -> Tensor:
-    """The kernel: class probabilities (B, K, *spatial) after keeping the class by ``alpha``."""
+    """Class probabilities (B, K, *spatial) after a step that keeps the class with ``alpha``."""
     return alpha * probability + (1.0 - alpha) / probability.shape[1]
 
 
@@ -104,10 +113,10 @@ def posterior_probability(x_t: Tensor, x_0: Tensor, now: Level, after: Level) ->
     adds up to 1 by itself.
 
     Args:
-        x_t: state at level ``now``, one-hot in [-1, 1].
-        x_0: clean mask in [-1, 1], a probability p(x_0) a class.
-        now: level at t.
-        after: level at s < t.
+        x_t: State (B, K, *spatial) at level ``now``, one-hot in [-1, 1].
+        x_0: Clean mask (B, K, *spatial) in [-1, 1]; rescaled, it is the probability p(x_0).
+        now: Level at t.
+        after: Level at s < t.
     """
     here = (x_t + 1.0) / 2.0
     weighted = mask_to_probability(x_0) / jump(here, now.a)  # q(x_t | x_0) is symmetric

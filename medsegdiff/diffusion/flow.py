@@ -11,7 +11,7 @@ from medsegdiff.diffusion.affine import AffineProcess
 from medsegdiff.diffusion.prediction import anchor_mask
 
 Base = Literal["standard", "anchor"]
-"""Where the lines start: N(0, scale^2), or N(the anchor's mask, scale^2)."""
+"""Distribution that the lines start from: N(0, scale^2), or N(the anchor's mask, scale^2)."""
 
 
 class RectifiedFlow(AffineProcess):
@@ -22,9 +22,9 @@ class RectifiedFlow(AffineProcess):
     each sampler serves both bases.
 
     Args:
-        n_timesteps: T; at T - 1 nothing of x_0 is left.
-        base: mean of the base distribution: nothing, or the mask of the image's anchor.
-        base_scale: its standard deviation.
+        n_timesteps: Number T of time steps; at T - 1 nothing of x_0 is left.
+        base: Mean of the base distribution: 0, or the mask of the image's anchor.
+        base_scale: Standard deviation of the base distribution.
 
     Raises:
         ValueError: for an unknown base, fewer than two time steps or a non-positive scale.
@@ -44,20 +44,20 @@ class RectifiedFlow(AffineProcess):
         self.base, self.base_scale = base, base_scale
 
     def start(self, eps: Tensor) -> Tensor:
-        """x_T, without the mean of the base."""
+        """The state x_T (B, K, *spatial), without the mean of the base."""
         return self.base_scale * eps
 
     def network_input(self, x_t: Tensor, t: Tensor, anchor: Tensor) -> Tensor:
-        """x_t with the mean of the base: that of the anchors (B, K, *spatial), as logits."""
+        """x_t plus the mean of the base, which is made of the anchors' logits (B, K, *spatial)."""
         if self.base == "standard":
             return x_t
         a, _ = self.coefficients(t, x_t)
         return x_t + (1.0 - a) * anchor_mask(anchor, x_t)
 
     def velocity(self, x_0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """The slope of the line: v = dx_t / dtau = e - x_0."""
+        """The slope of the line, v = dx_t / dtau = e - x_0 (Liu et al. 2023, eq. 1)."""
         return self.base_scale * eps - x_0
 
     def x_0_from_velocity(self, x_t: Tensor, v: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """Back along the line: x_0 = x_t - tau v."""
+        """The end of the line: x_0 = x_t - tau v."""
         return x_t - (1.0 - a) * v

@@ -10,13 +10,16 @@ from medsegdiff.diffusion.schedule import ScheduleName, make_schedule
 
 
 class GaussianProcess(AffineProcess):
-    """a^2 = alphas_cumprod and s^2 = 1 - alphas_cumprod of one schedule (DDPM, eq. 4).
+    """Process with a^2 = alphas_cumprod and s^2 = 1 - alphas_cumprod of a schedule (DDPM, eq. 4).
 
     Args:
-        schedule: name of the noise schedule.
-        n_timesteps: T; time steps are 0 ... T - 1, and T - 1 is pure noise with ``zero_snr``.
-        input_scale: b of the schedule (see ``schedule.scale_input``).
-        zero_snr: leave nothing of x_0 at the last step.
+        schedule: Name of the noise schedule.
+        n_timesteps: Number T of time steps 0 ... T - 1; T - 1 is pure noise with ``zero_snr``.
+        input_scale: Factor b of the schedule (``schedule.scale_input``).
+        zero_snr: Whether nothing of x_0 is left at the last step.
+
+    Raises:
+        ValueError: for an unknown schedule, fewer than two time steps or a non-positive scale.
     """
 
     def __init__(
@@ -33,9 +36,9 @@ class GaussianProcess(AffineProcess):
         self.alphas_cumprod = alphas_cumprod
 
     def velocity(self, x_0: Tensor, eps: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """Salimans & Ho 2022, app. D: v = a eps - s x_0."""
+        """Velocity v = a eps - s x_0 (Salimans & Ho 2022, app. D)."""
         return v_from_x_0_and_eps(x_0, eps, a, s)
 
     def x_0_from_velocity(self, x_t: Tensor, v: Tensor, a: Tensor, s: Tensor) -> Tensor:
-        """Its inverse: x_0 = a x_t - s v."""
+        """Clean mask x_0 = a x_t - s v, the inverse of ``velocity``."""
         return x_0_from_v(x_t, v, a, s)

@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 States = Literal["continuous", "discrete"]
-"""What x_t is made of: real numbers, or one-hot classes."""
+"""Kind of the states x_t: real numbers, or one-hot classes."""
 
 
 class Level(NamedTuple):
-    """How noisy a state is: ``a`` of the clean mask is left in it, and ``s`` of noise came in."""
+    """Noise level of a state: factor ``a`` of the clean mask, and factor ``s`` of the noise."""
 
     a: float
     s: float
@@ -38,21 +38,21 @@ class TimeGrid:
         return len(self.timesteps)
 
     def __iter__(self) -> Iterator[tuple[int, Level, Level]]:
-        """(t, level at t, level at the next visited step or of the clean mask at the end)."""
+        """For each step: t, its level, and the next step's level (at the end, the clean mask's)."""
         return iter(zip(self.timesteps, self.levels, (*self.levels[1:], CLEAN), strict=True))
 
 
 def time_grid(
     a: Tensor, s: Tensor, steps: int, start: float = 1.0, states: States = "continuous"
 ) -> TimeGrid:
-    """``steps`` time steps from the top down, evenly spaced, ending above the clean mask.
+    """A grid of ``steps`` time steps, falling, evenly spaced, that ends above the clean mask.
 
     Args:
-        a: (T,) signal level of each time step of a process, falling.
-        s: (T,) its noise level.
-        steps: number of steps, 1 ... ``start`` T.
-        start: fraction of the T time steps to begin at, in (0, 1]; 1 begins at T - 1.
-        states: of the process.
+        a: Signal level (T,) of each time step of a process, falling.
+        s: Noise level (T,) of each time step.
+        steps: Number of steps, 1 ... ``start`` T.
+        start: Fraction of the T time steps to begin at, in (0, 1]; 1 begins at T - 1.
+        states: Kind of the process's states.
 
     Raises:
         ValueError: if ``start`` or ``steps`` is out of its range.

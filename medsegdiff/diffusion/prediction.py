@@ -24,17 +24,17 @@ def _safe(divisor: Tensor | float) -> Tensor | float:
 
 
 def x_0_from_eps(x_t: Tensor, eps: Tensor, a: Scalar, s: Scalar) -> Tensor:
-    """Clean mask from the noise."""
+    """Clean mask from the noise (DDPM, eq. 4, solved for x_0)."""
     return (x_t - s * eps) / _safe(a)
 
 
 def eps_from_x_0(x_t: Tensor, x_0: Tensor, a: Scalar, s: Scalar) -> Tensor:
-    """Noise from the clean mask."""
+    """Noise from the clean mask (DDPM, eq. 4, solved for eps)."""
     return (x_t - a * x_0) / _safe(s)
 
 
 def v_from_x_0_and_eps(x_0: Tensor, eps: Tensor, a: Scalar, s: Scalar) -> Tensor:
-    """Velocity from its parts."""
+    """Velocity from the clean mask and the noise (Salimans & Ho 2022, app. D)."""
     return a * eps - s * x_0
 
 

@@ -32,11 +32,11 @@ Sampler = Callable[[Denoise, Tensor, TimeGrid, Noise], Tensor]
 
 SAMPLERS: dict[str, Callable[..., Tensor]] = {}
 STATES: dict[str, States] = {}
-"""What states each sampler walks through."""
+"""Kind of the states of each sampler."""
 
 
 def sampler_of(states: States) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Enters a sampler in ``SAMPLERS``, and refuses grids of a process with other states."""
+    """A decorator that registers a sampler in ``SAMPLERS`` and refuses grids of other states."""
 
     def register(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @wraps(sample)
@@ -85,7 +85,9 @@ def make_sampler(name: str, **options: float) -> Sampler:
 
 
 def move(x_t: Tensor, x_0: Tensor, now: Level, after: Level) -> Tensor:
-    """The state with the same noise at the next level (Song et al. 2021, eq. 12, sigma = 0).
+    """The state (B, K, *spatial) with the same noise at the next level (Song et al. 2021, eq. 12).
+
+    The equation is taken with sigma = 0.
 
     after.a x_0 + after.s eps, with eps = (x_t - now.a x_0) / now.s written out: two passes.
     """

@@ -47,14 +47,14 @@ SCHEDULES: dict[str, Callable[[int], Tensor]] = {
 
 
 def zero_terminal_snr(alphas_cumprod: Tensor) -> Tensor:
-    """Shift and scale so that nothing of x_0 is left at t = T (Lin et al. 2024, alg. 1)."""
+    """The schedule (T,), shifted and scaled to 0 at its last step (Lin et al. 2024, alg. 1)."""
     root = alphas_cumprod.sqrt()
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
     return root.square()
 
 
 def scale_input(alphas_cumprod: Tensor, scale: float) -> Tensor:
-    """The schedule that equals shrinking x_0 by ``scale`` and restoring unit variance.
+    """The schedule (T,) that equals shrinking x_0 by ``scale`` and restoring unit variance.
 
     A mask is easy to see through noise; b < 1 makes every step harder (Chen 2023, sec. 2.3):
     gamma_b = b^2 gamma / ((b^2 - 1) gamma + 1).

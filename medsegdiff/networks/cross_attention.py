@@ -1,4 +1,4 @@
-"""Cross-attention: tokens of the mask ask those of the image, whose answers are made ready once."""
+"""Cross-attention from mask tokens to image tokens, whose keys and values are computed once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 def sine_positions(size: Sequence[int], channels: int) -> Tensor:
-    """Place of each token: sine and cosine along each axis (Vaswani et al. 2017, sec. 3.5).
+    """Position code of each token: sine and cosine along each axis (Vaswani et al. 2017, sec. 3.5).
 
     Wavelengths are 4, 8, 16, ... tokens; channels that are left over are 0.
 
     Returns:
-        (channels, *size).
+        Position codes (channels, *size).
     """
     bands = channels // (2 * len(size))
     frequencies = torch.pi / 2.0 * 0.5 ** torch.arange(bands)
@@ -26,16 +26,16 @@ def sine_positions(size: Sequence[int], channels: int) -> Tensor:
 
 
 class CrossAttention(nn.Module):
-    """Mask tokens attend to image tokens; a residual.
+    """Residual attention from mask tokens to image tokens.
 
-    Keys and values belong to the image, and all tokens of all its members ask them as one
-    sequence, so nothing is copied. Both kinds of tokens know their place. The image's are averaged
+    Keys and values come from the image. The tokens of all its members are one sequence of queries,
+    so nothing is copied. Both kinds of tokens have a position code. The image's tokens are averaged
     over neighbours until they are few enough, so the cost grows with the mask's tokens alone.
 
     Args:
-        channels: C of both feature maps; a multiple of ``heads``.
-        heads: attention heads.
-        most_tokens: that an image may have.
+        channels: Number C of channels of both feature maps; a multiple of ``heads``.
+        heads: Number of attention heads.
+        most_tokens: Largest number of tokens of an image.
     """
 
     def __init__(self, channels: int, heads: int = 4, most_tokens: int = 512) -> None:
@@ -48,7 +48,7 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def keys_and_values(self, m_i: Tensor) -> Tensor:
-        """(B, C, *spatial) of the image -> (B, L, 2 C), L <= ``most_tokens``; once per image."""
+        """Keys and values (B, L, 2 C), L <= ``most_tokens``, of image features (B, C, *spatial)."""
         placed = m_i + sine_positions(m_i.shape[2:], m_i.shape[1]).to(m_i)
         pool = F.avg_pool2d if m_i.ndim == 4 else F.avg_pool3d
         while m_i[0, 0].numel() > self.most_tokens:
@@ -58,7 +58,12 @@ class CrossAttention(nn.Module):
         return torch.cat([key, value], dim=-1)
 
     def forward(self, m_x: Tensor, keys_and_values: Tensor) -> Tensor:
-        """(B * N, C, *spatial), (B, L, 2 C) -> (B * N, C, *spatial)."""
+        """Mask features (B * N, C, *spatial) plus what they attend to, same shape.
+
+        Args:
+            m_x: Mask features (B * N, C, *spatial).
+            keys_and_values: Keys and values (B, L, 2 C) of the images.
+        """
         images = keys_and_values.shape[0]
         tokens = _tokens(m_x)
         places = _tokens(sine_positions(m_x.shape[2:], m_x.shape[1]).to(m_x).unsqueeze(0))

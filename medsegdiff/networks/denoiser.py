@@ -1,4 +1,4 @@
-"""(x_t, t, condition) -> prediction: the light half, which runs per step and per member."""
+"""Denoiser (x_t, t, condition) -> prediction: the small network, run per step and per member."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from medsegdiff.networks.layers import (
 
 
 class Conditioned(NamedTuple):
-    """What the denoiser needs of B images, made ready once.
+    """All tensors that the denoiser needs of B images, computed once.
 
     Attributes:
-        anchor: (B, K, *spatial) logits of the anchor at the image's size.
-        coarse: (B, K, *spatial / stride) the same on the states' grid.
-        levels: for each level of the denoiser, what lets the image in there.
+        anchor: Logits (B, K, *spatial) of the anchor at the image's size.
+        coarse: Logits (B, K, *spatial / stride) of the anchor on the states' grid.
+        levels: Tensors of the image that the conditioning block of each level needs.
     """
 
     anchor: Tensor
@@ -51,11 +51,11 @@ class Conditioned(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """One evaluation, on the states' grid.
+    """Result of one evaluation, on the states' grid.
 
     Attributes:
-        output: (B * N, K, *spatial / stride) logits of the clean mask, or eps or v.
-        features: (B * N, C, *spatial / stride) that ``Denoiser.refine`` makes a fine mask of.
+        output: Output (B * N, K, *spatial / stride): logits of the clean mask, or eps or v.
+        features: Features (B * N, C, *spatial / stride), the input of ``Denoiser.refine``.
     """
 
     output: Tensor
@@ -63,9 +63,14 @@ class Denoised(NamedTuple):
 
 
 def in_cells(noise: Tensor, cells: int) -> Tensor:
-    """Means of white noise over ``cells`` parts of each axis, scaled so that their variance is 1.
+    """Means of white noise over ``cells`` parts of each axis, scaled to variance 1.
 
-    (B, K, *spatial) -> (B, K, cells, ...).
+    Args:
+        noise: Standard normal noise (B, K, *spatial).
+        cells: Number of parts of each axis.
+
+    Returns:
+        Means (B, K, cells, ...), with one axis of ``cells`` for each spatial axis.
     """
     means = F.adaptive_avg_pool2d if noise.ndim == 4 else F.adaptive_avg_pool3d
     pooled: Tensor = means(noise, cells)
@@ -75,13 +80,13 @@ def in_cells(noise: Tensor, cells: int) -> Tensor:
 class Denoiser(nn.Module):
     """Small U-Net on masks that are coarser than the image by ``stride``.
 
-    Outlines that experts dispute differ by more than a voxel, so members are told apart on a
-    coarser grid, at a fraction of the cost, and each is brought back to the image's own size once,
-    as a correction of the anchor (``refine``). The image comes in at each level, as
-    ``conditioning`` says:
+    Outlines of different raters differ by more than a voxel, so members are sampled on a coarser
+    grid, at a fraction of the cost. Each is brought back to the image's own size once, as a
+    correction of the anchor (``refine``). The image's features enter at each level, by the chosen
+    ``conditioning``:
 
     - ``medsegdiff``: the anchor condition (U-SA) at level 0, the dynamic conditional encoding with
-      its FF-Parser between, and the SS-Former at the last. Each of these is a switch; off, the
+      its FF-Parser between, and the SS-Former at the last. Each can be switched off; then the
       projected image features are added instead.
     - ``concat``: image features are concatenated to the mask's and mixed by a 1 x 1 convolution.
     - ``cross_attention``: tokens of the mask attend to those of the image at the last level;
@@ -89,24 +94,25 @@ class Denoiser(nn.Module):
     - ``film``: maps made from the image scale and shift the normalised mask features.
 
     Args:
-        spatial_dims: 2 or 3.
-        num_classes: K, background included.
-        condition_channels: width of each level of the encoder's pyramid, finest first.
-        channels: width of each level of the denoiser, finest first; each halves the size.
-        stride: 1, 2, 4 ...: the image's size over the mask's; level l meets the encoder's level
-            l + log2(stride).
-        conditioning: how the image's features come in. The next four are for ``medsegdiff``.
-        anchor_attention: U-SA at level 0.
-        dynamic_encoding: dynamic conditional encoding at the middle levels.
-        ff_parser: FF-Parser on its path.
-        ss_former: SS-Former at the last level.
-        add_anchor: the output is a correction of the anchor's logits (for the ``x_0`` target).
-        further_inputs: maps of K channels that come with ``x_t``.
-        latent: cells along each axis in which the last of them, which has to be noise, is seen as
-            a whole: its mean over each cell, scaled to variance 1, joins the time embedding, and
-            neither it nor an ``x_t`` of pure noise is seen voxel by voxel. Members then differ by
-            few numbers that each say something of the whole mask (is there a lesion, how far does
-            it reach), as do raters; 0 leaves it a map.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        num_classes: Number K of classes, background included.
+        condition_channels: Width of each level of the encoder's pyramid, finest first.
+        channels: Width of each level of the denoiser, finest first; each level halves the size.
+        stride: Ratio of the image's size to the mask's, a power of 2; level l of the denoiser
+            takes the features of the encoder's level l + log2(stride).
+        conditioning: Way in which the image's features enter. The next four arguments are for
+            ``medsegdiff``.
+        anchor_attention: Whether level 0 has the anchor condition (U-SA).
+        dynamic_encoding: Whether the middle levels have the dynamic conditional encoding.
+        ff_parser: Whether the dynamic conditional encoding has an FF-Parser.
+        ss_former: Whether the last level has the SS-Former.
+        add_anchor: Whether the output is a correction of the anchor's logits (for ``x_0``).
+        further_inputs: Number of further inputs of K channels that come with ``x_t``.
+        latent: Number of cells along each axis into which the last further input, which has to be
+            noise, is averaged; 0: it stays a map. The means, scaled to variance 1, join the time
+            embedding; neither that noise nor an ``x_t`` of pure noise is then seen voxel by voxel.
+            So members differ by a few numbers, each of which concerns the whole mask, such as
+            whether there is a lesion and how large it is; raters differ alike.
 
     Raises:
         ValueError: if the encoder has too few levels for ``stride`` and ``channels``, or for an
@@ -186,7 +192,7 @@ class Denoiser(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def prepare(self, condition: Condition) -> Conditioned:
-        """What of the condition the denoiser uses, in its own widths and sizes; once per image."""
+        """The condition in the denoiser's own widths and sizes; computed once per image."""
         features = condition.features[self.first : self.first + len(self.meet)]
         meets: list[ConditioningBlock] = list(self.meet)  # type: ignore[arg-type]
         levels = [meet.prepare(f) for meet, f in zip(meets, features, strict=True)]
@@ -198,10 +204,10 @@ class Denoiser(nn.Module):
         """One evaluation of the network.
 
         Args:
-            x_t: (B * N, K, *spatial / stride) noisy masks, the N members of an image side by side,
+            x_t: Noisy masks (B * N, K, *spatial / stride), the N members of an image side by side,
                 with K channels more for each further input.
-            t: (B * N,) time in [0, 1] of the process, or (1,) if it is the same for all.
-            condition: of the B images, from ``prepare``.
+            t: Time (B * N,) of the process in [0, 1], or (1,) if it is the same for all.
+            condition: Condition of the B images, from ``prepare``.
         """
         time = self.time(get_timestep_embedding(1000.0 * t, self.time_channels).to(x_t.dtype))
         if self.latent:
@@ -223,7 +229,7 @@ class Denoiser(nn.Module):
         )
 
     def refine(self, features: Tensor, condition: Conditioned) -> Tensor:
-        """Logits (B * N, K, *spatial) of the fine masks that go with ``Denoised.features``."""
+        """Logits (B * N, K, *spatial) of fine masks, from features as in ``Denoised.features``."""
         correction = crop_to(self.fine_head(features), condition.anchor.shape[2:])
         return add_over_members(correction, condition.anchor)
 

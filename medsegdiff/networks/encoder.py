@@ -1,4 +1,4 @@
-"""image -> condition: the heavy half, which runs once per image."""
+"""Encoder image -> condition: the large network, run once per image."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from medsegdiff.networks.layers import ConvBlock, conv, crop_to, pad_to_multiple, upsample_to
 
 Modulate = Callable[[int, Tensor], Tensor]
-"""(number of a block, its features) -> features like them."""
+"""Function (number of a block, its features) -> features of the same shape."""
 
 
 class Condition(NamedTuple):
     """All that the denoiser needs to know of an image.
 
     Attributes:
-        anchor: (B, K, *spatial) logits of a deterministic mask, at the image's own size.
-        features: (B, C_l, *spatial / 2^l) for each level l, finest first; sizes are those of the
-            image padded to a multiple of 2^(levels - 1).
+        anchor: Logits (B, K, *spatial) of a deterministic mask, at the image's own size.
+        features: Features (B, C_l, *spatial / 2^l) of each level l, finest first; sizes are those
+            of the image padded to a multiple of 2^(levels - 1).
     """
 
     anchor: Tensor
@@ -29,17 +29,17 @@ class Condition(NamedTuple):
 class ImageEncoder(nn.Module):
     """Residual U-Net whose pyramid conditions the denoiser, and whose head is the anchor.
 
-    The anchor is supervised on its own: a deterministic mask in one pass (it takes the place of
-    MedSegDiff's calibration branch).
+    The anchor is a deterministic mask in one pass, and has its own loss. It takes the place of
+    MedSegDiff's calibration branch.
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of the image.
-        num_classes: K, background included.
-        channels: width of each level, finest first; each level halves the size. Multiples of 16 use
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels of the image.
+        num_classes: Number K of classes, background included.
+        channels: Width of each level, finest first; each level halves the size. Multiples of 16 use
             the whole width of a processor's vectors.
-        depths: convolutions of a block at each level, finest first; from 2 on blocks are residual.
-            Most of the time goes to the finest level, so it has one unless told.
+        depths: Number of convolutions of a block at each level, finest first; from 2 on blocks are
+            residual. None: 1 at the finest level, which takes most of the time, and 2 at others.
 
     Raises:
         ValueError: if there is not one depth for each level.
@@ -73,12 +73,12 @@ class ImageEncoder(nn.Module):
         self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
 
     def forward(self, image: Tensor, modulate: Modulate | None = None) -> Condition:
-        """(B, in_channels, *spatial) of any size -> its condition.
+        """The condition of images of any size.
 
         Args:
-            image: what is encoded.
-            modulate: changes the features (B, C, *spatial) that come out of each block, which it
-                is told by number, 0 ... 2 levels - 2, the way down first.
+            image: Images (B, in_channels, *spatial).
+            modulate: Function that changes the features (B, C, *spatial) of each block. Its first
+                argument is the block's number, 0 ... 2 levels - 2, the way down first.
         """
         change = modulate or _unchanged
         x = pad_to_multiple(image, self.multiple)

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 
 class FFParser(nn.Module):
-    """Weights every frequency of a feature map: F^-1(A * F(m)) (MedSegDiff, eq. 5 and 6).
+    """A learned weight A of every frequency: F^-1(A * F(m)) (MedSegDiff, eq. 5 and 6).
 
     The complex map A is learned on a small grid, laid out from low to high frequency on both
     sides of zero, and interpolated to the spectrum of whatever size comes in.
 
     Args:
-        spatial_dims: 2 or 3.
-        channels: C of the feature map.
-        grid: frequencies that A is learned at, along each axis.
-        init_std: standard deviation of A's initial values; small, so that the path starts quiet.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        channels: Number C of channels of the feature map.
+        grid: Number of frequencies along each axis at which A is learned.
+        init_std: Standard deviation of A's initial values; small, so that the output is near 0.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class FFParser(nn.Module):
         self.attention = nn.Parameter(torch.randn(shape) * init_std)
 
     def spectrum_weights(self, size: Sequence[int]) -> Tensor:
-        """A for ``torch.fft.rfftn``'s layout of real maps of ``size``: complex (C, ...)."""
+        """The map A (C, ...), complex, in ``torch.fft.rfftn``'s layout of real maps of ``size``."""
         target = (*size[:-1], size[-1] // 2 + 1)
         mode = "bilinear" if len(target) == 2 else "trilinear"
         parts = F.interpolate(self.attention.float(), size=target, mode=mode, align_corners=True)
@@ -40,9 +40,11 @@ class FFParser(nn.Module):
         return torch.complex(parts[0], parts[1])
 
     def forward(self, m: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(B, C, *spatial) -> (B, C, *spatial); computed in float32.
+        """The filtered feature map (B, C, *spatial), computed in float32.
 
-        ``weights`` are those of this size, where they are at hand.
+        Args:
+            m: Feature map (B, C, *spatial).
+            weights: Result of ``spectrum_weights`` for this size; None: it is computed.
         """
         axes = tuple(range(2, m.ndim))
         weights = self.spectrum_weights(m.shape[2:]) if weights is None else weights

@@ -1,4 +1,4 @@
-"""(x_t, t) -> prediction, where x_t is a noisy image: the encoder's U-Net, told the time."""
+"""Denoiser of images (x_t, t) -> prediction: the encoder's U-Net, conditioned on the time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from medsegdiff.networks.layers import crop_to, from_patches, pad_to_multiple, t
 
 
 class DenoisedImage(NamedTuple):
-    """One evaluation.
+    """Result of one evaluation.
 
     Attributes:
-        output: (B, out_channels, *spatial) of the target.
-        features: (B, C_l, *spatial / 2^l) of the decoder at each level l, finest first, all coarser
-            by the stride; sizes are those of the image padded to a multiple of 2^(levels - 1).
+        output: Prediction (B, out_channels, *spatial) of the target.
+        features: Features (B, C_l, *spatial / 2^l) of the decoder at each level l, finest first,
+            all coarser by the stride; sizes are those of the image padded to a multiple of
+            2^(levels - 1).
     """
 
     output: Tensor
@@ -27,24 +28,24 @@ class DenoisedImage(NamedTuple):
 
 
 class ImageDenoiser(nn.Module):
-    """An ``ImageEncoder`` whose blocks the time, and perhaps a label, scale and shift (FiLM).
+    """An ``ImageEncoder`` with features scaled and shifted by the time and a label (FiLM).
 
-    Mean and deviation of each channel, which the U-Net's normalisation forgets, come in by FiLM
-    too.
+    Mean and deviation of each channel are removed by the U-Net's normalisation, so they enter by
+    FiLM too.
 
     The U-Net has the encoder's own names and sizes, so what it learns from images alone starts a
-    segmenter (``networks.encoder_start``).
+    segmenter (``training.encoder_start``).
 
     Args:
-        spatial_dims: 2 or 3.
-        in_channels: channels of what is noised and of what is given beside it.
-        out_channels: channels of what is noised.
-        channels: width of each level, finest first.
-        depths: convolutions of a block at each level; 2, so all residual, unless told.
-        num_labels: labels an image may have, such as healthy and diseased; one more, the last,
-            stands for no label. 0: images have none.
-        stride: side of the patches whose voxels the U-Net sees as channels, so that its finest
-            level is coarser than the image: 2 takes an eighth of the time in three dimensions.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        in_channels: Number of channels that are noised, plus those that are given clean.
+        out_channels: Number of channels that are noised.
+        channels: Width of each level, finest first.
+        depths: Number of convolutions of a block at each level; None: 2, so all are residual.
+        num_labels: Number of labels an image may have, such as healthy and diseased; one more, the
+            last, stands for no label. 0: images have none.
+        stride: Side of the patches whose voxels are channels of the U-Net's input, so that its
+            finest level is coarser than the image: 2 takes an eighth of the time in 3D.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class ImageDenoiser(nn.Module):
         """One evaluation of the network.
 
         Args:
-            x_t: (B, in_channels, *spatial), the noisy image and what is given beside it.
-            t: (B,) or (1,) time in [0, 1].
-            label: (B,) or (1,) of the images; None: of none.
+            x_t: Noisy image and the clean channels given beside it, (B, in_channels, *spatial).
+            t: Time (B,) or (1,) in [0, 1].
+            label: Label (B,) or (1,) of the images; None: no label.
 
         Raises:
             ValueError: a label for a network without labels.
@@ -108,13 +109,13 @@ class ImageDenoiser(nn.Module):
     def modulations(
         self, t: Tensor, mean: Tensor, deviation: Tensor, label: Tensor | None = None
     ) -> list[tuple[Tensor, Tensor]]:
-        """Scale and shift (B, C) of the channels that come out of each block.
+        """Scale and shift (B, C) of the channels of each block's output.
 
         Args:
-            t: (B,) or (1,) time in [0, 1].
-            mean: (B, in_channels) of the channels.
-            deviation: (B, in_channels) of the channels.
-            label: (B,) or (1,) of the images; None: of none.
+            t: Time (B,) or (1,) in [0, 1].
+            mean: Mean (B, in_channels) of each channel.
+            deviation: Standard deviation (B, in_channels) of each channel.
+            label: Label (B,) or (1,) of the images; None: no label.
         """
         time = self.time(get_timestep_embedding(1000.0 * t, self.time_channels).to(mean.dtype))
         time = time + self.brightness(torch.cat([mean, deviation], dim=1))

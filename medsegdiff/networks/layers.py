@@ -13,13 +13,13 @@ from torch import Tensor, nn
 def conv(
     dims: int, i: int, o: int, kernel: int = 3, stride: int = 1, bias: bool = True
 ) -> nn.Module:
-    """Convolution of ``dims`` spatial axes that keeps the size at stride 1."""
+    """Convolution over ``dims`` axes, ``i`` to ``o`` channels; it keeps the size at stride 1."""
     layer = Conv[Conv.CONV, dims]
     return layer(i, o, kernel, stride=stride, padding=(kernel - 1) // 2, bias=bias)
 
 
 def patch_up(dims: int, i: int, o: int, patch: int) -> nn.Module:
-    """Each voxel of ``i`` channels becomes a patch of ``o``: a learned upsampling by ``patch``."""
+    """Learned upsampling by ``patch``: each voxel of ``i`` channels becomes a patch of ``o``."""
     return Conv[Conv.CONVTRANS, dims](i, o, patch, stride=patch)
 
 
@@ -32,9 +32,9 @@ def group_norm(channels: int, group_size: int = 8) -> nn.GroupNorm:
 
 
 class InstanceNorm(nn.Module):
-    """Each channel of each image by its own mean and deviation, then scaled and shifted.
+    """Normalisation of each channel of each image by its mean and deviation, scaled and shifted.
 
-    Unlike ``nn.InstanceNorm3d`` it takes maps of a single voxel, whose value then says nothing.
+    Unlike ``nn.InstanceNorm3d`` it accepts maps of a single voxel; the result is then the bias.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -44,17 +44,18 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) -> the same."""
+        """Normalised features (B, C, *spatial), same shape."""
         if x[0, 0].numel() == 1:
             return self.bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2)).expand_as(x).clone()
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
 class ConvBlock(nn.Module):
-    """Convolution, instance normalisation, leaky ReLU, ``depth`` times, beside a short cut.
+    """Convolution, instance normalisation and leaky ReLU, ``depth`` times, with a short cut.
 
-    From a depth of 2 on the block is residual (He et al. 2016): what comes in is added to what
-    comes out, through a convolution of one voxel (a patch, at a stride) where width or size change.
+    From a depth of 2 on the block is residual (He et al. 2016, eq. 1 and 2): its input is added to
+    its output, through a convolution of one voxel (a patch, at a stride) where width or size
+    change.
     """
 
     def __init__(self, dims: int, i: int, o: int, *, stride: int = 1, depth: int = 2) -> None:
@@ -73,15 +74,16 @@ class ConvBlock(nn.Module):
             self.short_cut = Conv[Conv.CONV, dims](i, o, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, i, *spatial) -> (B, o, *spatial / stride)."""
+        """Features (B, i, *spatial) -> features (B, o, *spatial / stride)."""
         y = self.layers(x)
         return y + self.short_cut(x) if self.residual else y
 
 
 class FiLMBlock(nn.Module):
-    """Residual convolution whose normalised features the time scales and shifts (FiLM).
+    """Residual convolution of normalised features, scaled and shifted by the time (FiLM).
 
-    ``x + conv(silu(norm(x) * (1 + scale(t)) + shift(t)))``; the modulation starts at identity.
+    ``x + conv(silu(norm(x) * (1 + scale(t)) + shift(t)))``; at first scale and shift are 0
+    (Perez et al. 2018, eq. 2).
     """
 
     def __init__(self, dims: int, channels: int, time_channels: int) -> None:
@@ -93,7 +95,7 @@ class FiLMBlock(nn.Module):
         self.conv = conv(dims, channels, channels)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """(B, C, *spatial) and the time embedding, (B or 1, time_channels) -> (B, C, *spatial)."""
+        """Features (B, C, *spatial), from such and a time embedding (B or 1, time_channels)."""
         scale, shift = self.film(time).chunk(2, dim=1)
         if len(time) == 1:  # one time for all, as in sampling: the norm's own scale takes it in
             weight = (self.norm.weight * (1.0 + scale[0])).to(x.dtype)
@@ -111,7 +113,7 @@ def upsample_to(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Replicate the far border of (B, C, *spatial) up to the spatial ``size``."""
+    """The map (B, C, *spatial) with its far border replicated up to the spatial ``size``."""
     missing = [wanted - length for wanted, length in zip(size, x.shape[2:], strict=True)]
     if not any(missing):
         return x
@@ -120,12 +122,12 @@ def pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Replicate the far border of (B, C, *spatial) until each axis divides by ``multiple``."""
+    """The map (B, C, *spatial), far border replicated until each axis divides by ``multiple``."""
     return pad_to(x, [size + -size % multiple for size in x.shape[2:]])
 
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
-    """The first ``size`` voxels along each spatial axis: undoes ``pad_to``."""
+    """The first ``size`` voxels of (B, C, *spatial) along each axis: the inverse of ``pad_to``."""
     place: tuple[slice, ...] = tuple(slice(0, s) for s in size)
     return x[(slice(None), slice(None), *place)]
 
@@ -138,7 +140,7 @@ def pool(x: Tensor, stride: int) -> Tensor:
 
 
 def to_patches(x: Tensor, stride: int) -> Tensor:
-    """Voxels of a patch become channels: (B, C, *spatial) -> (B, C stride^d, *spatial / stride).
+    """Patches as channels: (B, C, *spatial) -> (B, C stride^d, *spatial / stride).
 
     In two dimensions that is ``nn.PixelUnshuffle``. The sides must divide by ``stride``.
     """
@@ -151,7 +153,7 @@ def to_patches(x: Tensor, stride: int) -> Tensor:
 
 
 def from_patches(x: Tensor, stride: int) -> Tensor:
-    """Undoes ``to_patches``: (B, C stride^d, *spatial) -> (B, C, *spatial stride)."""
+    """The inverse of ``to_patches``: (B, C stride^d, *spatial) -> (B, C, *spatial stride)."""
     dims = x.ndim - 2
     split = x.unflatten(1, (-1, *[stride] * dims))
     order = [a for axis in range(dims) for a in (2 + dims + axis, 2 + axis)]

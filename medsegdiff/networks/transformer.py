@@ -1,4 +1,4 @@
-"""SS-Former: the transformer bottleneck that meets image and mask in Fourier space (V2, 3.3)."""
+"""SS-Former: transformer bottleneck of image and mask in Fourier space (MedSegDiff-V2, 3.3)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class NeuralBandPassFilter(nn.Module):
     """Learned weights over spatial frequency, scaled and shifted by the time (AdaIN-like).
 
     The profile is learned at ``bands`` radii from 0 to the corner of the spectrum and interpolated
-    linearly, so it serves every size. At the start it passes everything.
+    linearly, so it serves every size. At the start all weights are 1.
 
     Args:
-        channels: C of the tokens.
-        time_channels: size of the time embedding.
-        bands: number of radii.
+        channels: Number C of channels of the tokens.
+        time_channels: Size of the time embedding.
+        bands: Number of radii.
     """
 
     def __init__(self, channels: int, time_channels: int, bands: int = 8) -> None:
@@ -27,7 +27,7 @@ class NeuralBandPassFilter(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def weights(self, size: torch.Size) -> Tensor:
-        """Profile at each frequency of ``rfftn`` over ``size``: (*size of the spectrum, C)."""
+        """Profile (*size of the spectrum, C) at each frequency of ``rfftn`` over ``size``."""
         device = self.profile.device
         axes = [torch.fft.fftfreq(s, device=device) for s in size[:-1]]
         axes.append(torch.fft.rfftfreq(size[-1], device=device))
@@ -39,9 +39,12 @@ class NeuralBandPassFilter(nn.Module):
         return self.profile[low] * (1.0 - weight) + self.profile[low + 1] * weight
 
     def forward(self, x: Tensor, time: Tensor, profile: Tensor | None = None) -> Tensor:
-        """(B, *spatial, C) and (B or 1, time_channels) -> (B, *spatial, C), in float32.
+        """The filtered tokens (B, *spatial, C), computed in float32.
 
-        ``profile`` is ``weights`` of this size, where it is at hand.
+        Args:
+            x: Tokens (B, *spatial, C).
+            time: Time embedding (B or 1, time_channels).
+            profile: Result of ``weights`` for this size; None: it is computed.
         """
         axes = tuple(range(1, x.ndim - 1))
         size = x.shape[1:-1]
@@ -54,12 +57,17 @@ class NeuralBandPassFilter(nn.Module):
 
 
 class FourierCrossAttention(nn.Module):
-    """One block of the SS-Former: tokens of one kind ask those of the other.
+    """One block of the SS-Former: cross-attention from one kind of tokens to the other.
 
     The paper builds the affinity of Fourier-transformed tokens, M = (F(a) W_q)(F(b) W_k)^T, weighs
     it with the neural band-pass filter and transforms it back. The transform is linear along the
     tokens, so that equals the affinity of band-pass filtered queries and unfiltered keys, which is
     how it is computed here: F^-1 (g F(a) W_q) (b W_k)^T. A softmax keeps it bounded at any length.
+
+    Args:
+        channels: Number C of channels of both kinds of tokens; a multiple of ``heads``.
+        time_channels: Size of the time embedding.
+        heads: Number of attention heads.
     """
 
     def __init__(self, channels: int, time_channels: int, heads: int = 4) -> None:
@@ -83,7 +91,14 @@ class FourierCrossAttention(nn.Module):
     def forward(
         self, tokens: Tensor, context: Tensor, time: Tensor, profile: Tensor | None = None
     ) -> Tensor:
-        """(B, *spatial, C), (B, *spatial, C), (B or 1, time_channels) -> (B, *spatial, C)."""
+        """The tokens after attention to the context, same shape.
+
+        Args:
+            tokens: Tokens (B, *spatial, C) that give the queries.
+            context: Tokens (B, *spatial, C) that give keys and values.
+            time: Time embedding (B or 1, time_channels).
+            profile: Result of ``NeuralBandPassFilter.weights`` for this size; None: computed.
+        """
         query = self.band_pass(self.query(self.norm_query(tokens)), time, profile)
         key, value = self.key_value(self.norm_context(context)).chunk(2, dim=-1)
         q, k, v = (
@@ -100,9 +115,9 @@ class SSFormer(nn.Module):
     """Semantic condition: two mirrored blocks, noise -> semantic, then semantic -> noise.
 
     Args:
-        channels: C of both kinds of tokens; a multiple of ``heads``.
-        time_channels: size of the time embedding.
-        heads: attention heads.
+        channels: Number C of channels of both kinds of tokens; a multiple of ``heads``.
+        time_channels: Size of the time embedding.
+        heads: Number of attention heads.
     """
 
     def __init__(self, channels: int, time_channels: int, heads: int = 4) -> None:
@@ -111,7 +126,7 @@ class SSFormer(nn.Module):
         self.semantic_to_noise = FourierCrossAttention(channels, time_channels, heads)
 
     def profiles(self, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """Both blocks' filters at the frequencies of maps of ``size``: the same at every step."""
+        """Filters of both blocks at the frequencies of maps of ``size``; the same at every step."""
         blocks = (self.noise_to_semantic, self.semantic_to_noise)
         first, second = (block.band_pass.weights(size) for block in blocks)
         return first, second
@@ -123,7 +138,14 @@ class SSFormer(nn.Module):
         time: Tensor,
         profiles: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Mask features (B * N, C, *spatial), image features (B, C, *spatial) -> as the first."""
+        """Mask features (B * N, C, *spatial) conditioned on the image.
+
+        Args:
+            x: Mask features (B * N, C, *spatial).
+            semantic: Image features (B, C, *spatial).
+            time: Time embedding (B * N or 1, time_channels).
+            profiles: Result of ``profiles`` for this size; None: computed.
+        """
         first, second = profiles or self.profiles(x.shape[2:])
         members = x.shape[0] // semantic.shape[0]
         e = x.movedim(1, -1)

@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import norm
 
 Arrangement = Literal["adjacent", "nested"]
-"""Structures lie side by side in one organ, or each inside the one before."""
+"""Arrangement of the structures: side by side in one organ, or each inside the one before."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Raters:
     """How the simulated raters disagree.
 
     Attributes:
-        shift_mm: standard deviation of the shift of a rater's surfaces, one value an annotation.
-        field_mm: standard deviation of their local error.
-        smoothness: standard deviation, in voxels, of the kernel that makes the local error smooth.
-        omission: probability to miss the last structure.
+        shift_mm: Standard deviation of the shift of a rater's surfaces, in mm; the shift is one
+            value for each annotation.
+        field_mm: Standard deviation of the local error of the surfaces, in mm.
+        smoothness: Standard deviation of the kernel that makes the local error smooth, in voxels.
+        omission: Probability that the last structure is missed.
     """
 
     shift_mm: float = 0.6
@@ -46,7 +47,19 @@ class Raters:
 def make_anatomy(
     rng: np.random.Generator, spatial_dims: int, classes: int, size: int, arrangement: Arrangement
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw the shape, affine (4, 4) and level functions (classes, *shape), about mm, of a case."""
+    """Affine and level functions of a random case.
+
+    Args:
+        rng: Source of all randomness.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        classes: Number of structures, without the background.
+        size: Number of voxels along an axis, plus or minus an eighth.
+        arrangement: Arrangement of the structures.
+
+    Returns:
+        Affine (4, 4), voxel -> RAS+ mm; and level functions (classes, *shape), in about mm,
+        positive inside.
+    """
     shape = tuple(
         int(n) for n in rng.integers(size - size // 8, size + size // 8 + 1, spatial_dims)
     )
@@ -74,7 +87,7 @@ def make_anatomy(
 def draw_annotation(
     levels: NDArray[np.float64], model: Raters, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """One rater's label map (*shape) of level functions (classes, *shape)."""
+    """Label map (*shape) of one simulated rater, from level functions (classes, *shape)."""
     error = model.shift_mm * rng.standard_normal()
     field = smooth_field(levels.shape[1:], model.smoothness, rng)
     kept = levels[:-1] if rng.random() < model.omission else levels
@@ -82,7 +95,7 @@ def draw_annotation(
 
 
 def class_probabilities(levels: NDArray[np.float64], model: Raters) -> NDArray[np.float64]:
-    """How often raters choose each class, background first: (classes + 1, *shape), sums to 1."""
+    """Probability (classes + 1, *shape) that a rater chooses each class, background first."""
     seen = _probabilities(levels, model)
     if not model.omission:
         return seen
@@ -99,7 +112,11 @@ def make_image(
 ) -> NDArray[np.int16]:
     """An MR-like magnitude image (*shape): tissue contrast, blur, bias field and Rician noise.
 
-    ``factor`` (*shape) changes the tissue before the rest comes on it, as lesions do.
+    Args:
+        levels: Level functions (classes, *shape), in about mm.
+        channel: Number of the channel; each has its own contrast.
+        rng: Source of all randomness.
+        factor: Factor (*shape) of the tissue's intensity, as lesions have; None: 1 everywhere.
     """
     shape = levels.shape[1:]
     contrast = np.random.default_rng([channel, len(levels)])  # the same in all cases
@@ -122,7 +139,13 @@ def make_image(
 def smooth_field(
     shape: tuple[int, ...], smoothness: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Gaussian random field, at each voxel exactly of mean 0 and variance 1, periodic."""
+    """Periodic Gaussian random field (*shape), at each voxel exactly of mean 0 and variance 1.
+
+    Args:
+        shape: Shape of the field, in voxels.
+        smoothness: Standard deviation of the smoothing kernel, in voxels.
+        rng: Source of all randomness.
+    """
     impulse = np.zeros(shape)
     impulse[(0,) * len(shape)] = 1.0
     kernel = gaussian_filter(impulse, smoothness, mode="wrap")
@@ -160,7 +183,7 @@ def _ellipsoid(
 def _draw_affine(
     rng: np.random.Generator, shape: tuple[int, ...], spacing: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """A scanner's: axes flipped at random, tilted by some degrees (a plane stays in its plane)."""
+    """An affine as of a scanner: axes flipped at random, and tilted by some degrees in 3D."""
     steps = np.ones(3)
     steps[: len(shape)] = spacing * rng.choice([-1.0, 1.0], len(shape))
     angles = rng.uniform(-15, 15, 3) if len(shape) == 3 else np.zeros(3)

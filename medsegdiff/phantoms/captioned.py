@@ -1,7 +1,7 @@
 """Generated 2D images of organs and lesions, with captions that name them, and masks.
 
-Several things share an image, so that words must be told apart; what a caption does not name is
-not there.
+Several structures share an image, so that a model must tell their words apart. A structure that the
+caption does not name is not in the image.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from medsegdiff.core.errors import InputError
 ORGANS = ("liver", "spleen", "kidney", "stomach", "bladder", "vertebra")
 LESION = "lesion"
 NAMES = (*ORGANS, LESION)
-"""What there is; class k is the k-th, from 1 on."""
+"""Names of all structures; class k is the k-th, from 1 on."""
 ATTRIBUTES = ("bright", "dark")
 SIZE = 64
-"""Pixels of a side."""
+"""Pixels along each side of an image."""
 
 UNSEEN_ORGAN = "spleen"
 UNSEEN_COMBINATIONS = (("dark", "liver"), ("bright", "kidney"))
-"""What no mask is shown of when a grounding module is taught."""
+"""Attributes and organs whose masks are left out when a grounding module is trained."""
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Thing:
-    """An organ or a lesion of an image.
+class NamedStructure:
+    """An organ or a lesion in an image.
 
     Attributes:
-        name: one of ``NAMES``.
-        attribute: one of ``ATTRIBUTES``, or empty.
-        mask: (64, 64), what of it can be seen.
+        name: One of ``NAMES``.
+        attribute: One of ``ATTRIBUTES``, or empty.
+        mask: Mask (64, 64) of its visible part.
     """
 
     name: str
@@ -50,35 +50,35 @@ class Thing:
 
     @property
     def text(self) -> str:
-        """How a caption names it."""
+        """The words that a caption uses for it, such as "dark liver"."""
         return f"{self.attribute} {self.name}".strip()
 
     @property
     def unseen(self) -> bool:
-        """Whether no mask of its like is shown in teaching a grounding module."""
+        """Whether its masks are left out when a grounding module is trained."""
         return self.name == UNSEEN_ORGAN or (self.attribute, self.name) in UNSEEN_COMBINATIONS
 
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """An image, what it says of itself, and what is where.
+    """An image with a caption and a mask of each structure.
 
     Attributes:
-        image: (64, 64) float32 about [-1, 1], rows from above.
-        things: in the caption's order; each name once.
+        image: Image (64, 64) float32 in [-1, 1], rows from the top.
+        things: Structures in the caption's order; each name occurs once.
     """
 
     image: Floats
-    things: tuple[Thing, ...]
+    things: tuple[NamedStructure, ...]
 
     @property
     def caption(self) -> str:
-        """Such as "a scan with dark liver, lesion"."""
+        """The caption, such as "a scan with dark liver, lesion"."""
         return "a scan with " + ", ".join(thing.text for thing in self.things)
 
     @property
     def label(self) -> NDArray[np.uint8]:
-        """(64, 64) class numbers, as in ``NAMES``."""
+        """Label map (64, 64) of class numbers: 0, or 1 + the position in ``NAMES``."""
         label = np.zeros((SIZE, SIZE), dtype=np.uint8)
         for thing in self.things:
             label[thing.mask] = 1 + NAMES.index(thing.name)
@@ -88,26 +88,26 @@ class CaptionedImage:
 def captioned_image(
     seed: int, number: int, without_unseen: bool = False, plain: float = 0.3
 ) -> CaptionedImage:
-    """One image with one to four organs and at most one lesion; the same for the same numbers.
+    """One image with up to four organs and at most one lesion, fixed by the seed and its number.
 
     Args:
-        seed: of a cohort.
-        number: of the image.
-        without_unseen: leave out the organ and the combinations that are unseen.
-        plain: how often an organ has no attribute.
+        seed: Seed of a cohort.
+        number: Number of the image in the cohort.
+        without_unseen: Whether the unseen organ and the unseen combinations are left out.
+        plain: Probability that an organ has no attribute.
     """
     rng = np.random.default_rng([seed, number])
     image = _background(rng)
     taken = np.zeros((SIZE, SIZE), dtype=bool)
-    things: list[Thing] = []
+    things: list[NamedStructure] = []
     for name in rng.permutation(ORGANS)[: rng.integers(1, 5)]:
         attribute = "" if rng.random() < plain else str(rng.choice(ATTRIBUTES))
-        kind = Thing(str(name), attribute, taken)
+        kind = NamedStructure(str(name), attribute, taken)
         if without_unseen and kind.unseen:
             continue
         mask = _placed(rng, _SHAPES[kind.name], taken)
         if mask is not None:
-            things.append(Thing(kind.name, attribute, mask))
+            things.append(NamedStructure(kind.name, attribute, mask))
             image[mask] = _texture(kind.name, attribute, mask, rng)[mask]
             taken |= _grown(mask)
     if rng.random() < 0.4 or not things:
@@ -115,8 +115,8 @@ def captioned_image(
         assert spot is not None
         image[_grown(spot) & ~spot] = -0.9
         image[spot] = 0.95
-        things = [Thing(t.name, t.attribute, t.mask & ~spot) for t in things]
-        things.append(Thing(LESION, "", spot))
+        things = [NamedStructure(t.name, t.attribute, t.mask & ~spot) for t in things]
+        things.append(NamedStructure(LESION, "", spot))
     order = rng.permutation(len(things))
     noise = rng.normal(0.0, 0.06, image.shape)
     shown = np.clip(image + noise, -1.0, 1.0).astype(np.float32)
@@ -127,15 +127,15 @@ def write_captioned(folder: str | Path, cases: int, seed: int = 0) -> Path:
     """Write images and masks as NIfTI, and a ``dataset.json`` whose entries hold captions.
 
     Args:
-        folder: created if it is not there.
-        cases: number of images.
-        seed: of all randomness.
+        folder: Folder of the files; it is created if it is missing.
+        cases: Number of images.
+        seed: Seed of all randomness.
 
     Returns:
         Path of the ``dataset.json``.
 
     Raises:
-        InputError: no cases are asked for.
+        InputError: ``cases`` is below 1.
     """
     if cases < 1:
         raise InputError("captioned phantom", "needs one case at least", "Ask for more")
@@ -171,12 +171,12 @@ def write_captioned(folder: str | Path, cases: int, seed: int = 0) -> Path:
     return file
 
 
-def texts_of(things: Collection[Thing]) -> list[str]:
-    """How a caption names things."""
+def texts_of(things: Collection[NamedStructure]) -> list[str]:
+    """The words that a caption uses for each of some structures."""
     return [thing.text for thing in things]
 
 
-# --- what things look like -------------------------------------------------------------------
+# --- appearance of the structures -----------------------------------------------------------
 
 _LEVELS = {
     "liver": 0.1,
@@ -269,7 +269,7 @@ def _placed(
     taken: Mask,
     tries: int = 60,
 ) -> Mask | None:
-    """A shape inside of the body that touches nothing; None if no place is found."""
+    """A shape inside the body that touches no other; None if no place is found."""
     rows, columns = _grid()
     outside = ((rows - 31.5) / 28.0) ** 2 + ((columns - 31.5) / 29.0) ** 2 >= 1.0
     for _ in range(tries):
@@ -286,7 +286,7 @@ def _grid() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _grown(mask: Mask) -> Mask:
-    """By one pixel along each axis."""
+    """The mask, grown by one pixel along each axis."""
     grown = mask.copy()
     for axis in (0, 1):
         for step in (-1, 1):
@@ -295,7 +295,7 @@ def _grown(mask: Mask) -> Mask:
 
 
 def _shrunk(mask: Mask, pixels: int) -> Mask:
-    """By so many pixels."""
+    """The mask, shrunk by a number of pixels."""
     for _ in range(pixels):
         mask = ~_grown(~mask)
     return mask

@@ -1,6 +1,6 @@
 """Write a generated cohort, its simulated raters and its true probabilities.
 
-What is written is made in :mod:`medsegdiff.phantoms.anatomy`.
+The images and annotations are made in :mod:`medsegdiff.phantoms.anatomy`.
 """
 
 from __future__ import annotations
@@ -63,17 +63,18 @@ def write_cohort(
     number alone.
 
     Args:
-        folder: created if it is not there.
-        cases: number of images, each of its own patient.
-        spatial_dims: 2 or 3.
-        classes: structures beside the background.
-        raters: annotations of each case.
-        seed: of all randomness.
-        channels: images of different contrast per case, in one file each.
-        size: voxels along an axis, give or take an eighth.
-        arrangement: how the structures lie to each other.
-        disagreement: of the raters; a typical one if None.
-        stacked: several annotations in the last axis of one file, rather than in one file each.
+        folder: Folder of the files; it is created if it is missing.
+        cases: Number of images, each of its own patient.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        classes: Number of structures, without the background.
+        raters: Number of annotations of each case.
+        seed: Seed of all randomness.
+        channels: Number of images of different contrast per case, in one file each.
+        size: Number of voxels along an axis, plus or minus an eighth.
+        arrangement: Arrangement of the structures.
+        disagreement: Model of the raters' disagreement; None: a typical one.
+        stacked: Whether several annotations share one file, in its last axis; otherwise each has
+            its own file.
 
     Returns:
         Path of the ``dataset.json``.
@@ -82,7 +83,7 @@ def write_cohort(
         InputError: spatial_dims is neither 2 nor 3, a number is not positive, or size below 8.
     """
     if spatial_dims not in (2, 3) or min(cases, classes, raters, channels) < 1 or size < 8:
-        rule = "2 or 3 dimensions, one of everything at least, and a size of 8 or more are needed"
+        rule = "needs 2 or 3 dimensions, every number at least 1, and a size of 8 or more"
         raise InputError("phantom", rule, "Correct the arguments")
     folder = Path(folder)
     model = disagreement or Raters()
@@ -125,12 +126,12 @@ def write_lesion_cohort(
     noise, without the lesions. A case depends on the settings, the seed and its number alone.
 
     Args:
-        folder: created if it is not there.
-        cases: number of images, each of its own patient.
-        spatial_dims: 2 or 3.
-        seed: of all randomness.
-        size: voxels along an axis, give or take an eighth.
-        diseased: share of the cases that have lesions, in [0, 1].
+        folder: Folder of the files; it is created if it is missing.
+        cases: Number of images, each of its own patient.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        seed: Seed of all randomness.
+        size: Number of voxels along an axis, plus or minus an eighth.
+        diseased: Share of the cases that have lesions, in [0, 1].
 
     Returns:
         Path of the ``dataset.json``.
@@ -139,7 +140,7 @@ def write_lesion_cohort(
         InputError: an argument is out of its range.
     """
     if spatial_dims not in (2, 3) or cases < 1 or size < 16 or not 0.0 <= diseased <= 1.0:
-        rule = "2 or 3 dimensions, a case, a size of 16 or more and a share in [0, 1] are needed"
+        rule = "needs 2 or 3 dimensions, 1 case, a size of 16 or more and a share in [0, 1]"
         raise InputError("phantom", rule, "Correct the arguments")
     folder, entries = Path(folder), []
     for number in range(cases):
@@ -230,13 +231,13 @@ def write_dicom_series(
     """Write a volume as an MR series, one file a slice; identifiers depend on the arguments alone.
 
     Args:
-        volume: (columns, rows, slices), whole numbers in [0, 65535].
-        affine: 4 x 4, voxel -> RAS+ mm, axes at right angles.
-        folder: created if it is not there.
+        volume: Volume (columns, rows, slices) of whole numbers in [0, 65535].
+        affine: Affine (4, 4), voxel -> RAS+ mm, axes at right angles.
+        folder: Folder of the files; it is created if it is missing.
         number: SeriesNumber.
         description: SeriesDescription.
-        patient: PatientID, and the study's identity together with the seed.
-        seed: tells cohorts apart.
+        patient: PatientID; with the seed it fixes the study's identifier.
+        seed: Seed of the identifiers, different for each cohort.
 
     Returns:
         The files, along the last axis.
@@ -273,7 +274,7 @@ def write_dicom_series(
 def _mr_header(
     identity: list[str], k: int, axes: NDArray[np.float64], spacing: NDArray[np.float64]
 ) -> Any:
-    """All that an MR Image (PS3.3, A.4) must have, but position, size and pixels."""
+    """The header that an MR Image (PS3.3, A.4) must have, without position, size and pixels."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 

@@ -1,7 +1,7 @@
-"""Lesions for generated anatomy: where they lie, and how they change the image.
+"""Lesions for generated anatomy: their masks, and their effect on the image.
 
 A lesion in the darkest structure is bright, one in any other is dark, by about the step between two
-structures: so its intensity alone does not give it away, only its place does.
+structures. So its intensity alone does not identify it; its position does.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from medsegdiff.phantoms.anatomy import smooth_field
 
 DEPTH = 0.2
-"""Of a lesion's centre in its structure, of the greatest depth there."""
+"""Least depth of a lesion's centre in its structure, as a share of the greatest depth there."""
 
 
 def draw_lesions(
     levels: NDArray[np.float64], spacing: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """One lesion or two: where they are, and by what factor they change intensities.
+    """Mask of one or two lesions, and the factor by which they change intensities.
 
     Args:
-        levels: (classes, *shape) level functions, about mm, as ``make_anatomy`` draws them.
-        spacing: millimetres of a voxel along each axis.
-        rng: of all randomness.
+        levels: Level functions (classes, *shape), in about mm, as ``make_anatomy`` draws them.
+        spacing: Size of a voxel along each axis, in mm.
+        rng: Source of all randomness.
 
     Returns:
-        (*shape) mask, inside the first structure; and (*shape) factor, 1 outside of it.
+        Mask (*shape), inside the first structure; and factor (*shape), 1 outside of the mask.
     """
     shape = levels.shape[1:]
     mask, factor = np.zeros(shape, dtype=bool), np.ones(shape)
@@ -49,9 +49,9 @@ def draw_lesions(
 
 
 def _depth(levels: NDArray[np.float64], structure: int) -> NDArray[np.float64]:
-    """(*shape) how deep a voxel lies in a structure and in none that lies upon it; at most 0 out.
+    """Depth (*shape) in a structure outside of those that cover it; at most 0 elsewhere.
 
-    The first voxels of all are those of the first structure, if others cover it.
+    If others cover all of the structure, the depth in the first structure is given instead.
     """
     upon = levels[structure + 1 :].max(axis=0, initial=-np.inf)
     depth: NDArray[np.float64] = np.minimum(levels[structure], -upon)
