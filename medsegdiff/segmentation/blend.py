@@ -1,4 +1,4 @@
-"""Windows -> maps on the image's grid, layer by layer of windows."""
+"""Blend the maps of overlapping windows into maps on the image's grid."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Place = tuple[slice, ...]
 
 
 def places_of(size: Sequence[int], roi: Sequence[int], overlap: float) -> list[Place]:
-    """Where the windows of an image lie, as MONAI's ``sliding_window_inference`` puts them.
+    """Places of an image's windows, the same as those of MONAI's ``sliding_window_inference``.
 
     Args:
-        size: of the image.
-        roi: of a window, nowhere larger.
-        overlap: of neighbouring windows, as a fraction in [0, 1).
+        size: Spatial size of the image, in voxels.
+        roi: Spatial size of a window, in voxels, along no axis larger than the image.
+        overlap: Overlap of neighbouring windows, as a fraction in [0, 1).
 
     Returns:
-        A place a window, the first axis slowest.
+        Slices for each window, the first axis slowest.
     """
     step = [
         r if r == n else max(1, int(r * (1.0 - overlap))) for r, n in zip(roi, size, strict=True)
@@ -33,17 +33,17 @@ def places_of(size: Sequence[int], roi: Sequence[int], overlap: float) -> list[P
 
 
 class Blend:
-    """The windows' maps, weighted towards their centres, and their members' label maps.
+    """Gaussian-weighted sum of the windows' maps, and the label maps of the members.
 
-    A member's label is that of the window of the greatest weight, of equal ones the first. Windows
-    come in the order of ``places_of``: what no later one reaches is finished as soon as one comes
-    from further on along the first axis, and the memory of large arrays is let go row by row.
+    A member's label comes from the window of the greatest weight, of equal ones the first. Windows
+    must come in the order of ``places_of``. Layers along the first axis that no later window
+    reaches are finished at once, and the memory of large arrays is freed row by row.
 
     Args:
-        size: of the image.
-        roi: of a window.
-        members: N.
-        storage: makes the arrays.
+        size: Spatial size of the image, in voxels.
+        roi: Spatial size of a window, in voxels.
+        members: Number N of members.
+        storage: Maker of the arrays.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Blend:
         self.row: Place = ()
 
     def add(self, place: Place, maps: dict[str, Tensor], labels: Tensor) -> None:
-        """Take in one window.
+        """Add one window.
 
         Args:
-            place: of the window.
-            maps: each (K, *window).
-            labels: (N, *window) uint8.
+            place: Place of the window in the image.
+            maps: Maps (K, *window) by name.
+            labels: Label maps (N, *window) uint8 of the members.
         """
         self._arrive(place)
         for name, values in maps.items():
@@ -77,7 +77,7 @@ class Blend:
         self.labels[(slice(None), *place)] = torch.where(better, labels, mine)
 
     def result(self) -> tuple[dict[str, Tensor], Tensor]:
-        """The blended maps (K, *spatial) and the labels (N, *spatial), once all windows are in."""
+        """Blended maps (K, *spatial) and labels (N, *spatial), after all windows were added."""
         self._finish(self.size[0])
         return self.maps, self.labels
 
@@ -90,8 +90,8 @@ class Blend:
     def _finish(self, end: int) -> None:
         layers = slice(self.finished, end)
         for maps in self.maps.values():
-            for one in maps:
-                one[layers] /= self.weight[layers]
+            for channel in maps:
+                channel[layers] /= self.weight[layers]
                 self.storage.release()
         self.finished = end
 

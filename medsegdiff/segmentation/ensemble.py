@@ -1,4 +1,4 @@
-"""Running statistics over the members of an ensemble: no member's probabilities are kept."""
+"""Running statistics over the members of an ensemble; no member's probabilities are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medsegdiff.core.storage import Storage
 
 
 class RunningMoments:
-    """Mean and variance over members that come in batches, in float32 (Chan et al. 1979).
+    """Mean and variance over members that come in batches, float32 (Chan et al. 1979, eq. 2.1).
 
     The variance is that of the members' probabilities about their mean, divided by N, so for
     values in [0, 1] it lies in [0, 0.25].
@@ -25,7 +25,7 @@ class RunningMoments:
         self.squares = torch.zeros(())
 
     def update(self, members: Tensor) -> None:
-        """Take in (n, ...) more members."""
+        """Add n members, (n, ...)."""
         n = len(members)
         mean = members.float().mean(dim=0)
         squares = (members.float() - mean).square().sum(dim=0)
@@ -40,12 +40,12 @@ class RunningMoments:
 
     @property
     def variance(self) -> Tensor:
-        """Population variance over the members so far."""
+        """Population variance (...) over the members so far."""
         return self.squares / max(self.count, 1)
 
 
 def most_probable(probability: Tensor) -> Tensor:
-    """(N, K, *spatial) -> (N, *spatial) uint8, the class of the highest value, the first of equals.
+    """Class of the highest value, the first of equals: (N, K, *spatial) -> (N, *spatial) uint8.
 
     ``argmax`` over an axis that is not the last takes several times as long on a CPU.
     """
@@ -58,7 +58,7 @@ def most_probable(probability: Tensor) -> Tensor:
 
 
 def predictive_entropy(mean: Tensor, dim: int = 0) -> Tensor:
-    """Entropy of the mean probability over the classes at ``dim``, in nats: in [0, ln K]."""
+    """Entropy in nats, [0, ln K], of the mean probability, whose K classes are at axis ``dim``."""
     return -torch.xlogy(mean, mean).sum(dim=dim).clamp(max=0.0)
 
 
@@ -67,14 +67,13 @@ class Ensemble:
     """The members' statistics on one grid.
 
     Attributes:
-        mean: (K, *spatial) float32 in [0, 1], summing to 1 over the classes.
-        variance: (K, *spatial) float32 in [0, 0.25], over all that were drawn.
-        anchor: (K, *spatial) float32 in [0, 1], the deterministic mask's probabilities.
-        labels: (N, *spatial) uint8 label map of each member.
-        by_steps: (K, *spatial) float32 in [0, 1], the fusion by step uncertainty; None unless it
-            was asked for.
-        seconds: time spent in ``encode`` and ``sample``.
-        windows: how many were ``run``, and how many ``skipped`` as empty.
+        mean: Mean probability (K, *spatial) float32 in [0, 1], summing to 1 over the classes.
+        variance: Variance (K, *spatial) float32 in [0, 0.25], over all members that were drawn.
+        anchor: Probability (K, *spatial) float32 in [0, 1] of the deterministic mask.
+        labels: Label map (N, *spatial) uint8 of each member.
+        by_steps: Fusion by step uncertainty, (K, *spatial) float32 in [0, 1]; None unless chosen.
+        seconds: Time spent in ``encode`` and ``sample``, in seconds.
+        windows: Number of windows that were ``run``, and that were ``skipped`` as empty.
     """
 
     mean: Tensor
@@ -86,12 +85,12 @@ class Ensemble:
     windows: dict[str, int] = field(default_factory=dict)
 
 
-class Tally:
-    """What the windows of one image took.
+class WindowProgress:
+    """Number of windows done and time spent, for the windows of one image.
 
     Args:
-        total: windows of the image.
-        progress: told after each window how many are done, and of how many.
+        total: Number of windows of the image.
+        progress: Callback after each window, called with the number done and the total.
     """
 
     def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
@@ -100,7 +99,7 @@ class Tally:
         self.windows = {"run": 0, "skipped": 0}
 
     def count(self, what: Literal["run", "skipped"]) -> None:
-        """One window more is done."""
+        """Count one more window, and call ``progress``."""
         self.windows[what] += 1
         if self.progress:
             self.progress(sum(self.windows.values()), self.total)
@@ -110,9 +109,12 @@ def stack_slices(slices: Iterable[Ensemble], depth: int, storage: Storage) -> En
     """The ensemble of a volume from those of its slices, along a new last axis.
 
     Args:
-        slices: in their order, taken one after the other.
-        depth: how many there are.
-        storage: makes the volume's arrays.
+        slices: Ensembles of the slices, in order; they are consumed one by one.
+        depth: Number of slices.
+        storage: Maker of the volume's arrays.
+
+    Raises:
+        InputError: the disk has no room for the volume.
     """
     stacked: dict[str, Tensor] = {}
     for z, one in enumerate(slices):

@@ -1,7 +1,7 @@
-"""From the members of an ensemble to one mask: the rules, each a map of scores over the classes.
+"""Rules that fuse the members of an ensemble into one mask.
 
-A rule gives (K, *spatial) that sum to 1 over the classes; the mask is the class of the highest,
-of equal ones the lowest class number.
+A rule gives scores (K, *spatial) that sum to 1 over the classes. The mask is the class of the
+highest score, of equal ones the lowest class number.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def fuse(rule: Fusion, mean: Tensor, labels: Tensor, by_steps: Tensor | None) ->
     """Scores of the fused mask, (K, *spatial) float32.
 
     Args:
-        rule: its name.
-        mean: (K, *spatial) mean probability of the members.
-        labels: (N, *spatial) their label maps.
-        by_steps: (K, *spatial) from ``StepUncertainty``, for that rule alone.
+        rule: Name of the rule.
+        mean: Mean probability (K, *spatial) of the members.
+        labels: Label maps (N, *spatial) of the members.
+        by_steps: Scores (K, *spatial) from ``StepUncertainty``, for that rule alone.
     """
     if rule in OVER_LABELS:
         return OVER_LABELS[rule](labels, len(mean))
@@ -36,7 +36,9 @@ def fuse(rule: Fusion, mean: Tensor, labels: Tensor, by_steps: Tensor | None) ->
 
 
 def vote_shares(labels: Tensor, num_classes: int) -> Tensor:
-    """Share of the members that chose each class: their highest is the majority.
+    """Share (K, *spatial) of the members (N, *spatial) that chose each class.
+
+    The class of the highest share is the majority.
 
     Example:
         >>> votes = torch.tensor([[0, 1, 2], [0, 1, 1], [0, 2, 1], [0, 2, 0]])
@@ -47,33 +49,33 @@ def vote_shares(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def staple(labels: Tensor, num_classes: int, most_rounds: int = MOST_ROUNDS) -> Tensor:
-    """STAPLE of label maps that are at hand all at once; see ``fit_staple``.
+    """STAPLE of label maps that are all in memory (``fit_staple``).
 
     Args:
-        labels: (N, *spatial) label maps.
-        num_classes: K.
-        most_rounds: of expectation and maximisation.
+        labels: Label maps (N, *spatial).
+        num_classes: Number K of classes.
+        most_rounds: Largest number of rounds of expectation and maximisation.
 
     Returns:
-        (K, *spatial) probability of each class to be the truth; 0 or 1 where members agree.
+        Probability (K, *spatial) that each class is the truth; 0 or 1 where members agree.
     """
     return fit_staple([labels], num_classes, most_rounds)(labels)
 
 
 @dataclass(frozen=True)
 class Staple:
-    """What STAPLE found out about the members.
+    """Performance of the members as estimated by STAPLE, which gives the truth's probability.
 
     Attributes:
-        confusion: (N, K, K) share of each class chosen by a member, given the true one; float64.
-        prior: (K,) of the truth, float64.
+        confusion: Share (N, K, K) float64 of each class chosen by a member, given the true class.
+        prior: Prior probability (K,) float64 of the true class.
     """
 
     confusion: Tensor
     prior: Tensor
 
     def __call__(self, labels: Tensor) -> Tensor:
-        """Probability (K, *spatial) of each class to be the truth, from labels (N, *spatial)."""
+        """Probability (K, *spatial) that each class is the truth, from labels (N, *spatial)."""
         votes = labels.flatten(1)
         posterior = F.one_hot(votes[0].long(), len(self.prior)).T.float()
         disputed = _disputed(votes)
@@ -91,15 +93,15 @@ def fit_staple(
 ) -> Staple:
     """STAPLE (Warfield et al. 2004, sec. III; K classes: sec. III-E) by expectation-maximisation.
 
-    Weighs each member by its confusion matrix, estimated together with the truth. Only the voxels
-    where members disagree take part: the others are settled, and counting them would let the
-    result depend on how much background is around the structure.
+    Each member is weighted by its confusion matrix, which is estimated together with the truth.
+    Only the voxels where members disagree are used. If all voxels were, the result would depend on
+    the amount of background around the structure.
 
     Args:
-        parts: (N, *spatial) label maps of parts of the image, together all of it.
-        num_classes: K.
-        most_rounds: of expectation and maximisation.
-        tolerance: the rounds end once no entry of the matrices changes by more.
+        parts: Label maps (N, *spatial) of parts of the image, together all of it.
+        num_classes: Number K of classes.
+        most_rounds: Largest number of rounds of expectation and maximisation.
+        tolerance: Change of the matrices' entries below which the rounds end.
     """
     patterns, weight = _disputes(parts)
     votes = patterns.new_zeros(num_classes, dtype=torch.float64)
@@ -117,7 +119,7 @@ def fit_staple(
 
 
 def _disputes(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """All ways (N, P) in which members disagree somewhere, and how often each occurs (P,)."""
+    """Distinct votes (N, P) of voxels where members disagree, and number of voxels (P,) of each."""
     patterns = torch.empty(0, 0, dtype=torch.long)
     weight = torch.empty(0, dtype=torch.float64)
     for labels in parts:
@@ -134,7 +136,7 @@ def _disputes(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _disputed(votes: Tensor) -> Tensor:
-    """(V,) whether the votes (N, V) differ."""
+    """Whether the votes (N, V) of a voxel differ, (V,)."""
     different = torch.zeros_like(votes[0], dtype=torch.bool)
     for other in votes[1:]:
         different |= other != votes[0]
@@ -142,7 +144,7 @@ def _disputed(votes: Tensor) -> Tensor:
 
 
 def _expect(votes: Tensor, confusion: Tensor, prior: Tensor) -> Tensor:
-    """Posterior (K, V) of the truth, the members' votes (N, V) given it independent (eq. 15)."""
+    """Posterior (K, V) of the truth given votes (N, V) (Warfield et al. 2004, eq. 15)."""
     logarithm = confusion.clamp(min=TINY).log()
     score = prior.clamp(min=TINY).log().unsqueeze(1).expand(-1, votes.shape[1]).clone()
     for matrix, vote in zip(logarithm, votes, strict=True):
@@ -151,7 +153,10 @@ def _expect(votes: Tensor, confusion: Tensor, prior: Tensor) -> Tensor:
 
 
 def _maximise(votes: Tensor, truth: Tensor) -> Tensor:
-    """(N, K, K) share of each class chosen, given the true one (eq. 18 and 19); rows sum to 1."""
+    """Share (N, K, K) of each class chosen, given the true one; rows sum to 1.
+
+    Warfield et al. 2004, eq. 18 and 19, for K classes.
+    """
     confusion = truth.new_zeros(len(votes), len(truth), len(truth))
     for matrix, vote in zip(confusion, votes, strict=True):
         matrix.index_add_(1, vote, truth)
@@ -159,7 +164,7 @@ def _maximise(votes: Tensor, truth: Tensor) -> Tensor:
 
 
 class StepUncertainty:
-    """Fuses what members predict at every step, certain and late steps most (Diff-UNet, SUF).
+    """Fusion of the members' predictions at all steps, certain and late steps most (Diff-UNet).
 
     p_i is the mean over the members of the clean mask predicted at the i-th of S denoiser calls,
     and the result the mean of all p_i with weights exp(sigmoid(i / S) (1 - u_i)) (Xing et al.
@@ -171,7 +176,7 @@ class StepUncertainty:
         self.sums: list[Tensor] = []
 
     def add(self, call: int, members: Tensor) -> None:
-        """Take in what some members (N, K, *spatial) looked like at a denoiser call, from 0."""
+        """Add the masks (N, K, *spatial) that members predict at a denoiser call, from 0."""
         total = members.float().sum(dim=0)
         if call < len(self.sums):
             self.sums[call] += total
@@ -180,7 +185,7 @@ class StepUncertainty:
 
     @property
     def fused(self) -> Tensor:
-        """(K, *spatial) float32 that sums to 1 over the classes, of all members so far."""
+        """Fused scores (K, *spatial) float32 of all members so far, summing to 1 over classes."""
         fused = torch.zeros_like(self.sums[0])
         for i, total in enumerate(self.sums, start=1):
             p = total / total.sum(dim=0)
@@ -194,4 +199,4 @@ OVER_LABELS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "majority": vote_shares,
     "staple": staple,
 }
-"""Rules that look at label maps alone."""
+"""Rules that need the label maps alone."""

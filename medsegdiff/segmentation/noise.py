@@ -1,7 +1,7 @@
 """Noise that depends on (seed, case, member, place) alone.
 
-So the same seed gives the same masks whatever the batch size, the order of members or the number
-of workers, and two windows that overlap see the same noise where they do.
+So the same seed gives the same masks for any batch size, order of members or number of workers,
+and two windows share the noise where they overlap.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 16
-"""Side, in voxels, of the blocks that a large image's noise is drawn in."""
+"""Side of the blocks that a large image's noise is drawn in, in voxels."""
 LARGEST_BLOCK = 2**16
-"""Voxels of an image's states up to which its noise is one block."""
+"""Largest number of voxels of an image's states whose noise is drawn as one block."""
 
 
 def generator_for(*key: object) -> torch.Generator:
@@ -33,12 +33,12 @@ def generator_for(*key: object) -> torch.Generator:
 
 
 def blocks_of(grid: Sequence[int]) -> list[int]:
-    """Side along each axis of the blocks that an image's noise is drawn in.
+    """Side along each axis of the blocks that an image's noise is drawn in, in voxels.
 
-    A small image is one block, which is fastest; of a large one only a window's blocks are made.
+    A small image is one block, which is fastest. For a large one only a window's blocks are drawn.
 
     Args:
-        grid: spatial size of the image's states.
+        grid: Spatial size of the image's states, in voxels.
     """
     return list(grid) if math.prod(grid) <= LARGEST_BLOCK else [BLOCK] * len(grid)
 
@@ -46,19 +46,19 @@ def blocks_of(grid: Sequence[int]) -> list[int]:
 def noise_field(
     key: Sequence[object], channels: int, window: Sequence[slice], blocks: Sequence[int]
 ) -> Tensor:
-    """Standard normal noise of an endless field, in a window of it.
+    """Standard normal noise in a window of an unbounded field.
 
     The field is drawn block by block, each from its own generator, so only the window's blocks
-    are ever made.
+    are drawn.
 
     Args:
-        key: what the field belongs to, such as (seed, case, member).
-        channels: K.
-        window: start and stop along each spatial axis, in voxels of the field.
-        blocks: sides of the blocks.
+        key: Identity of the field, such as (seed, case, member).
+        channels: Number K of channels.
+        window: Start and stop along each spatial axis, in voxels of the field.
+        blocks: Side of the blocks along each axis, in voxels.
 
     Returns:
-        (K, *window) float32 on the CPU.
+        Noise (K, *window) float32 on the CPU.
     """
     starts = [s.start // side for s, side in zip(window, blocks, strict=True)]
     stops = [-(-s.stop // side) for s, side in zip(window, blocks, strict=True)]
@@ -80,18 +80,18 @@ def noise_field(
 
 
 class MemberNoise:
-    """All noise of some members in a window: first x_T, then what a stochastic sampler adds.
+    """All noise of some members in a window: first x_T, then the noise of a stochastic sampler.
 
     Args:
-        seed: of the run.
-        case: name of the case.
-        members: indices of the members in the batch, in order.
-        window: its place in the image, in voxels.
-        size: of the window's states, in their own voxels.
-        blocks: sides of the blocks of noise, from ``blocks_of``.
-        stride: the image's voxels along each axis of a state's.
-        mirrored: spatial axes along which the network sees the window mirrored; its noise is too.
-        scale: standard deviation of the noise.
+        seed: Seed of the run.
+        case: Name of the case.
+        members: Indices of the members in the batch, in order.
+        window: Place of the window in the image, in voxels.
+        size: Spatial size of the window's states, in voxels of the states.
+        blocks: Side of the blocks of noise along each axis, from ``blocks_of``.
+        stride: Number of the image's voxels along each axis of a state's voxel.
+        mirrored: Spatial axes along which the window and its noise are mirrored.
+        scale: Standard deviation of the noise.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class MemberNoise:
         self.draws = itertools.count()
 
     def start(self, channels: int) -> Tensor:
-        """x_T: (N, K, *size) float32 on the CPU, K = ``channels``."""
+        """The state x_T (N, K, *size) float32 on the CPU, K = ``channels``."""
         draw = next(self.draws)
         fields = [
             noise_field((*key, draw), channels, self.window, self.blocks) for key in self.keys
@@ -124,7 +124,7 @@ class MemberNoise:
         return noise if self.scale == 1.0 else noise * self.scale
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Fresh normal noise like ``x`` (N, K, *size), member by member."""
+        """New normal noise like ``x`` (N, K, *size), member by member."""
         drawn = self.start(x.shape[1])
         if x.is_cuda:  # pinned, so that the host does not wait for the device
             drawn = drawn.pin_memory()

@@ -1,9 +1,9 @@
-"""A few members that stand for many: what a small set loses to chance is won back by choosing.
+"""Choose a few members that represent many well.
 
-Sixteen independent draws of a distribution of masks are on average a sixteenth of their diversity
+Sixteen independent samples of a distribution of masks are on average a sixteenth of their diversity
 further from it, in GED^2, than the distribution itself. Sixteen chosen from many more, so that
 the energy distance between the chosen and all is small, are much nearer (support points, Mak &
-Joseph 2018). Drawing a mask is cheap here, since the image is encoded once.
+Joseph 2018). Sampling a mask is cheap here, since the image is encoded once.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ VOXELS_AT_ONCE = 2**20
 
 
 def jaccard_distances(labels: Tensor, num_classes: int) -> Tensor:
-    """1 - IoU of each two label maps, the mean over the foreground classes.
+    """Jaccard distance 1 - IoU of each two label maps, the mean over the foreground classes.
 
-    Two masks that are empty are at distance 0.
+    Two empty masks have distance 0.
 
     Args:
-        labels: (M, *spatial) uint8.
-        num_classes: K, background included.
+        labels: Label maps (M, *spatial) uint8.
+        num_classes: Number K of classes, background included.
 
     Returns:
-        (M, M) float64 in [0, 1].
+        Distances (M, M) float64 in [0, 1].
 
     Example:
         >>> jaccard_distances(torch.tensor([[0, 1, 1], [1, 1, 0], [0, 0, 0]]), 2)[0]
@@ -44,24 +44,24 @@ def jaccard_distances(labels: Tensor, num_classes: int) -> Tensor:
 
 
 def representatives(distances: Tensor, count: int, diversity_weight: float = 1.0) -> list[int]:
-    """Which of M members stand best for all of them, the most typical first.
+    """Indices of those of M members that represent all of them best, the most typical first.
 
-    One after the other is taken that most lowers the energy distance between the taken and all:
-    twice the mean distance to all, less ``diversity_weight`` times the mean distance among the
-    taken (greedy support points: Mak & Joseph 2018, eq. 4; herding, Chen et al. 2010). So any first
-    few of them stand for all as well as so many can.
+    Members are taken one by one. Each time the one is taken that most lowers the energy distance
+    between the taken and all: twice the mean distance to all, less ``diversity_weight`` times the
+    mean distance among the taken (greedy support points: Mak & Joseph 2018, eq. 4; herding, Chen et
+    al. 2010). So the first few of the result are a good choice of that number.
 
     Args:
-        distances: (M, M), symmetric, 0 on the diagonal.
-        count: how many are taken, up to M.
-        diversity_weight: 1: as diverse as all members are. Below, the taken keep nearer to the
-            middle; at 0 they are those nearest to all others.
+        distances: Distances (M, M) between members, symmetric, 0 on the diagonal.
+        count: Number of members to take, up to M.
+        diversity_weight: Weight of the diversity; 1: the chosen are as diverse as all members. At a
+            lower weight they are nearer to the middle, at 0 those nearest to all others.
 
     Returns:
-        Their indices.
+        Indices of the chosen members.
 
     Raises:
-        ValueError: more are wanted than there are.
+        ValueError: ``count`` is greater than M.
 
     Example:
         >>> spots = torch.arange(9.0)
@@ -69,7 +69,7 @@ def representatives(distances: Tensor, count: int, diversity_weight: float = 1.0
         [4, 2, 7]
     """
     if count > len(distances):
-        raise ValueError(f"count must be at most {len(distances)}, as there are. Got {count}.")
+        raise ValueError(f"count must be at most {len(distances)}, all members. Got {count}.")
     to_all = distances.mean(dim=1)
     to_taken = torch.zeros_like(to_all)
     taken: list[int] = []

@@ -1,7 +1,7 @@
 """MONAI's resampling, slab by slab where an image is large.
 
-MONAI works in float64 and makes a coordinate of every voxel beforehand: some 60 bytes a voxel. Here
-each slab of the result is resampled by itself, from the part of the source that it needs.
+MONAI works in float64 and computes the coordinates of every voxel beforehand: some 60 bytes a
+voxel. Here each slab of the result is resampled by itself, from the part of the source it needs.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch import Tensor
 from medsegdiff.core.storage import SLAB, slabs
 
 CROPPABLE = ("border", "zeros")
-"""Ways to go on beyond an image's edge for which a part of it is as good as all of it."""
+"""Padding modes for which resampling a part of the image gives the same values as all of it."""
 
 
 def resample_by_slabs(chain: Compose) -> Compose:
-    """The chain, whose ``Spacingd`` take large images slab by slab from now on, both ways."""
+    """The same chain, whose ``Spacingd`` now resample large images by slabs, also inverted."""
     for transform in chain.flatten().transforms:
         if isinstance(transform, Spacingd):
             spacing = transform.spacing_transform
@@ -41,7 +41,7 @@ class SlabResample(SpatialResample):
     """MONAI's ``SpatialResample`` with the same result and less memory."""
 
     def __call__(self, img: Tensor, *args: Any, lazy: bool | None = None, **kwargs: Any) -> Tensor:
-        """As MONAI's."""
+        """The resampled image (C, *size); arguments as of MONAI's ``SpatialResample``."""
         plan = super().__call__(img, *args, lazy=True, **kwargs)
         todo = plan.pending_operations[-1] if isinstance(plan, MetaTensor) else None
         if (self.lazy if lazy is None else lazy) or todo is None:
@@ -54,7 +54,7 @@ class SlabResample(SpatialResample):
         return _placed(values, affine, plan, [*plan.applied_operations, todo])
 
     def inverse(self, data: Tensor) -> Tensor:
-        """As MONAI's."""
+        """The image (C, *spatial) on the grid it had before it was resampled."""
         if not isinstance(data, MetaTensor):
             return super().inverse(data)
         done = data.applied_operations[-1]
@@ -67,14 +67,14 @@ class SlabResample(SpatialResample):
 
 
 def _placed(values: Tensor, affine: Tensor, like: MetaTensor, done: list[Any]) -> MetaTensor:
-    """An image on another grid than the one it was made from, with its other meta data."""
+    """An image on a new grid, with the meta data of the image that it was made from."""
     placed = MetaTensor(values, meta=dict(like.meta), applied_operations=done)
     placed.affine = affine
     return placed
 
 
 def _is_large(img: MetaTensor, size: Sequence[int], info: dict[str, Any], affine: Tensor) -> bool:
-    """Whether there is much to resample, in a way that slabs can."""
+    """Whether the image is large, is changed by resampling, and can be resampled by slabs."""
     spatial = tuple(img.shape[1:])
     rank = len(spatial)
     src, dst = (np.asarray(to_affine_nd(rank, np.asarray(a))) for a in (img.affine, affine))
@@ -113,7 +113,7 @@ def _resampled(
 
 
 def _moved(affine: NDArray[np.float64], start: Sequence[int]) -> NDArray[np.float64]:
-    """The affine of a grid that begins at some voxel of another."""
+    """The affine of a grid that begins at voxel ``start`` of another."""
     moved = affine.copy()
     moved[:-1, -1] += affine[:-1, :-1] @ np.asarray(start, dtype=np.float64)
     return moved
@@ -122,7 +122,7 @@ def _moved(affine: NDArray[np.float64], start: Sequence[int]) -> NDArray[np.floa
 def _needed(
     to_source: NDArray[np.float64], extent: Sequence[int], size: Sequence[int]
 ) -> list[slice]:
-    """The box of a source of some size that a grid of some extent takes its values from."""
+    """The box of a source of ``size`` that a grid of ``extent`` takes its values from."""
     ends = np.meshgrid(*[(0, n - 1) for n in extent], indexing="ij")
     corners = np.stack([e.ravel() for e in ends] + [np.ones(2 ** len(extent))])
     reached = (to_source @ corners)[:-1]

@@ -1,4 +1,4 @@
-"""One case: from its files to the ensemble's maps on its own grid."""
+"""Segment one case: from its files to the ensemble's maps on its own grid."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ from medsegdiff.segmentation.ensemble import Ensemble, predictive_entropy
 from medsegdiff.segmentation.fusion import fit_staple, fuse
 
 VALUES_AT_ONCE = 2**22
-"""How many voxels are brought back to the input's grid together."""
+"""Number of voxels that are brought back to the input's grid together."""
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.uint8]
 
 
 class CaseInferer(Protocol):
-    """Makes the ensemble of an image: ``EnsembleInferer``, or ``FewLabelInferer``."""
+    """Interface that makes the ensemble of an image: ``EnsembleInferer``, ``FewLabelInferer``."""
 
     fusion: Fusion
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides the masks of a network, as the record of a case tells it."""
+        """All settings that the masks of a network depend on, for the record of a case."""
         ...
 
     def check(self, network: Any) -> None:
-        """Refuse a network that it cannot serve."""
+        """Refuse a network that does not fit the settings.
+
+        Raises:
+            UsageError: the network does not fit.
+        """
         ...
 
     def ensemble(
@@ -51,7 +55,11 @@ class CaseInferer(Protocol):
         storage: Storage | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Ensemble:
-        """Statistics of the ensemble of one image (C, *spatial)."""
+        """Statistics of the ensemble of one image (C, *spatial).
+
+        Raises:
+            InputError: the disk has no room for the statistics of a large image.
+        """
         ...
 
 
@@ -60,17 +68,18 @@ class SegmentedCase:
     """All maps of one case, on the grid of its input. Large ones lie on disk.
 
     Attributes:
-        geometry: of the input.
-        image: (C, *shape) intensities as the network saw them.
-        mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
-        mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
-        variance: (K, *shape) in [0, 0.25], over all that were drawn.
-        entropy: (*shape) of the mean, in nats.
-        anchor: (*shape) label map of the deterministic pass; None where there is none.
-        members: (N, *shape) label map of each member.
-        seconds: spent in ``load``, ``encode`` and ``sample``.
-        windows: how many were ``run``, and how many ``skipped`` as empty.
-        storage: of the maps.
+        geometry: Geometry of the input.
+        image: Intensities (C, *shape) as the network saw them.
+        mask: Label map (*shape) of the ensemble, fused from its members by the inferer's rule.
+        mean: Mean probability (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was
+            given.
+        variance: Variance (K, *shape) in [0, 0.25], over all members that were drawn.
+        entropy: Entropy (*shape) of the mean probability, in nats.
+        anchor: Label map (*shape) of the deterministic pass; None where there is none.
+        members: Label map (N, *shape) of each member.
+        seconds: Time spent in ``load``, ``encode`` and ``sample``, in seconds.
+        windows: Number of windows that were ``run``, and that were ``skipped`` as empty.
+        storage: Storage that holds the maps.
     """
 
     geometry: Geometry
@@ -86,9 +95,9 @@ class SegmentedCase:
     storage: Storage = field(default_factory=Storage)
 
     def slabs(self) -> Iterator[tuple[slice, ...]]:
-        """Places that cover the grid once, for work that shall not take memory for all of it.
+        """Slabs that cover the grid once, so that work needs memory for one at a time.
 
-        The memory of what lies on disk is let go after each.
+        The memory of arrays on disk is freed after each slab.
         """
         for place in slabs(self.mask.shape, slowest_axis(self.mean)):
             yield place
@@ -104,16 +113,16 @@ def segment_case(
     storage: Storage | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SegmentedCase:
-    """Load, sample and bring back one case.
+    """All maps of one case, which is loaded, sampled and brought back to the grid of its input.
 
     Args:
-        case: its name and files.
-        network: in evaluation mode, on the device that shall do the work.
+        case: Name and files of the case.
+        network: Network in evaluation mode, on the device to use.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
-        inferer: makes the ensemble.
-        scaling: calibrates the mean probability, before the mask is taken from it.
-        storage: makes the arrays; None: in memory.
-        progress: told after each window how many are done, and of how many.
+        inferer: Inferer that makes the ensemble.
+        scaling: Calibration of the mean probability, applied before the mask is taken from it.
+        storage: Maker of the arrays; None: they are in memory.
+        progress: Callback after each window, called with the number done and the total.
 
     Raises:
         InputError: the case's files cannot be used, or the disk has no room for its maps.
@@ -149,10 +158,10 @@ def segment_case(
 
 
 class _InputGrid:
-    """The way back to the input's own grid.
+    """Brings maps back to the input's own grid.
 
-    A large map goes by itself, so that memory is needed for one; where the chain has nothing to
-    undo, nothing is copied.
+    Large maps are brought back one by one, so that memory is needed for one. If the chain has
+    nothing to undo, nothing is copied.
     """
 
     def __init__(self, image: MetaTensor, chain: Compose, storage: Storage) -> None:
@@ -160,15 +169,15 @@ class _InputGrid:
         self.shape = tuple(int(n) for n in image.meta["spatial_shape"])
 
     def maps(self, maps: torch.Tensor) -> Floats:
-        """(C, *spatial) float32 -> (C, *shape), interpolated linearly."""
+        """Maps (C, *spatial) float32 -> maps (C, *shape), interpolated linearly."""
         return self._restored(maps, "float32", "bilinear")
 
     def labels(self, labels: torch.Tensor) -> Labels:
-        """(N, *spatial) uint8 -> (N, *shape), of the nearest voxel."""
+        """Label maps (N, *spatial) uint8 -> label maps (N, *shape), of the nearest voxel."""
         return self._restored(labels, "uint8", "nearest")
 
     def empty(self, dtype: str, like: NDArray[Any]) -> NDArray[Any]:
-        """(*shape) zeros, laid out as (C, *shape)."""
+        """Zeros (*shape), in the memory layout of ``like`` (C, *shape)."""
         return self.storage.zeros((1, *self.shape), dtype, slowest_axis(like))[0]
 
     def _restored(
@@ -187,14 +196,14 @@ class _InputGrid:
 
 
 def _parts(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Some maps at a time: resampling needs many times the memory of what it resamples."""
+    """The maps in parts, since resampling needs many times the memory of a map."""
     return maps.split(max(1, VALUES_AT_ONCE // maps[0].numel()))
 
 
 def _complete(
     case: SegmentedCase, maps: Mapping[str, Floats], rule: Fusion, scaling: Scaling | None
 ) -> None:
-    """Repair what resampling left, and fill in what follows from it, slab by slab."""
+    """Normalise the resampled maps and fill in entropy, anchor and mask, slab by slab."""
     members = (torch.from_numpy(case.members[(slice(None), *place)]) for place in case.slabs())
     truth = fit_staple(members, len(case.mean)) if rule == "staple" else None
     for place in case.slabs():
@@ -215,7 +224,7 @@ def _complete(
 
 
 def _as_probabilities(maps: Floats) -> Floats:
-    """What a resampling left: clipped, and background where the chain had cropped the image."""
+    """Resampled maps, clipped and normalised; background where the chain had cropped the image."""
     maps = maps.clip(0.0, 1.0)
     maps[0] += (1.0 - maps.sum(axis=0)).clip(0.0, 1.0)
     return maps / maps.sum(axis=0)

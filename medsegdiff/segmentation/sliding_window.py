@@ -21,7 +21,7 @@ from medsegdiff.segmentation.blend import Blend, Place, places_of
 from medsegdiff.segmentation.ensemble import (
     Ensemble,
     RunningMoments,
-    Tally,
+    WindowProgress,
     most_probable,
     stack_slices,
 )
@@ -43,34 +43,38 @@ class EnsembleInferer(Inferer):
     voxel, from the window whose centre is nearest, and may still show a seam.
 
     Args:
-        window: largest size seen at once, one value a spatial axis of the network.
-        members: N.
-        oversampling: how many times as many are drawn. Above 1 the N that stand best for all are
-            kept (see ``segmentation.representatives``); mean and variance are over all drawn. They
-            are chosen for an image as a whole; of a volume taken slice by slice, by the mean
-            distance over the slices.
-        diversity_weight: 1: members as diverse as all that were drawn; below, they keep nearer
-            to the middle. Says nothing without oversampling.
-        steps: of the time grid; denoiser evaluations a member (``heun``: 2 ``steps`` - 1).
-        sampler: name in ``diffusion.samplers``.
-        sampler_options: its further arguments, such as ``{"eta": 1.0}``.
-        warm_start: fraction of the time steps to begin at, in (0, 1]. Below 1, members begin with
-            the anchor's mask, noised to there.
-        overlap: of neighbouring windows, as a fraction in [0, 1).
-        mirror_axes: spatial axes along which anatomy may be mirrored. The members are shared out
+        window: Largest size of a window, one value for each spatial axis of the network, in voxels.
+        members: Number N of members.
+        steps: Number of steps of the time grid, which is the number of denoiser evaluations for
+            each member (``heun``: 2 ``steps`` - 1).
+        sampler: Name of a sampler in ``diffusion.samplers``.
+        sampler_options: Further arguments of the sampler, such as ``{"eta": 1.0}``.
+        warm_start: Fraction of the time steps to begin at, in (0, 1]. Below 1, members begin with
+            the anchor's mask, noised to that step.
+        overlap: Overlap of neighbouring windows, as a fraction in [0, 1).
+        mirror_axes: Spatial axes along which anatomy may be mirrored. The members are shared out
             over all mirror images, each encoded once, and mirrored back; the anchor is the mean
             of theirs.
-        member_batch: members sampled at once; bounds the memory and changes no result.
-        seed: of the run.
-        fusion: how the members become one mask; see ``segmentation.fusion``.
-        anchor_share: of the anchor in the mean probability, in [0, 1]. The anchor estimates the
-            same mean as the members do, without the noise of drawing a few. The variance is that
-            of the members alone.
-        noise_scale: standard deviation of the members' noise.
-        empty_up_to: a window without any greater value is not run: it is background for sure. A
-            number in the image's scale; ``lowest``: the image's lowest value, which is what
-            padding, masking or clipping leave around a body; None: all windows are run. An image
-            of one window is always run.
+        member_batch: Number of members sampled at once; it bounds the memory and changes no result.
+        seed: Seed of the run.
+        fusion: Rule that makes one mask of the members; see ``segmentation.fusion``.
+        anchor_share: Share of the anchor in the mean probability, in [0, 1]. The anchor estimates
+            the same mean as the members do, without the noise of a few samples. The variance is
+            that of the members alone.
+        noise_scale: Standard deviation of the members' noise.
+        empty_up_to: Largest value of background; a window without any greater value is background
+            for sure and is not run. A number in the image's scale; ``lowest``: the image's lowest
+            value, which padding, masking or clipping leave around a body; None: all windows are
+            run. An image of one window is always run.
+        oversampling: Number of samples drawn for each member that is kept. Above 1 the N members
+            that represent all best are kept (``segmentation.representatives``); mean and variance
+            are over all samples. Members are chosen for an image as a whole; for a volume taken
+            slice by slice, by the mean distance over the slices.
+        diversity_weight: Weight in [0, 1] of the members' diversity when they are chosen; 1: as
+            diverse as all samples. It has no effect without oversampling.
+
+    Raises:
+        ValueError: an argument is out of its range, or a name is unknown.
     """
 
     def __init__(
@@ -123,7 +127,7 @@ class EnsembleInferer(Inferer):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides the masks of a network, as the record of a case tells it."""
+        """All settings that the masks of a network depend on, for the record of a case."""
         return {
             "seed": self.seed,
             "sampler": self.sampler_name,
@@ -140,10 +144,10 @@ class EnsembleInferer(Inferer):
         }
 
     def check(self, network: DiffusionSegmenter) -> None:
-        """Refuse a network whose process has not so many steps.
+        """Refuse a network whose process has fewer time steps than ``steps``.
 
         Raises:
-            UsageError: it has not.
+            UsageError: the process has too few time steps.
         """
         try:
             network.process.grid(self.steps, self.warm_start)
@@ -174,12 +178,12 @@ class EnsembleInferer(Inferer):
         """Statistics of the ensemble of one image.
 
         Args:
-            image: (C, *spatial). A 2D network takes a volume slice by slice along its last axis;
-                a member has the same noise in all of them, so that it stays one annotation.
-            network: in evaluation mode, on the device that shall do the work.
-            case: name of the case; with the seed it fixes the noise.
-            storage: makes the arrays of an image larger than the window; None: in memory.
-            progress: told after each window how many are done, and of how many.
+            image: Image (C, *spatial). A 2D network takes a volume slice by slice along its last
+                axis; a member has the same noise in all slices, so that they fit together.
+            network: Network in evaluation mode, on the device to use.
+            case: Name of the case; with the seed it fixes the noise.
+            storage: Maker of the arrays of an image larger than the window; None: in memory.
+            progress: Callback after each window, called with the number done and the total.
 
         Returns:
             Statistics on the image's grid, on the CPU.
@@ -193,7 +197,7 @@ class EnsembleInferer(Inferer):
         roi = tuple(min(w, s) for w, s in zip(self.window, flat, strict=True))
         places = places_of(flat, roi, self.overlap)
         slices = size[len(self.window) :]
-        tally = Tally(len(places) * (slices[0] if slices else 1), progress)
+        tally = WindowProgress(len(places) * (slices[0] if slices else 1), progress)
         background = self._background(image) if tally.total > 1 else None
 
         def of(plane: Tensor, storage: Storage) -> Ensemble:
@@ -208,7 +212,7 @@ class EnsembleInferer(Inferer):
         return replace(found, labels=labels, seconds=tally.seconds, windows=tally.windows)
 
     def _kept(self, labels: Tensor, num_classes: int, by_slice: bool) -> Tensor:
-        """(drawn, *spatial) -> (N, *spatial), the members that stand for all."""
+        """Labels (N, *spatial) of the members that represent all samples (drawn, *spatial)."""
         if self.oversampling == 1:
             return labels
         parts = labels.unbind(-1) if by_slice else [labels]
@@ -216,11 +220,12 @@ class EnsembleInferer(Inferer):
         return labels[representatives(distances.mean(dim=0), self.members, self.diversity_weight)]
 
     def _background(self, image: Tensor) -> Tensor | None:
-        """For each channel, the value up to which it is background; None: all may be body."""
+        """Largest value of background in each channel, (C,); None: no window is skipped."""
         if self.empty_up_to is None:
             return None
         if isinstance(self.empty_up_to, str):
-            low, high = torch.stack([torch.stack(one.aminmax()) for one in image], dim=1)
+            ranges = [torch.stack(channel.aminmax()) for channel in image]
+            low, high = torch.stack(ranges, dim=1)
             return low + ROUNDING * (high - low)
         return torch.full((len(image),), float(self.empty_up_to))
 
@@ -232,7 +237,7 @@ class EnsembleInferer(Inferer):
         places: Sequence[Place],
         background: Tensor | None,
         storage: Storage,
-        tally: Tally,
+        tally: WindowProgress,
     ) -> Ensemble:
         size = tuple(image.shape[1:])
         roi = tuple(part.stop - part.start for part in places[0])
@@ -331,5 +336,5 @@ class EnsembleInferer(Inferer):
 
 
 def _mirrored(steps: StepUncertainty, flipped: list[int]) -> Callable[[int, Tensor], None]:
-    """Takes in masks that are mirrored along some axes."""
+    """A callback that mirrors masks back before it adds them to ``steps``."""
     return lambda call, members: steps.add(call, members.flip(flipped))

@@ -1,4 +1,4 @@
-"""Outlines of masks as vector paths, for pages that are drawn by a browser."""
+"""Outlines of masks as vector paths, for pages in a browser."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def outline(inside: NDArray[np.bool_]) -> str:
     """SVG path of closed loops along the edges of a mask's pixels.
 
     Args:
-        inside: (rows, columns); a pixel's upper left corner is (column, row).
+        inside: Mask (rows, columns); the upper left corner of a pixel is at (column, row).
 
     Returns:
-        "" for an empty mask. The rule "evenodd" fills the mask and leaves its holes.
+        Path in units of pixels, "" for an empty mask. The fill rule "evenodd" leaves the holes.
 
     >>> outline(np.array([[True, True], [False, False]]))
     'M0 0h2v1h-2z'
@@ -44,7 +44,7 @@ def outline(inside: NDArray[np.bool_]) -> str:
 def _directed_edges(inside: NDArray[np.bool_]) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """Start -> ends of the pixels' edges at the border, clockwise around the mask."""
     padded = np.pad(inside, 1)
-    sides = (  # what lies beyond, and the edge's start and end as (column, row)
+    sides = (  # the neighbouring pixels, and the edge's start and end as (column, row)
         (padded[:-2, 1:-1], (0, 0), (1, 0)),
         (padded[1:-1, 2:], (1, 0), (1, 1)),
         (padded[2:, 1:-1], (1, 1), (0, 1)),

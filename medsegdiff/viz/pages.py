@@ -11,8 +11,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 def render(name: str, **values: Any) -> str:
     """The page ``templates/<name>.html.j2``, filled with ``values``; text is escaped.
 
-    The filter ``figure`` writes a number with three digits, or as many as it is told, and a dash
-    for NaN.
+    The filter ``figure(digits=3)`` writes a number with that many decimals, and a dash for NaN.
+
+    Args:
+        name: Name of the template, without endings.
+        values: Variables of the template.
+
+    Returns:
+        HTML of the page.
+
+    Raises:
+        jinja2.UndefinedError: the template needs a variable that is not given.
     """
     environment = Environment(
         loader=PackageLoader("medsegdiff.viz", "templates"),

@@ -40,12 +40,12 @@ _WORLD = ("RL", "AP", "SI")
 _PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
 _WIDTH, _MAX_PANELS, _MIN_ROW, _GAP = 10.0, 11.0, 0.7, 0.08  # inches
 _LEFT, _RIGHT, _BOTTOM = 0.55, 0.8, 0.45  # inches around the panels
-_LOOKED_AT = 2**23  # voxels of an image, at most, that tell what is drawn black and white
+_SAMPLED = 2**23  # largest number of voxels that the grey range is computed from
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """One row of a picture: how to cut it, and what to write beside it."""
+    """One row of a picture: a cut through the volume, its size and its labels."""
 
     name: str
     cut: tuple[int | slice, ...]
@@ -72,22 +72,22 @@ def three_planes(
 ) -> Figure:
     """Axial, coronal and sagittal plane: the image, its mask, and the variance map.
 
-    Each plane is the slice that shows most of every class. Volumes are drawn as radiologists look
-    at them: the patient's right on the left, anterior or superior on top. A single plane gives a
+    Each plane is the slice that shows most of every class. Volumes are drawn in the radiological
+    convention: the patient's right on the left, anterior or superior on top. A 2D image gives a
     single row.
 
     Args:
-        image: (X, Y[, Z]), any scale, or with a last axis of channels (three of them: colour).
-        mask: (X, Y[, Z]), integer label map, 0 is background.
-        variance: (X, Y[, Z]), at least 0, summed over the classes where there are several, or
-            None to leave that column out.
-        spacing: millimetres of a voxel along each spatial axis.
-        reference: (X, Y[, Z]), integer label map drawn as a dashed outline.
-        title: a line above the picture.
-        labels: value of a class -> its name in the legend.
-        axes: the directions in which the array's axes increase, one letter each, such as
-            ``"LPS"``. The planes' edges are lettered then. Without it a volume is taken to be
-            "RAS", a plane to be a photograph (second axis down), and no edge is lettered.
+        image: Image (X, Y[, Z]), any scale; a last axis may hold channels (three: colour).
+        mask: Integer label map (X, Y[, Z]), 0 is background.
+        variance: Variance (X, Y[, Z]), at least 0, summed over the classes where there are several;
+            None: that column is left out.
+        spacing: Size of a voxel along each spatial axis, in mm.
+        reference: Integer label map (X, Y[, Z]), drawn as a dashed outline.
+        title: Text above the picture.
+        labels: Names in the legend, by class number.
+        axes: Directions in which the array's axes increase, one letter each, such as ``"LPS"``;
+            with it the planes' edges are lettered. Without it a volume is taken to be "RAS", a
+            2D image to be a photograph (second axis down), and no edge is lettered.
 
     Returns:
         A figure ten inches wide; 128 dots per inch make it 1280 pixels.
@@ -123,7 +123,7 @@ def three_planes(
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, 128 dots per inch; the file is complete or absent."""
+    """Write a figure to ``path`` as PNG, 128 dots per inch; the file is complete or absent."""
     with written_aside(path) as aside:
         aside.write_bytes(_png(figure))
 
@@ -159,18 +159,18 @@ def _check_shapes(
             raise ValueError(f"{name} must have the mask's shape {mask.shape}. Got {array.shape}.")
 
 
-# --- which planes ---------------------------------------------------------------------------------
+# --- choice of planes -----------------------------------------------------------------------------
 
 
 def world_axes(axes: str, ndim: int) -> list[int]:
     """For each axis of an array: 0 for right-left, 1 for anterior-posterior, 2 for up-down.
 
     Args:
-        axes: the directions in which the array's axes increase, as :func:`three_planes` takes them.
-        ndim: 2 or 3, the number of its spatial axes.
+        axes: Directions in which the array's axes increase, as :func:`three_planes` takes them.
+        ndim: Number of spatial axes, 2 or 3.
 
     Raises:
-        ValueError: when ``axes`` names a direction twice, or none.
+        ValueError: when ``axes`` names a direction twice, or too few.
     """
     codes = (axes or "RAS")[:ndim]
     world = [w for code in codes for w, pair in enumerate(_WORLD) if code in pair]
@@ -185,9 +185,9 @@ def to_ras(array: Array, ndim: int, axes: str) -> Array:
     """The same array with its spatial axes in the order and direction right, anterior, superior.
 
     Args:
-        array: (X, Y[, Z], ...), any type; later axes stay where they are.
-        ndim: 2 or 3, the number of spatial axes.
-        axes: the directions in which they increase; "" is taken as "RAS".
+        array: Array (X, Y[, Z], ...) of any type; later axes stay where they are.
+        ndim: Number of spatial axes, 2 or 3.
+        axes: Directions in which they increase; "" means "RAS".
 
     Raises:
         ValueError: as :func:`world_axes`.
@@ -205,7 +205,7 @@ def _planes(
     spacing: Sequence[float],
     axes: str,
 ) -> list[_Plane]:
-    """The rows of the picture: of arrays that are in RAS order, spacing and axes still as given."""
+    """The rows of the picture; arrays are in RAS order, spacing and axes in the order given."""
     world = world_axes(axes, mask.ndim)
     shown = sorted(world)
     size = {w: mask.shape[shown.index(w)] * spacing[world.index(w)] for w in world}
@@ -242,7 +242,7 @@ def _best_slice(axis: int, mask: Array, reference: Array | None, variance: Array
     return mask.shape[axis] // 2
 
 
-# --- what is drawn --------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def _grid(planes: list[_Plane], columns: int, title: str) -> tuple[Figure, list[list[Axes]]]:
@@ -286,19 +286,19 @@ def _extent(plane: _Plane) -> tuple[float, float, float, float]:
 
 
 def grey_range(image: Array, ndim: int) -> tuple[float, float]:
-    """The intensities drawn black and white: a few bright voxels must not darken the rest.
+    """The intensities drawn black and white, robust against a few bright voxels.
 
     Args:
-        image: (X, Y[, Z]), any scale, or with a last axis of channels (three of them: colour).
-        ndim: 2 or 3, the number of spatial axes.
+        image: Image (X, Y[, Z]), any scale; a last axis may hold channels (three: colour).
+        ndim: Number of spatial axes, 2 or 3.
 
     Returns:
-        low and high, in the image's scale; high is above low.
+        Low and high, in the image's scale; high is above low.
     """
     if image.ndim > ndim and image.shape[-1] == 3:
         return 0.0, 255.0 if float(image.max()) > 1.0 else 1.0
     values = image[..., 0] if image.ndim > ndim else image
-    step = math.ceil((values.size / _LOOKED_AT) ** (1 / ndim))
+    step = math.ceil((values.size / _SAMPLED) ** (1 / ndim))
     values = values[(slice(None, None, step),) * ndim]  # a large image by some of its voxels
     finite = values[np.isfinite(values)]
     low, high = np.percentile(finite, (0.5, 99.5)) if finite.size else (0.0, 1.0)

@@ -131,7 +131,7 @@ def test_a_server_that_says_so_but_does_not_keep_it(server: FakeServer, series: 
     [
         ((401, {}, b""), "credentials.*401"),
         ((403, {}, b"{}"), "refuses access.*403"),
-        ((413, {}, b""), "nothing so large"),
+        ((413, {}, b""), "objects of this size"),
         ((400, {}, b"what?"), "HTTP 400"),
     ],
 )
