@@ -1,4 +1,4 @@
-"""Level 4: probabilities that come true, and statements that hold: fit, check, apply."""
+"""Level 4: calibrated probabilities and conformal guarantees: fit, check, apply."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What a bundle's calibration means for cases that are segmented."""
+"""Apply a bundle's calibration to cases that are segmented."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FITTED_WITH = (
     *("members", "steps", "sampler", "sampler_options", "warm_start"),
     *("anchor_share", "noise_scale", "oversampling", "diversity_weight"),
 )
-"""Settings that a calibration is of."""
+"""Settings of the inferer that a calibration depends on."""
 
 
 def read_bundle_calibration(bundle: Bundle) -> Calibration | None:
-    """What ``medsegdiff calibrate`` has fitted to a bundle; None if there is nothing.
+    """The calibration that ``medsegdiff calibrate`` fitted to a bundle; None if there is none.
 
     Raises:
-        InputError: it is unreadable, or was fitted to other weights or classes.
+        InputError: the file is unreadable, or was fitted to other weights or classes.
     """
     path = bundle.root / CALIBRATION
     if not path.is_file():
@@ -41,16 +41,17 @@ def read_bundle_calibration(bundle: Bundle) -> Calibration | None:
 def chosen_calibration(
     bundle: Bundle, use: CalibrationUse, level: float | None
 ) -> Calibration | None:
-    """The bundle's calibration, if it shall be applied and is there.
+    """The bundle's calibration if it exists and is to be applied, otherwise None.
 
     Args:
-        bundle: that may have one.
-        use: ``auto`` or ``off``.
-        level: of the guarantee that is wanted, or None.
+        bundle: Bundle, with or without a calibration.
+        use: Use of the calibration, ``auto`` or ``off``.
+        level: Level of the guarantee that is wanted, in (0, 1); None: no guarantee.
 
     Raises:
-        UsageError: another word, a level outside of (0, 1), or no calibration to serve it from.
-        InputError: the calibration is unreadable, or of other weights or classes.
+        UsageError: ``use`` is another word, the level is outside (0, 1), or a guarantee is wanted
+            without a calibration.
+        InputError: the calibration is unreadable, or was fitted to other weights or classes.
     """
     if use not in get_args(CalibrationUse):
         raise UsageError(
@@ -70,21 +71,31 @@ def chosen_calibration(
 def calibration_warnings(
     calibration: Calibration, settings: Mapping[str, Any], level: float | None
 ) -> list[str]:
-    """In words: sampled otherwise than the calibration's cases; what the level does not allow."""
+    """Sentences that warn where the calibration does not hold or is too small for the level.
+
+    Args:
+        calibration: Calibration that is applied.
+        settings: Settings of the inferer, which should be those of the calibration's cases.
+        level: Level of the guarantee in (0, 1), or None.
+    """
     fitted = calibration.fitted_on.get("settings", {})
-    told = [
+    changed = [
         f"the calibration was fitted with {name} {fitted[name]}, not {settings[name]}: "
         "it need not hold"
         for name in FITTED_WITH
         if name in fitted and fitted[name] != settings[name]
     ]
-    return told + (calibration.limits(level) if level is not None else [])
+    return changed + (calibration.limits(level) if level is not None else [])
 
 
 def calibration_record(calibration: Calibration, input_hash: str) -> dict[str, Any]:
-    """What ``<case>_run.json`` says of the calibration.
+    """The entry of ``<case>_run.json`` on the calibration.
 
-    ``includes_this_case``: whether it was fitted on this very image.
+    ``includes_this_case`` says whether it was fitted on the same image.
+
+    Args:
+        calibration: Calibration that was applied.
+        input_hash: SHA-256 of the case's image, in hexadecimal.
     """
     fitted = calibration.fitted_on
     return {
@@ -97,7 +108,7 @@ def calibration_record(calibration: Calibration, input_hash: str) -> dict[str, A
 
 
 def input_id(input_hash: str) -> str:
-    """By what a calibration knows an image that it was fitted on: the beginning of its hash."""
+    """The identifier of an image in a calibration: the first 16 digits of its hash."""
     return input_hash[:16]
 
 
@@ -108,7 +119,15 @@ def guarantee_record(
     guarantee: Mapping[str, ClassGuarantee],
     level: float,
 ) -> dict[str, Any]:
-    """What ``<case>_run.json`` says of a guarantee: its level; thresholds and volumes by class."""
+    """The entry of ``<case>_run.json`` on a guarantee: level, thresholds and volumes by class.
+
+    Args:
+        mean: Calibrated mean probability (K, *shape) in [0, 1].
+        voxel_ml: Volume of a voxel, in ml.
+        labels: Names by class number, background included.
+        guarantee: Guarantee of each foreground class.
+        level: Level of the guarantee, in (0, 1).
+    """
     classes = {}
     for value, label in labels.items():
         if value:

@@ -1,4 +1,4 @@
-"""From segmented cases with references to a bundle's calibration: ``medsegdiff calibrate``."""
+"""Fit a bundle's calibration to segmented cases with references: ``medsegdiff calibrate``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Progress = Callable[[Sequence[T]], Iterable[T]]
-"""Gives the items one by one and shows, if it likes, how many are done."""
+"""Function that yields the items one by one, and may show how many are done."""
 
 
 def calibrate(
@@ -41,20 +41,23 @@ def calibrate(
     """Fit a calibration to all cases that have a prediction and a reference, and write it.
 
     Args:
-        bundle: that the predictions were made with, uncalibrated.
-        data: description of the data set, or a known name.
-        predictions: folder with one folder a case, as segmenting leaves it. The cases must not be
-            those that the network was trained on.
-        output: file to write; ``models/calibration.json`` of the bundle if None, from where it is
-            applied at once.
-        method: ``vector`` or ``temperature``.
-        splits: random splits to check it with; 0: none.
-        progress: from a description, a wrapper of a sequence.
+        bundle: Bundle that made the predictions, without calibration.
+        data: Path of the data set's description, or a known name.
+        predictions: Folder with one folder for each case, as segmenting leaves it. The cases must
+            not be those that the network was trained on.
+        output: Path of the file to write; None: ``models/calibration.json`` of the bundle, from
+            where it is applied from then on.
+        method: Method of scaling, ``vector`` or ``temperature``.
+        splits: Number of random splits that check the calibration; 0: none.
+        progress: Function that makes a ``Progress`` from a description.
+
+    Returns:
+        The calibration that was written.
 
     Raises:
-        InputError: no prediction has a reference, or one cannot be used: broken, calibrated
-            already, of another bundle or other settings.
-        UsageError: an unknown method, or fewer than 0 splits.
+        InputError: no prediction has a reference, or a prediction cannot be used: it is broken,
+            calibrated already, of another bundle or of other settings.
+        UsageError: the method is unknown, or ``splits`` is below 0.
     """
     if method not in get_args(ScalingMethod):
         raise UsageError("method", f"must be vector or temperature, not {method!r}", "Choose one")
@@ -85,10 +88,10 @@ def calibrate(
 
 
 def check_runs(cases: Sequence[CaseVoxels], bundle: Bundle, predictions: Path) -> None:
-    """Refuse cases of another bundle, or of settings that are not those of the first case.
+    """Refuse cases of another bundle, or of settings other than the first case's.
 
     Raises:
-        InputError: naming the case.
+        InputError: a case does not fit; the message names it.
     """
     first, remedy = cases[0].run, "Segment all cases alike, with --calibration off"
     for case in cases:
@@ -102,7 +105,7 @@ def check_runs(cases: Sequence[CaseVoxels], bundle: Bundle, predictions: Path) -
 
 
 def described(cases: Sequence[CaseVoxels], manifest: Manifest, bundle: Bundle) -> dict[str, Any]:
-    """What a calibration was fitted on; images by the beginning of their hash, without a name."""
+    """The record of what a calibration was fitted on; images are named by parts of their hash."""
     return {
         "data": manifest.name,
         "cases": len(cases),
@@ -122,7 +125,15 @@ def checked(
     splits: int,
     progress: Progress[int],
 ) -> dict[str, Any]:
-    """Figures on cases that were left out of a fit; empty with a single patient."""
+    """Figures on cases that were left out of a fit; empty with a single patient.
+
+    Args:
+        cases: Voxels of all cases.
+        slugs: Names of the foreground classes.
+        fitted: Calibration that was fitted to all cases.
+        splits: Number of random splits; 0: none.
+        progress: Wrapper of the splits' numbers.
+    """
     if len({case.patient for case in cases}) < 2:
         return {}
     crossed = cross_fitted(cases, slugs, fitted.method, fitted.scaling)
@@ -137,7 +148,7 @@ def checked(
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits, and None for NaN, which JSON does not know."""
+    """The value with five decimals, and None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, float):
@@ -146,7 +157,7 @@ def _rounded(value: Any) -> Any:
 
 
 def summary_lines(fitted: Calibration) -> list[str]:
-    """What ``medsegdiff calibrate`` prints: in words, what was fitted and what is reached."""
+    """Lines that ``medsegdiff calibrate`` prints on the fit and on the cases left out of it."""
     on = fitted.fitted_on
     lines = [f"fitted on {on['cases']} cases of {on['patients']} patients of {on['data']}"]
     crossed = fitted.checked.get("cross_fitted", {})
@@ -158,6 +169,6 @@ def summary_lines(fitted: Calibration) -> list[str]:
         lines.append(f"{figure} on patients left out: {before}; calibrated: {after}")
     for level, figures in fitted.checked.get("levels", {}).items():
         for slug in fitted.missed:
-            told = ", ".join(f"{name} {by[slug]:.3f}" for name, by in figures.items() if by[slug])
-            lines.append(f"level {level} on patients left out, {slug}: {told}")
+            words = ", ".join(f"{name} {by[slug]:.3f}" for name, by in figures.items() if by[slug])
+            lines.append(f"level {level} on patients left out, {slug}: {words}")
     return lines

@@ -1,9 +1,9 @@
-"""Thresholds and intervals that keep a promise on average over cases like those of the fit.
+"""Thresholds and intervals with a guarantee on average over cases like those of the fit.
 
 Conformal risk control (Angelopoulos, Bates, Fisch, Lei, Schuster, ICLR 2024) for masks, and split
 conformal prediction (Papadopoulos et al. 2002; Lei et al. 2018) for volumes. The unit is the case:
-what is promised holds in expectation over a new case that is exchangeable with the n that were
-used. Libraries such as MAPIE wrap an estimator of single values; the rules are these few lines.
+a guarantee holds in expectation over a new case that is exchangeable with the n that were used.
+Libraries such as MAPIE wrap an estimator of single values, which does not fit masks.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLDS = np.arange(1, 200) / 200.0
-"""(L,) thresholds on the calibrated probability, 0.005 to 0.995. Fixed beforehand."""
+"""Thresholds (L,) on the calibrated probability, 0.005 to 0.995, fixed beforehand."""
 
 Floats = NDArray[np.float64]
 
 
 def risk_curves(probability: NDArray[Any], reference: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """What the masks {p >= threshold} of one case and class would miss, and hold wrongly.
+    """Missed and wrong shares of the masks {p >= threshold} of one case and class.
 
     Args:
-        probability: calibrated, of the class, any shape.
-        reference: whether the voxel is of the class, same shape.
+        probability: Calibrated probability of the class, any shape.
+        reference: Reference mask of the class, same shape.
 
     Returns:
-        missed: (L,) share of the reference outside of the mask; 0 where the reference is empty.
-        wrong: (L,) share of the mask outside of the reference; 0 where the mask is empty. Made
-            monotone: the greatest at this or a higher threshold, as the theory asks for.
+        missed: Share (L,) of the reference outside the mask; 0 where the reference is empty.
+        wrong: Share (L,) of the mask outside the reference; 0 where the mask is empty. It is made
+            monotone, as the theory requires: the greatest share at this or a higher threshold.
     """
     marked = _at_least(probability)
     right = _at_least(probability[reference])
@@ -41,19 +41,19 @@ def risk_curves(probability: NDArray[Any], reference: NDArray[np.bool_]) -> tupl
 
 
 def _at_least(probability: NDArray[Any]) -> NDArray[np.int64]:
-    """(L,) number of voxels at or above each threshold."""
+    """Number (L,) of voxels at or above each threshold."""
     p = probability[probability >= THRESHOLDS[0]].astype(np.float64)
     passed = np.searchsorted(THRESHOLDS, p, side="right")
     return np.bincount(passed, minlength=len(THRESHOLDS) + 1)[:0:-1].cumsum()[::-1]
 
 
 def controlled(risk: NDArray[Any], n: int, alpha: float) -> NDArray[np.bool_]:
-    """(L,) thresholds with n / (n + 1) R + 1 / (n + 1) <= alpha (losses in [0, 1]; eq. 4).
+    """Whether (L,) n / (n + 1) R + 1 / (n + 1) <= alpha (Angelopoulos et al. 2024, eq. 4).
 
     Args:
-        risk: (L,) mean loss of n cases at each threshold.
-        n: cases.
-        alpha: bound on the expected loss of a new case.
+        risk: Mean loss R (L,) of n cases at each threshold; losses are in [0, 1].
+        n: Number of cases.
+        alpha: Bound on the expected loss of a new case.
     """
     bounded: NDArray[np.bool_] = (n * np.asarray(risk) + 1.0) / (n + 1) <= alpha
     return bounded
@@ -61,6 +61,11 @@ def controlled(risk: NDArray[Any], n: int, alpha: float) -> NDArray[np.bool_]:
 
 def outer_threshold(missed: NDArray[Any], n: int, alpha: float) -> float:
     """The greatest threshold whose mask misses at most alpha on average; 0 (all) if none does.
+
+    Args:
+        missed: Mean share (L,) of the reference outside the mask at each threshold.
+        n: Number of cases.
+        alpha: Bound on the expected share of a new case.
 
     >>> outer_threshold(np.arange(199) / 1000, 99, 0.1)
     0.455
@@ -70,7 +75,13 @@ def outer_threshold(missed: NDArray[Any], n: int, alpha: float) -> float:
 
 
 def inner_threshold(wrong: NDArray[Any], n: int, alpha: float) -> float | None:
-    """The least threshold whose mask is wrong in at most alpha on average; None (empty) if none."""
+    """The least threshold whose mask is wrong in at most alpha on average; None (empty) if none.
+
+    Args:
+        wrong: Mean share (L,) of the mask outside the reference at each threshold.
+        n: Number of cases.
+        alpha: Bound on the expected share of a new case.
+    """
     good = THRESHOLDS[controlled(wrong, n, alpha)]
     return float(good.min()) if good.size else None
 
@@ -81,19 +92,19 @@ def expected_volume(probability: NDArray[Any]) -> tuple[float, float]:
     Voxels below the lowest threshold do not count: in a large image they would add up.
 
     Args:
-        probability: calibrated, of the class, any shape.
+        probability: Calibrated probability of the class, any shape.
 
     Returns:
-        volume: sum of p, in voxels.
-        doubt: sum of p (1 - p), and 1: the volume of the uncertain rim, in voxels. It depends on
-            the width of the rim and the size of its surface, not on how finely they are sampled.
+        volume: Sum of p, in voxels.
+        doubt: Sum of p (1 - p), plus 1: the volume of the uncertain rim, in voxels. It grows with
+            the rim's width and surface.
     """
     p = probability[probability >= THRESHOLDS[0]].astype(np.float64)
     return float(p.sum()), float((p * (1.0 - p)).sum()) + 1.0
 
 
 def volume_score(volume: float, expected: float, doubt: float) -> float:
-    """How far the true volume is from what was expected, in units of the doubt about it."""
+    """Distance of the true volume from the expected one, in units of the doubt about it."""
     return abs(volume - expected) / doubt
 
 
@@ -103,10 +114,10 @@ def volume_interval(
     """Interval that holds the true volume of a share 1 - alpha of new cases.
 
     Args:
-        scores: (n,) of the cases that were used, ascending.
-        alpha: share of cases that may lie outside.
-        expected: of the case at hand, and its ``doubt``, in any unit of volume.
-        doubt: see ``expected_volume``.
+        scores: Scores (n,) of the cases that were used, ascending.
+        alpha: Share of cases that may lie outside.
+        expected: Expected volume of the new case, in any unit.
+        doubt: Doubt about it (``expected_volume``), in the same unit.
 
     Returns:
         Low, at least 0, and high; None for no upper limit, where n is too small for alpha.

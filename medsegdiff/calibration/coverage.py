@@ -34,7 +34,7 @@ FIGURES = (
 
 ByClass = dict[str, float]
 Splits = Callable[[Sequence[int]], Iterable[int]]
-"""Gives the numbers one by one and shows, if it likes, how many are done."""
+"""Function that yields the numbers one by one, and may show how many are done."""
 
 
 def split_coverage(
@@ -48,26 +48,28 @@ def split_coverage(
     start: Scaling | None = None,
     progress: Splits = iter,
 ) -> dict[str, dict[str, ByClass]]:
-    """What is reached on cases that were left out, on average over random splits of the patients.
+    """Figures on cases that were left out, on average over random splits of the patients.
 
-    Each split fits everything, the scaling included, on one part and looks at the other.
+    Each split fits everything, the scaling included, on one part and evaluates the other.
 
     Args:
-        cases: of at least two patients.
-        slugs: names of the foreground classes.
-        method: of the scaling.
-        levels: to check.
-        splits: how many.
-        share: of the patients to fit on.
-        start: where the fits begin, to save time.
-        progress: wraps the numbers of the splits.
+        cases: Cases of at least two patients.
+        slugs: Names of the foreground classes.
+        method: Method of the scaling.
+        levels: Levels to check, in (0, 1).
+        splits: Number of splits.
+        share: Share of the patients to fit on, in (0, 1).
+        start: Scaling at which the fits begin, to save time.
+        progress: Wrapper of the splits' numbers.
 
     Returns:
-        Level, as text -> figure -> class: ``outer_holds``, mean share of the reference inside the
-        outer mask; ``inner_right``, mean share of the inner mask that is right; ``volume_covered``,
-        share of cases whose volume lies in its interval; ``volume_width``, mean width over the true
-        volume, of finite intervals; ``outer_size`` and ``inner_size``, mean volume of the
-        masks over the true one.
+        Values by level (as text), figure and class:
+
+        - ``outer_holds``: mean share of the reference in the outer mask;
+        - ``inner_right``: mean share of the inner mask that is right;
+        - ``volume_covered``: share of cases whose volume lies in its interval;
+        - ``volume_width``: mean width over the true volume, of finite intervals;
+        - ``outer_size``, ``inner_size``: mean volume of the masks over the true one.
     """
     rng, patients = np.random.default_rng(SEED), sorted({case.patient for case in cases})
     n_fit = min(max(1, round(share * len(patients))), len(patients) - 1)
@@ -81,7 +83,7 @@ def split_coverage(
             if case.patient not in inside:
                 scaled = fitted.scaling(case.probability)
                 for level in levels:
-                    _look(found[f"{level:g}"], fitted, level, case, scaled)
+                    _add_figures(found[f"{level:g}"], fitted, level, case, scaled)
     return {
         level: {
             f: {s: mean_defined(values) for s, values in by.items()} for f, by in figures.items()
@@ -90,14 +92,14 @@ def split_coverage(
     }
 
 
-def _look(
+def _add_figures(
     into: dict[str, dict[str, list[float]]],
     fitted: Calibration,
     level: float,
     case: CaseVoxels,
     scaled: NDArray[np.float32],
 ) -> None:
-    """Add what a fit reaches on a case."""
+    """Append the figures of a fit on one case, whose probabilities are scaled already."""
     for value, (slug, one) in enumerate(fitted.guarantee(level).items(), start=1):
         reference = case.reference == value
         inner, outer = one.masks(scaled[value])
@@ -125,9 +127,9 @@ def cross_fitted(
     """Figures before and after a scaling that was fitted on the other patients.
 
     Returns:
-        ``before`` and ``after`` -> figure -> class: ``ece_roi``, mean of the cases' own;
-        ``ece_roi_pooled``, of all voxels together; ``nll_roi``, the likelihood of the same voxels,
-        mean of the cases', these against the share of raters; ``dice`` of the mask of highest
+        Values by ``before`` or ``after``, figure and class: ``ece_roi``, mean over the cases;
+        ``ece_roi_pooled``, of all voxels together; ``nll_roi``, negative log-likelihood of the same
+        voxels against the share of raters, mean over the cases; ``dice`` of the mask of highest
         probability.
     """
     patients = sorted({case.patient for case in cases})

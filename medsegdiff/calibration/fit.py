@@ -20,27 +20,29 @@ from medsegdiff.data.predictions import foreground, majority, read_prediction, r
 from medsegdiff.metrics.calibration_error import region_of_interest
 
 KEPT = 1e-9
-"""Of voxels outside of the region of interest, those of less foreground probability are not kept:
-at a temperature up to 3.9 it stays below the lowest threshold."""
+"""Least foreground probability of a voxel that is kept outside of the region of interest; less
+stays below the lowest threshold at a temperature up to 3.9."""
 
 MOST_VOXELS = 200_000
-"""That the scaling is fitted to; of more, so many are drawn."""
+"""Largest number of voxels that the scaling is fitted to; of more, so many are drawn."""
 
 SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
 class CaseVoxels:
-    """The voxels of one case that a calibration looks at.
+    """The voxels of one case that a calibration uses.
 
     Attributes:
-        case, patient: their names.
-        probability: (K, V) float32 mean probability, uncalibrated.
-        reference: (V,) hard reference.
-        region: (V,) whether in the region of interest, the dilated union of the raters' masks.
-        share: (K, R) share of the raters that chose each class, in the R voxels of the region.
-        class_region: (K, V) the same of each class by itself, as for ``ece_roi``; of all first.
-        run: what ``<case>_run.json`` says.
+        case: Name of the case.
+        patient: Name of the patient.
+        probability: Mean probability (K, V) float32, uncalibrated.
+        reference: Class number (V,) of the reference, the raters' majority.
+        region: Mask (V,) of the region of interest, the dilated union of the raters' masks.
+        share: Share (K, R) of the raters that chose each class, in the R voxels of the region.
+        class_region: Region of interest (K, V) of each class by itself, as for ``ece_roi``; that of
+            all classes together is first.
+        run: Content of ``<case>_run.json``.
     """
 
     case: str
@@ -54,10 +56,15 @@ class CaseVoxels:
 
 
 def read_case_voxels(case: Case, folder: Path, manifest: Manifest) -> CaseVoxels:
-    """Read what a calibration needs of one case.
+    """The voxels of one case, read from its prediction and reference.
+
+    Args:
+        case: Case of the data set.
+        folder: Folder of its prediction.
+        manifest: Description of the data set.
 
     Raises:
-        InputError: files missing or broken, no mean maps, or maps that are calibrated already.
+        InputError: files are missing or broken, there are no mean maps, or they are calibrated.
     """
     classes = foreground(manifest)
     annotations, geometry = read_reference(case, manifest)
@@ -95,15 +102,18 @@ def fit_calibration(
 ) -> Calibration:
     """Scaling, risks and volume scores of some cases.
 
-    The scaling is fitted on the same cases as the thresholds. Strictly they should be others; but
-    it has 2 K - 1 numbers, and ``coverage.split_coverage``, which repeats all of it on a part of
-    the cases, measures what that costs.
+    The scaling is fitted on the same cases as the thresholds. Strictly the cases should be others.
+    But the scaling has 2 K - 1 numbers only, and ``coverage.split_coverage``, which repeats the
+    whole fit on a part of the cases, measures the effect.
 
     Args:
-        cases: one at least.
-        slugs: names of the foreground classes, in the order of their numbers.
-        method: of the scaling.
-        start: where its fit begins.
+        cases: Cases to fit to, at least one.
+        slugs: Names of the foreground classes, in the order of their numbers.
+        method: Method of the scaling.
+        start: Scaling at which its fit begins.
+
+    Raises:
+        InputError: no rater has marked anything in any case.
     """
     scaling = fit_scaling(*drawn_voxels(cases), method, start)
     missed: dict[str, list[Any]] = {slug: [] for slug in slugs}
@@ -131,10 +141,14 @@ def fit_calibration(
 def drawn_voxels(
     cases: Sequence[CaseVoxels],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
-    """(K, V) probabilities and shares of voxels in the regions of interest, some if many.
+    """Voxels of the regions of interest that a scaling is fitted to, at most ``MOST_VOXELS``.
 
-    With them come their weights (V,): each case counts as much as any other, whatever its size, as
-    in ``ece_roi``.
+    Returns:
+        Probabilities (K, V), shares of raters (K, V), and weights (V,) by which all cases count the
+        same whatever their size, as in ``ece_roi``.
+
+    Raises:
+        InputError: no rater has marked anything in any case.
     """
     total = sum(case.share.shape[1] for case in cases)
     rng, drawn = np.random.default_rng(SEED), []

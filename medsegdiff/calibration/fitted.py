@@ -1,4 +1,4 @@
-"""What ``models/calibration.json`` holds, and the statements that follow from it."""
+"""The content of ``models/calibration.json``, and the guarantees that follow from it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from medsegdiff.core.types import ScalingMethod
 
 @dataclass(frozen=True)
 class ClassGuarantee:
-    """Two masks around one class, and how wide an interval of its volume has to be.
+    """Thresholds of an inner and an outer mask of one class, and scores for its volume's interval.
 
     Attributes:
-        inner: threshold on the calibrated probability; None: the inner mask is empty.
-        outer: threshold, never above ``inner``; 0: the outer mask is everything.
-        alpha: 1 - level.
-        scores: (n,) ascending, see ``conformal.volume_interval``.
+        inner: Threshold on the calibrated probability; None: the inner mask is empty.
+        outer: Threshold, never above ``inner``; 0: the outer mask is the whole image.
+        alpha: Bound on the expected loss, 1 - level.
+        scores: Volume scores (n,) of the cases, ascending (``conformal.volume_interval``).
     """
 
     inner: float | None
@@ -46,17 +46,17 @@ class ClassGuarantee:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A scaling, and what conformal guarantees at any level need.
+    """A scaling, and the curves and scores for conformal guarantees at any level.
 
     Attributes:
-        method: how the scaling was fitted.
-        scaling: of the mean probability.
-        n: cases it was all fitted on.
-        missed: class -> (L,) mean share of the reference outside of {p >= threshold}.
-        wrong: class -> (L,) mean share of {p >= threshold} outside of the reference.
-        volume_scores: class -> (n,) ascending.
-        fitted_on: data, cases, patients, inputs, bundle, weights, settings.
-        checked: figures on cases that were left out of a fit.
+        method: Method of the scaling.
+        scaling: Scaling of the mean probability.
+        n: Number of cases of the fit.
+        missed: Mean share (L,) of the reference outside {p >= threshold}, by class.
+        wrong: Mean share (L,) of {p >= threshold} outside the reference, by class.
+        volume_scores: Volume scores (n,) of the cases, ascending, by class.
+        fitted_on: Record of data, cases, patients, inputs, bundle, weights and settings.
+        checked: Figures on cases that were left out of a fit.
     """
 
     method: ScalingMethod
@@ -69,10 +69,10 @@ class Calibration:
     checked: dict[str, Any] = field(default_factory=dict)
 
     def guarantee(self, level: float) -> dict[str, ClassGuarantee]:
-        """Class -> what can be promised at a level in (0, 1).
+        """The guarantee of each class at a level in (0, 1).
 
-        Lowering the outer threshold only lowers what is missed, so both stay true where it has to
-        be lowered to leave the inner mask inside.
+        The outer threshold is lowered where the outer mask would not contain the inner one. That
+        only lowers the missed share, so both guarantees still hold.
         """
         alpha, found = round(1.0 - level, 12), {}
         for slug in self.missed:
@@ -83,19 +83,20 @@ class Calibration:
         return found
 
     def limits(self, level: float) -> list[str]:
-        """In words, what cannot be promised at a level; empty if all can."""
-        told = []
+        """Sentences on what cannot be guaranteed at a level in (0, 1); empty if all can."""
+        limits = []
         for slug, one in self.guarantee(level).items():
             if one.outer < THRESHOLDS[0]:
-                told.append(f"no outer mask of {slug} but the whole image")
+                limits.append(f"no outer mask of {slug} but the whole image")
             if one.inner is None:
-                told.append(f"no inner mask of {slug} but an empty one")
+                limits.append(f"no inner mask of {slug} but an empty one")
             if conformal.volume_interval(np.asarray(one.scores), one.alpha, 0.0, 1.0)[1] is None:
-                told.append(f"no upper limit of the volume of {slug}")
-        return [f"at level {level:g} the {self.n} cases of the calibration allow {t}" for t in told]
+                limits.append(f"no upper limit of the volume of {slug}")
+        start = f"at level {level:g} the {self.n} cases of the calibration allow"
+        return [f"{start} {limit}" for limit in limits]
 
     def to_json(self) -> dict[str, Any]:
-        """As dictionaries and lists."""
+        """The calibration as dictionaries and lists."""
         return {
             "method": self.method,
             "temperature": list(self.scaling.temperature),
@@ -114,11 +115,11 @@ def read_calibration(path: Path, labels: dict[int, str]) -> Calibration:
     """The calibration in a file.
 
     Args:
-        path: of the file.
-        labels: class number -> name in files, background included, that it has to be of.
+        path: Path of the file.
+        labels: Names in files by class number, background included; the calibration must have them.
 
     Raises:
-        InputError: unreadable, or of other classes.
+        InputError: the file is unreadable, or has other classes.
     """
     remedy = "Remove it, or run medsegdiff calibrate again"
     content = read_json(path)

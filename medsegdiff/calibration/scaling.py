@@ -16,30 +16,30 @@ from scipy.optimize import minimize
 from medsegdiff.core.types import ScalingMethod
 
 TINY = 1e-7
-"""Below it a probability counts as this much in the likelihood, as in the metric ``nll``."""
+"""Least probability in the likelihood, as in the metric ``nll``; lower ones are raised to it."""
 
 TEMPERATURES = (0.2, 5.0)
 BIASES = (-5.0, 5.0)
-"""Limits of the fit: a class that no reference has would drive its bias to minus infinity."""
+"""Limits of the fit: without them, the bias of a class without voxels goes to minus infinity."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """softmax(log(p) / T + b) over the K classes of a voxel, background first.
+    """softmax(log(p) / T + b) over a voxel's K classes, background first (Guo et al., sec. 4.2).
 
     Attributes:
-        temperature: T of each class, above 0; above 1 makes bold probabilities milder.
-        bias: b of each class; 0 for the background.
+        temperature: Temperature T of each class, above 0; above 1 it lowers overconfidence.
+        bias: Bias b of each class; 0 for the background.
     """
 
     temperature: tuple[float, ...]
     bias: tuple[float, ...]
 
     def __call__(self, probability: NDArray[Any]) -> NDArray[np.float32]:
-        """Calibrated probabilities.
+        """Calibrated probabilities (K, *shape) float32, summing to 1.
 
         Args:
-            probability: (K, *shape) in [0, 1], summing to 1. A 0 stays 0.
+            probability: Probability (K, *shape) in [0, 1], summing to 1. A 0 stays 0.
 
         >>> milder = Scaling((2.0, 2.0), (0.0, 0.0))
         >>> milder(np.array([[0.8], [0.2]])).round(4).tolist()
@@ -65,11 +65,12 @@ def fit_scaling(
     """The scaling of least negative log-likelihood.
 
     Args:
-        probability: (K, V) of V voxels, in [0, 1].
-        share: (K, V) of the raters that chose each class; 0 or 1 with one rater.
-        weight: (V,) of the voxels, none negative, some above 0.
-        method: ``temperature``: one T for all classes and no bias; ``vector``: a T and a b each.
-        start: where to begin; no scaling if None.
+        probability: Probability (K, V) of V voxels, in [0, 1].
+        share: Share (K, V) of the raters that chose each class; 0 or 1 with one rater.
+        weight: Weight (V,) of the voxels, none negative, some above 0.
+        method: Method; ``temperature``: one T for all classes and no bias; ``vector``: a T and a b
+            for each class.
+        start: Scaling at which the fit begins; None: no scaling, T = 1 and b = 0.
     """
     k, relative = len(probability), weight / weight.sum()
     log_p = np.log(np.clip(probability, TINY, 1.0).astype(np.float64))

@@ -1,4 +1,4 @@
-"""Smooth random deformations of images and masks together, so that they are of nobody."""
+"""Smooth random deformations of images and masks together, so that they show no real anatomy."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torch import Tensor
 
 
 class RandomDeformationd(RandomizableTransform):
-    """Affine and elastic deformation at random, the same of all keys.
+    """Random affine and elastic deformation, the same for all keys.
 
-    What MONAI's ``Rand3DElasticd`` does, in a tenth of the time: displacements are drawn at control
-    points and interpolated, where that one filters noise in every voxel. Places outside of the
+    It does the same as MONAI's ``Rand3DElasticd``, in a tenth of the time: displacements are drawn
+    at control points and interpolated, where MONAI filters noise in every voxel. Places outside the
     image take the value of its border.
 
     Args:
-        keys: of the maps (C, *spatial) that are deformed alike; those that are absent are left out.
-        spatial_dims: 2 or 3.
-        displacement: standard deviation of the elastic part along each axis, in voxels, on average
+        keys: Keys of the maps (C, *spatial) that are deformed alike; absent keys are ignored.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        displacement: Standard deviation of the elastic part along each axis, in voxels, on average
             over calls; in each call it is uniform from 0 to twice that.
-        spacing: of the control points, in voxels.
-        rotation: greatest angle about each axis, in radians.
-        scaling: greatest change of size along each axis, as a fraction.
-        translation: greatest shift along each axis, in voxels.
-        prob: of a deformation at all.
-        modes: interpolation of each key: ``bilinear`` (trilinear of volumes) or ``nearest``.
+        spacing: Distance of the control points, in voxels.
+        rotation: Greatest angle about each axis, in radians.
+        scaling: Greatest change of size along each axis, as a fraction.
+        translation: Greatest shift along each axis, in voxels.
+        prob: Probability that a call deforms at all.
+        modes: Interpolation of each key: ``bilinear`` (trilinear in 3D) or ``nearest``.
 
     Raises:
-        ValueError: other than two or three axes, or not a mode for each key.
+        ValueError: ``spatial_dims`` is neither 2 nor 3, or keys and modes differ in number.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RandomDeformationd(RandomizableTransform):
         self.rotation, self.scaling, self.translation = rotation, scaling, translation
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Deform the maps of an item; integer maps keep their type."""
+        """The item with its maps (C, *spatial) deformed; integer maps keep their type."""
         item = dict(data)
         maps = {key: torch.as_tensor(item[key]) for key in self.modes if key in item}
         self.randomize(None)
@@ -71,7 +71,7 @@ class RandomDeformationd(RandomizableTransform):
         return item
 
     def _places(self, size: Sequence[int]) -> Tensor:
-        """(d, *size) where each voxel's value comes from, in voxels."""
+        """Place (d, *size) from which each voxel's value is taken, in voxels."""
         axes = [torch.arange(n) - (n - 1) / 2.0 for n in size]
         centred = torch.stack(torch.meshgrid(*axes, indexing="ij"))
         matrix = self._affine()
@@ -93,7 +93,7 @@ class RandomDeformationd(RandomizableTransform):
         return torch.tensor(parts[0] @ parts[1] @ parts[2], dtype=torch.float32)
 
     def _elastic(self, size: Sequence[int]) -> Tensor:
-        """(d, *size) displacement in voxels, of the deviation that is drawn for this call."""
+        """Displacement (d, *size) in voxels, of the standard deviation drawn for this call."""
         points = [max(2, math.ceil(n / self.spacing) + 1) for n in size]
         drawn = torch.tensor(self.R.standard_normal((1, len(size), *points)), dtype=torch.float32)
         # Linear interpolation leaves 2/3 of the variance along each axis, on average.
@@ -103,7 +103,15 @@ class RandomDeformationd(RandomizableTransform):
 
 
 def resampled(values: Tensor, places: Tensor, mode: str) -> Tensor:
-    """Values (C, *spatial) at places (d, *size) in voxels, the border's outside of the map."""
+    """Values (C, *size) of a map (C, *spatial) at places (d, *size), in voxels.
+
+    Places outside the map take the value of its border.
+
+    Args:
+        values: Map (C, *spatial).
+        places: Coordinates (d, *size) of each place, in voxels.
+        mode: Interpolation, ``bilinear`` (trilinear in 3D) or ``nearest``.
+    """
     last = torch.tensor([max(n - 1, 1) for n in values.shape[1:]], dtype=torch.float32)
     unit = 2.0 * places / last.view(-1, *[1] * (places.ndim - 1)) - 1.0
     grid = unit.flip(0).movedim(0, -1)[None]  # grid_sample wants the last axis first

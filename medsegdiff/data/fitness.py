@@ -1,4 +1,4 @@
-"""Is a data set fit to train on, and what is in it?"""
+"""Check whether a data set can be trained on, and summarise its content."""
 
 from __future__ import annotations
 
@@ -27,20 +27,21 @@ from medsegdiff.data.manifest import (
 from medsegdiff.data.transforms import read_case_labels, read_channels
 
 SIZE_FACTOR = 8.0
-"""A volume with so many times more or fewer voxels than the median one stands out."""
+"""Factor of the number of voxels, to the median volume, from which a case is reported."""
 SPACING_FACTOR = 2.5
-"""So does one whose voxels are so many times longer or shorter along some axis."""
+"""Factor of the voxel size along an axis, to the median, from which a case is reported."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that will, or may, go wrong.
+    """A problem of a case or of the data set.
 
     Attributes:
-        case: the case's id or file's name; empty if it concerns the data set as a whole.
-        severity: an ``error`` makes a case unusable or the results wrong, a ``warning`` may not.
-        rule: what was expected and what was found.
-        remedy: what can be done about it.
+        case: Name of the case or file; empty if the problem concerns the whole data set.
+        severity: Severity; an ``error`` makes a case unusable or the results wrong, a ``warning``
+            may not.
+        rule: Text that says what was expected and what was found.
+        remedy: Text that says what can be done about it.
     """
 
     case: str
@@ -51,16 +52,16 @@ class Problem:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What a readable case holds.
+    """Facts of a readable case.
 
     Attributes:
-        case: its id.
-        shape: voxels along each spatial axis of the file.
-        spacing: millimetres along each.
-        channels: number of them.
-        low: least intensity.
-        high: greatest intensity.
-        label_voxels: voxels of each label value, the mean over raters; empty without a label.
+        case: Name of the case.
+        shape: Number of voxels along each spatial axis of the file.
+        spacing: Size of a voxel along each spatial axis, in mm.
+        channels: Number of channels.
+        low: Least intensity.
+        high: Greatest intensity.
+        label_voxels: Number of voxels of each class, the mean over raters; empty without a label.
         digest: SHA-256 of the image's values, and its shape.
     """
 
@@ -79,9 +80,9 @@ class CheckReport:
     """Outcome of :func:`check`.
 
     Attributes:
-        cases: facts of the cases that could be read.
-        facts: of the data set, plain numbers, strings, lists and dictionaries.
-        problems: all that were found.
+        cases: Facts of the cases that could be read.
+        facts: Facts of the data set: plain numbers, strings, lists and dictionaries.
+        problems: Problems that were found.
     """
 
     cases: tuple[CaseFacts, ...]
@@ -98,11 +99,11 @@ def check(
     data: str | Path | Manifest,
     progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> CheckReport:
-    """Read every case once and report all that is wrong, without stopping at the first.
+    """A report of all problems of a data set; every case is read once.
 
     Args:
-        data: as for :func:`~medsegdiff.data.manifest.load_manifest`.
-        progress: wraps the cases to show progress, such as ``tqdm`` or ``rich.progress.track``.
+        data: Data set, or input of :func:`~medsegdiff.data.manifest.load_manifest`.
+        progress: Wrapper of the cases that shows progress, such as ``rich.progress.track``.
 
     Raises:
         InputError: the description itself cannot be read.
@@ -199,7 +200,7 @@ def _check_number(manifest: Manifest) -> list[Problem]:
 
 
 def _check_names(manifest: Manifest) -> list[Problem]:
-    """A folder of DICOM is often called after the patient, and a case's name is shown to others."""
+    """Warn of cases called after DICOM folders: such names are shown, and may name patients."""
     folders = (case for case in manifest.cases if os.path.isdir(case.images[0]))
     named = [case.id for case in folders if case.id == case_id(case.images)]
     if not named:
@@ -211,12 +212,12 @@ def _check_names(manifest: Manifest) -> list[Problem]:
 def _check_unlisted(manifest: Manifest) -> list[Problem]:
     """Image and label files beside the listed ones that no case refers to.
 
-    Where a layout says what belongs to the set, other files are left out on purpose.
+    A layout lists all files of its set, so that other files are left out on purpose.
     """
     if manifest.layout:
         return []
-    images = _strays(manifest, "imagesTr", [p for c in manifest.cases for p in c.images])
-    labels = _strays(manifest, "labelsTr", [p for c in manifest.cases for p in c.labels])
+    images = _unlisted_files(manifest, "imagesTr", [p for c in manifest.cases for p in c.images])
+    labels = _unlisted_files(manifest, "labelsTr", [p for c in manifest.cases for p in c.labels])
     listed = {case.id for case in manifest.cases}
     problems = []
     for name in sorted(images | labels):
@@ -232,8 +233,8 @@ def _check_unlisted(manifest: Manifest) -> list[Problem]:
     return problems
 
 
-def _strays(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str, Path]:
-    """Name without ending -> path of the files in these folders that are not listed."""
+def _unlisted_files(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str, Path]:
+    """Paths of the files in the data set's folders that are not listed, by name without ending."""
     known = {path for case in manifest.cases for path in case.images + case.labels}
     folders = {path.parent for path in listed} | {manifest.root / usual}
     folders -= known  # a DICOM series, which may hold the case's label as well
@@ -250,7 +251,7 @@ def _strays(manifest: Manifest, usual: str, listed: Sequence[Path]) -> dict[str,
 def _files_in(folder: Path) -> list[Path]:
     try:
         return [path for path in folder.iterdir() if path.is_file()]
-    except OSError:  # what is wrong with a folder is said of its cases
+    except OSError:  # an unreadable folder is reported with its cases
         return []
 
 
@@ -271,7 +272,7 @@ def _check_duplicates(cases: Sequence[CaseFacts], manifest: Manifest) -> list[Pr
 
 
 def _check_outliers(cases: Sequence[CaseFacts], spatial_dims: int) -> list[Problem]:
-    """Compare size and spacing with the median case; slices of a stack count singly in 2D."""
+    """Compare size and spacing with the median case; in 2D each slice of a stack is a case."""
     comparable = [case for case in cases if len(case.shape) >= spatial_dims]
     if len(comparable) < 3:
         return []

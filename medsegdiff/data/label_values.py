@@ -1,7 +1,7 @@
-"""What the values of a label file mean, where they are not the numbers of the classes.
+"""The meaning of the values in a label file, where they are not class numbers.
 
-A mask may be stored as 0 and 255, BraTS calls a tumour 4, and one saved as JPEG has values in
-between. The key ``label_values`` of a description names them: ``{"0-127": 0, "128-255": 1}``.
+A mask may be stored as 0 and 255, BraTS stores a tumour as 4, and a mask saved as JPEG has values
+in between. The key ``label_values`` of a description names them: ``{"0-127": 0, "128-255": 1}``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ from numpy.typing import NDArray
 from medsegdiff.core.errors import InputError
 
 LabelValues = tuple[tuple[int, int, int], ...]
-"""Lowest and highest value in the file, both included, and the class they stand for."""
+"""Lowest and highest value in the file, both included, and their class number."""
 
 
 def parse_label_values(value: Any, labels: Collection[int], file: Path) -> LabelValues:
-    """Read the key ``label_values`` of a description.
+    """The ranges of values of each class, from the key ``label_values`` of a description.
+
+    Args:
+        value: Value of the key; None: the label files hold class numbers.
+        labels: Class numbers of the data set.
+        file: Path of the description, for messages.
 
     Raises:
-        InputError: not of the form value or range -> a class of ``labels``, or ranges overlap.
+        InputError: a key is no value or range, a class is not in ``labels``, or ranges overlap.
     """
     if value is None:
         return ()
@@ -47,7 +52,12 @@ def parse_label_values(value: Any, labels: Collection[int], file: Path) -> Label
 
 
 def renumber(values: NDArray[Any], ranges: LabelValues, source: object) -> NDArray[Any]:
-    """The class of every value of a label file, of the same shape; without ranges, the values.
+    """The class number of every value of a label file, same shape.
+
+    Args:
+        values: Values of the file, any shape.
+        ranges: Ranges of values of each class; empty: the values are returned as they are.
+        source: Path of the file, for messages.
 
     Raises:
         InputError: a value is in none of the ranges.

@@ -1,11 +1,11 @@
 """Read and validate the description of a data set: its labels, cases and folds.
 
 The description is a Medical Segmentation Decathlon ``dataset.json`` with optional extensions:
-``raters`` (how many annotations a four-dimensional label holds in its last axis), ``label_values``
-(what the values of the label files mean), ``patient`` and ``case`` (its name) for a case, ``folds``
-(lists of patients), ``test_patients`` (kept for a last test), ``published`` (how many cases the set
-has), and ``reference_names`` and ``reference_overlap`` for labels that are DICOM SEG or RTSTRUCT
-files. How it is found: :mod:`medsegdiff.data.named_sets`.
+``raters`` (number of annotations in the last axis of a four-dimensional label), ``label_values``
+(meaning of the values in the label files), ``patient`` and ``case`` (its name) for a case,
+``folds`` (lists of patients), ``test_patients`` (kept for a last test), ``published`` (number of
+cases of the whole set), and ``reference_names`` and ``reference_overlap`` for labels that are DICOM
+SEG or RTSTRUCT files. :mod:`medsegdiff.data.named_sets` finds the description.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ class Case:
     """One image to segment, with the annotations of it.
 
     Attributes:
-        id: the name that the description gives, else that of the file without its ending; unique
-            in a data set.
-        images: one file, or DICOM series folder, per channel; one file may hold all channels.
-        labels: empty, one file, or one per rater (one file may hold all raters, last axis).
-        patient: cases of one patient never stand on both sides of a split.
-        label_values: what the values of the label files mean; empty if they are class numbers.
+        id: Name in the description, else that of the file without its ending; unique in a data set.
+        images: Paths of one file, or folder of a DICOM series, for each channel; one file may hold
+            all channels.
+        labels: Paths of the label files: none, one, or one for each rater (one file may hold all
+            raters in its last axis).
+        patient: Name of the patient; a split never separates cases of one patient.
+        label_values: Meaning of the values in the label files; empty if they are class numbers.
     """
 
     id: str
@@ -53,24 +54,24 @@ class Case:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set: what its labels mean, where its cases lie, how they are split.
+    """A data set: its labels, cases and folds.
 
     Attributes:
-        name: of the data set.
-        root: folder that relative paths start from.
-        labels: value -> name, consecutive from 0, the background.
-        channels: name of each input channel.
-        spatial_dims: 2 or 3.
-        raters: greatest number of annotations of a case.
-        licence: of the data.
-        reference: where the data come from.
-        description: one line for people.
-        cases: all cases, with or without labels.
-        folds: the patients of each fold; a patient in no fold is never used by :meth:`split`.
-        test: patients in no fold on purpose, who are kept for a last test.
-        layout: name of the public layout by which the files were found; empty if they were listed.
-        published: number of cases that the whole set has; 0 if that is not known.
-        references: which structures of a DICOM SEG or RTSTRUCT are which class.
+        name: Name of the data set.
+        root: Folder that relative paths start from.
+        labels: Names by class number, consecutive from 0, the background.
+        channels: Name of each input channel.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        raters: Greatest number of annotations of a case.
+        licence: Licence of the data.
+        reference: Source of the data, such as an address or a paper.
+        description: Sentence that describes the data.
+        cases: Cases of the set, with or without labels.
+        folds: Patients of each fold; a patient in no fold is never used by :meth:`split`.
+        test: Patients in no fold on purpose, who are kept for a last test.
+        layout: Name of the public layout by which the files were found; empty if they were listed.
+        published: Number of cases of the whole set; 0 if it is not known.
+        references: Structures of a DICOM SEG or RTSTRUCT that belong to each class.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Manifest:
     references: Structures = field(default_factory=lambda: Structures({}))
 
     def places(self, patients: Collection[str]) -> list[str]:
-        """Places of patients in ``folds`` and ``test_patients``, which do not name them."""
+        """Places of patients in ``folds`` and ``test_patients``, for messages without names."""
         listed = {f"folds[{i}]": fold for i, fold in enumerate(self.folds)}
         listed["test_patients"] = self.test
         return [
@@ -104,10 +105,12 @@ class Manifest:
         """Labelled cases of the other folds, and labelled cases of this one.
 
         Args:
-            fold: its number; or ``test``: those of all folds, and those kept for the test.
+            fold: Number of the fold; or ``test``: the cases of all folds, and those kept for the
+                test.
 
         Raises:
-            InputError: no such fold, a patient in several folds, or nothing left to train on.
+            InputError: the fold does not exist, a patient is in several folds, or no labelled case
+                is left to train on or to validate with.
         """
         if fold != "test" and not (isinstance(fold, int) and 0 <= fold < len(self.folds)):
             rule = f"has folds 0 to {len(self.folds) - 1}, not {fold}"
@@ -128,20 +131,20 @@ class Manifest:
         return training, validation
 
     def unlabelled(self, fold: int) -> tuple[Case, ...]:
-        """Cases without a label, but those of patients in this fold or kept for the test."""
+        """Cases without a label, except those of patients in this fold or kept for the test."""
         kept = {*self.folds[fold], *self.test}
         return tuple(case for case in self.cases if not case.labels and case.patient not in kept)
 
 
 def load_manifest(data: str | Path) -> Manifest:
-    """Read a description of data: ``dataset.json``, its folder, or a name in ``data_manifests/``.
+    """The data set of a ``dataset.json``, of its folder, or of a name in ``data_manifests/``.
 
-    A name may say where its files are: ``acdc=/data/ACDC``. The image and label files themselves
-    are not opened.
+    A name may come with the folder of its files: ``acdc=/data/ACDC``. The image and label files
+    themselves are not opened.
 
     Raises:
-        InputError: nothing at that path, unknown name, data not at hand or not complete, or a
-            broken description.
+        InputError: the path does not exist, the name is unknown, the data are missing or not
+            complete, or the description is broken.
     """
     found = find_set(data)
     return _parse(found.described, found.root, found.file)
@@ -159,7 +162,7 @@ def class_slug(label: str) -> str:
 def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
     """Cases as a MONAI datalist: ``case``, ``image`` (paths), and ``label`` (paths) if labelled.
 
-    ``label_values`` is there if the label files hold other values than class numbers.
+    An item has ``label_values`` if its label files hold other values than class numbers.
     """
     items = []
     for case in cases:
@@ -173,7 +176,7 @@ def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
 
 
 def case_id(images: Sequence[Path]) -> str:
-    """Name of the first file without its ending, nor the channel's number if there are several.
+    """Name of the first file without ending, and without channel number if there are several.
 
     >>> case_id([Path("a/liver_01.nii.gz")])
     'liver_01'
@@ -191,7 +194,7 @@ def default_folds(
 ) -> tuple[tuple[str, ...], ...]:
     """Deal the patients, in the order of their SHA-256, to ``count`` folds in turn.
 
-    Depends on nothing but the patients, neither their order nor how often each occurs. There are
+    The folds depend on the set of patients alone, not on their order or number of cases. There are
     never more folds than patients.
     """
     ordered = sorted(set(patients), key=lambda p: hashlib.sha256(p.encode()).hexdigest())
@@ -204,7 +207,7 @@ def repeats(items: Iterable[str]) -> list[str]:
 
 
 def shorten(items: Sequence[str], limit: int = 3) -> str:
-    """The first few items, and how many more there are.
+    """The first ``limit`` items in words, and the number of further ones.
 
     >>> shorten(["a", "b", "c", "d", "e"])
     'a, b, c and 2 more'
@@ -332,7 +335,7 @@ def _parse_count(value: Any, file: Path) -> int:
 
 
 def _parse_references(described: dict[str, Any], labels: dict[int, str], file: Path) -> Structures:
-    """Names by class: that of the label, and what ``reference_names`` adds to it."""
+    """The structures of each class: the label's name, and those in ``reference_names``."""
     further = described.get("reference_names", {})
     known = set(labels.values()) - {labels[0]}
     if not isinstance(further, dict) or not set(further) <= known:

@@ -1,12 +1,13 @@
-"""Find the description of a data set, and its files, from what the user wrote.
+"""Find the description of a data set, and its files, from the user's input.
 
-That is a ``dataset.json``, the folder that holds one, the name of a file in ``data_manifests/``, or
-such a name with the place of its files, ``acdc=/data/ACDC``. A named description has the key
-``folder``: without a place, the files are looked for in that folder below ``$MEDSEGDIFF_DATA`` if
-that is set, otherwise below the working directory and then below ``../shared/data``.
+The input is a ``dataset.json``, the folder that holds one, the name of a file in
+``data_manifests/``, or such a name with the folder of its files, ``acdc=/data/ACDC``. A named
+description has the key ``folder``. If the input gives no folder, that one is searched below
+``$MEDSEGDIFF_DATA`` if it is set, otherwise below the working directory and then below
+``../shared/data``.
 
-What a named description does not say (often the list of cases) is taken from the files: with the
-key ``layout``, by the reader of that layout (:mod:`medsegdiff.data.public.layouts`), else from the
+Keys that a named description lacks (often the list of cases) are taken from the files: with the key
+``layout``, by the reader of that layout (:mod:`medsegdiff.data.public.layouts`), else from the
 ``dataset.json`` of the folder.
 """
 
@@ -25,13 +26,13 @@ from medsegdiff.data.public.layouts import LAYOUTS, list_cases
 
 
 @dataclass(frozen=True)
-class Found:
-    """A description, before it is checked.
+class FoundDescription:
+    """A description that was found, before it is checked.
 
     Attributes:
-        described: what it says.
-        root: folder that relative paths start from, absolute.
-        file: where it was read from.
+        described: Content of the description.
+        root: Absolute path of the folder that relative paths start from.
+        file: Path of the file that it was read from.
     """
 
     described: dict[str, Any]
@@ -39,18 +40,21 @@ class Found:
     file: Path
 
 
-def find_set(data: str | Path) -> Found:
-    """Read the description that ``data`` stands for.
+def find_set(data: str | Path) -> FoundDescription:
+    """The description of the data set that ``data`` names.
+
+    Args:
+        data: Path, name, or ``name=folder``.
 
     Raises:
-        InputError: nothing at that path, unknown name, data not at hand or not complete, or not
-            readable as JSON.
+        InputError: the path does not exist, the name is unknown, the data are missing or not
+            complete, or the file is not readable as JSON.
     """
     name, place = split_place(data)
     file = _find_description(name)
     described = read_json(file)
     if "folder" not in described:
-        return Found(described, file.parent.absolute(), file)
+        return FoundDescription(described, file.parent.absolute(), file)
     root = place.absolute() if place else _find_data(name, described)
     if "layout" in described:
         if described["layout"] not in LAYOUTS:
@@ -59,11 +63,11 @@ def find_set(data: str | Path) -> Found:
         described = list_cases(name, described["layout"], root) | described
     elif "training" not in described and (root / "dataset.json").is_file():
         described = read_json(root / "dataset.json") | described
-    return Found(described, root, file)
+    return FoundDescription(described, root, file)
 
 
 def split_place(data: str | Path) -> tuple[str, Path | None]:
-    """Take ``name=folder`` apart; anything else has no place.
+    """Name and folder of ``name=folder``; for any other input, the input itself and None.
 
     Raises:
         InputError: the name is not known, or the folder does not exist.
@@ -81,20 +85,24 @@ def split_place(data: str | Path) -> tuple[str, Path | None]:
 
 
 def manifest_names() -> list[str]:
-    """Names of the descriptions at hand, sorted."""
+    """Names of the descriptions in ``data_manifests/``, sorted."""
     return sorted(path.stem for path in _manifest_folder().glob("*.json"))
 
 
 def read_named(name: str) -> dict[str, Any]:
-    """What the description of that name says."""
+    """Content of the description of that name.
+
+    Raises:
+        InputError: the description does not exist or is not readable.
+    """
     return read_json(_manifest_folder() / f"{name}.json")
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """The JSON object in a file.
 
     Raises:
-        InputError: not readable, or not an object.
+        InputError: the file is not readable, or does not hold an object.
     """
     try:
         described = json.loads(file.read_text(encoding="utf-8"))

@@ -19,22 +19,22 @@ def cut_into_planes(
     keys: Sequence[str] = ("image", "label"),
     every: int = 1,
 ) -> list[dict[str, Any]]:
-    """Load cases and keep all their planes in memory, each an item of its own.
+    """The planes of all cases, each an item of its own, in memory.
 
-    Planes that no rater marked are kept: that nothing is there is information.
+    Planes that no rater marked are kept, since the network must learn from them too.
 
     Args:
-        cases: labelled, of planes or of volumes.
-        chain: transforms from an item of ``datalist`` to ``keys``, with ``LoadCased`` for two
+        cases: Labelled cases, of planes or of volumes.
+        chain: Transforms from an item of ``datalist`` to ``keys``, with ``LoadCased`` for two
             dimensions first.
-        keys: of the maps to cut, (C, X, Y) or (C, X, Y, Z) alike.
-        every: take one plane in so many, over all cases in a row.
+        keys: Keys of the maps to cut, all (C, X, Y) or all (C, X, Y, Z).
+        every: Interval of the planes that are kept, counted over all cases in a row.
 
     Returns:
-        Items of ``case`` (``<case>/<z>``) and the maps, plain tensors (C, X, Y).
+        Items with ``case`` (``<case>/<z>``) and the maps, plain tensors (C, X, Y).
 
     Raises:
-        InputError: from a transform of the chain.
+        InputError: a transform of the chain refuses a case.
     """
     return [plane for i, plane in enumerate(_planes(cases, chain, keys)) if i % every == 0]
 
@@ -46,20 +46,21 @@ def with_class(
     diseased_from: int = 1,
     key: str = "label",
 ) -> list[dict[str, Any]]:
-    """Tell healthy and diseased planes apart by how many raters marked anything in them.
+    """The planes labelled healthy or diseased, by the number of raters who marked anything.
 
     Args:
-        planes: of ``cut_into_planes``.
-        healthy_up_to: raters at most that marked a healthy one.
-        diseased_from: raters at least that marked a diseased one; others are left out.
-        key: of the label maps (M, X, Y), one a rater.
+        planes: Planes from ``cut_into_planes``.
+        healthy_up_to: Largest number of raters who marked a healthy plane.
+        diseased_from: Least number of raters who marked a diseased plane; planes between the two
+            are left out.
+        key: Key of the label maps (M, X, Y), one for each rater.
 
     Returns:
         The planes, each with ``diseased``, 0 or 1.
 
     Raises:
-        ValueError: a plane could be both.
-        InputError: none are healthy, or none diseased.
+        ValueError: ``healthy_up_to`` is negative, or not below ``diseased_from``.
+        InputError: no plane is healthy, or none is diseased.
     """
     if not 0 <= healthy_up_to < diseased_from:
         given = f"{healthy_up_to} and {diseased_from}"

@@ -1,4 +1,4 @@
-"""Read the reference of a case, and the files that a segmentation of it left."""
+"""Read the reference of a case, and the files of its segmentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAPS = ("mean_", "variance_")
 _OWN = (*_MAPS, "entropy", "members", "anchor", "inner_", "outer_")
 
 DAMAGE = (OSError, MemoryError, RuntimeError, ValueError)
-"""What a damaged case may raise besides ``InputError``."""
+"""Exceptions that reading a damaged case may raise besides ``InputError``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,14 @@ class Prediction:
     """The files of a segmented case; maps that were not written are absent.
 
     Attributes:
-        seg: (*shape) label map of the ensemble.
-        mean: class -> (*shape) mean probability in [0, 1].
-        variance: class -> (*shape) variance over the members in [0, 0.25].
-        entropy: (*shape) predictive entropy in nats, or None.
-        members: (N, *shape) label maps, or None.
-        anchor: (*shape) label map of the deterministic pass, or None.
-        run: what ``<case>_run.json`` says; empty where a mask is all there is.
-        guarantee: class -> (*shape) inner and outer mask; empty without a guarantee.
+        seg: Label map (*shape) of the ensemble.
+        mean: Mean probability (*shape) in [0, 1], by class.
+        variance: Variance (*shape) over the members in [0, 0.25], by class.
+        entropy: Predictive entropy (*shape) in nats, or None.
+        members: Label maps (N, *shape) of the members, or None.
+        anchor: Label map (*shape) of the deterministic pass, or None.
+        run: Content of ``<case>_run.json``; empty where there is a mask alone.
+        guarantee: Inner and outer mask (*shape), by class; empty without a guarantee.
     """
 
     seg: NDArray[np.uint8]
@@ -51,17 +51,17 @@ class Prediction:
 
 
 def foreground(manifest: Manifest) -> dict[int, str]:
-    """Value of each foreground class -> its name in files and reports."""
+    """Names of the foreground classes in files and reports, by class number."""
     return {value: class_slug(name) for value, name in manifest.labels.items() if value != 0}
 
 
 def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], Geometry]:
     """Label maps (M, *shape) of all raters, and the image's geometry.
 
-    A volume of one slice is a plane: surfaces have no third direction there.
+    A volume of one slice is read as a 2D image, since its surfaces have no third direction.
 
     Raises:
-        InputError: unreadable, of another grid than the image, or with unknown values.
+        InputError: a label is unreadable, has another grid than the image, or unknown values.
     """
     geometry = read_geometry(case.images[0])
     annotations = read_case_labels(case, geometry, manifest)
@@ -75,20 +75,20 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
 def read_prediction(
     folder: Path, case: str, classes: dict[int, str], geometry: Geometry
 ) -> Prediction:
-    """Read the files of a segmented case (see :class:`Prediction`).
+    """The files of a segmented case (see :class:`Prediction`).
 
-    A mask by itself may be of any program. Maps are of our own, with a mean and a variance for
-    each class and ``<case>_run.json``, which is written last.
+    A mask by itself may come from any program. Maps must come from this package, with a mean and a
+    variance for each class and ``<case>_run.json``, which is written last.
 
     Args:
-        folder: that holds ``<case>_seg.nii.gz`` and the others.
-        case: its name.
-        classes: value -> name of the foreground classes.
-        geometry: of the input, which every file must share.
+        folder: Folder that holds ``<case>_seg.nii.gz`` and the other files.
+        case: Name of the case.
+        classes: Names of the foreground classes, by class number.
+        geometry: Geometry of the input, which every file must share.
 
     Raises:
-        InputError: no mask, a case that was not finished or is of other classes, an unreadable
-            file, another grid, or values out of range.
+        InputError: there is no mask, the case was not finished or has other classes, a file is
+            unreadable or has another grid, or values are out of range.
     """
 
     def path(name: str) -> Path:
@@ -143,7 +143,7 @@ def _check_complete(record: Path, case: str, classes: dict[int, str]) -> None:
 
 
 def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
-    """(*shape) or (*shape, N) values of a file that has to lie on the case's grid."""
+    """Values (*shape) or (*shape, N) of a file that has to have the case's grid."""
     values, own = read_image(path)
     grid, found = (*geometry.shape, 1)[:3], (*values.shape, 1)[:3]
     if found != grid:
@@ -154,7 +154,7 @@ def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
 
 
 def _read_labels(path: Path, geometry: Geometry, classes: dict[int, str]) -> NDArray[np.uint8]:
-    """(N, *shape) label maps; N is 1 where the file holds one."""
+    """Label maps (N, *shape); N is 1 where the file holds one."""
     values = _read_on_grid(path, geometry)
     unknown = sorted(set(np.unique(values).tolist()) - {0, *classes})
     if unknown:
@@ -187,7 +187,12 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 
 def majority(annotations: NDArray[np.uint8], classes: dict[int, str]) -> NDArray[np.uint8]:
-    """(*shape) class that more than half of the raters (M, *shape) chose, else background."""
+    """Class (*shape) that more than half of the raters (M, *shape) chose, else background.
+
+    Args:
+        annotations: Label maps (M, *shape) of the raters.
+        classes: Names of the foreground classes, by class number.
+    """
     hard = np.zeros(annotations.shape[1:], dtype=np.uint8)
     for value in classes:
         hard[2 * np.count_nonzero(annotations == value, axis=0) > len(annotations)] = value
@@ -195,7 +200,15 @@ def majority(annotations: NDArray[np.uint8], classes: dict[int, str]) -> NDArray
 
 
 def matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[str, Any]]:
-    """The cases that have both, and how many have only one."""
+    """The cases that have a reference and a prediction, and the numbers of those with one alone.
+
+    Args:
+        manifest: Description of the data set.
+        predictions: Folder with one folder for each segmented case.
+
+    Raises:
+        InputError: the folder does not exist, or no case has both.
+    """
     if not predictions.is_dir():
         raise InputError(predictions, "no such folder", "Give the folder that segmenting wrote")
     folders = {path.name for path in predictions.iterdir() if path.is_dir() and _is_case(path)}
@@ -215,7 +228,7 @@ def matching(manifest: Manifest, predictions: Path) -> tuple[list[Case], dict[st
 
 
 def _is_case(folder: Path) -> bool:
-    """Whether files in it are named after it; what cannot be read is a case, which will fail."""
+    """Whether a folder holds files named after it; an unreadable one counts, and fails later."""
     try:
         return any(path.name.startswith(f"{folder.name}_") for path in folder.iterdir())
     except OSError:

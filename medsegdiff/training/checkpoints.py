@@ -1,4 +1,4 @@
-"""What a run leaves behind to be taken up again, and to be understood later."""
+"""Checkpoints of a run, and the record of the cases that it was trained on."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.data.manifest import Case
 
 LAST = "last_checkpoint_epoch=*.pt"
-"""Name of the file that a run writes after each epoch."""
+"""Pattern of the file that a run writes after each epoch."""
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:
-    """The newest checkpoint of a run that can be resumed, or None."""
+    """Path of the newest checkpoint in a run's folder; None if there is none."""
     found = sorted(Path(folder).glob(LAST), key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 
 
 def resume(folder: str | Path, state: Mapping[str, Any], trainer: Engine) -> None:
-    """Let ``trainer`` start where the run in ``folder`` stopped: weights, optimizer, epoch.
+    """Make ``trainer`` continue the run in ``folder``: weights, optimizer, epoch.
+
+    Args:
+        folder: Folder of the run.
+        state: Objects to restore, by their names in the checkpoint.
+        trainer: Engine that will run.
 
     Raises:
-        InputError: if there is nothing to resume.
+        InputError: the folder has no checkpoint.
     """
     path = latest_checkpoint(folder)
     if path is None:
@@ -36,7 +41,7 @@ def resume(folder: str | Path, state: Mapping[str, Any], trainer: Engine) -> Non
 
 
 def write_cases(folder: str | Path, split: Sequence[Sequence[Case]]) -> None:
-    """Write which cases a run trained on and which it held out, to ``folder/cases.json``."""
+    """Write the names of a run's training and validation cases to ``folder/cases.json``."""
     names = ("training", "validation")
     listed = {name: [case.id for case in part] for name, part in zip(names, split, strict=True)}
     write_json(Path(folder) / "cases.json", listed)

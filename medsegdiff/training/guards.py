@@ -1,4 +1,4 @@
-"""Stops a run that has gone wrong before it can spoil its weights."""
+"""Guards against a loss that is not finite and against large gradients."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def stop_on_non_finite_loss(trainer: Engine) -> None:
     """Attach to a MONAI trainer: raise before the backward pass of a loss that is not finite.
 
     Weights, averaged weights and checkpoints stay those of the last good step.
+
+    Raises:
+        InputError: while the trainer runs, when the loss is infinite or not a number.
     """
 
     @trainer.on(IterationEvents.LOSS_COMPLETED)
@@ -30,7 +33,13 @@ def stop_on_non_finite_loss(trainer: Engine) -> None:
 
 
 def clip_gradients(trainer: Engine, network: nn.Module, max_norm: float) -> None:
-    """Attach to a MONAI trainer: scale the gradient down to ``max_norm`` before each step."""
+    """Attach to a MONAI trainer: scale the gradient down to ``max_norm`` before each step.
+
+    Args:
+        trainer: Engine to attach to.
+        network: Network whose gradients are scaled.
+        max_norm: Largest Euclidean norm of all gradients together.
+    """
 
     @trainer.on(IterationEvents.BACKWARD_COMPLETED)
     def clip(engine: Engine) -> None:

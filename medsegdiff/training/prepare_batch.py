@@ -14,40 +14,41 @@ from medsegdiff.models.losses import DiffusionTargets
 from medsegdiff.models.segmenter import DiffusionSegmenter
 
 Raters = Literal["one", "all", "mean"]
-"""Which raters' masks a draw is made of, and compared with."""
+"""Choice of the raters' masks that a draw is made of, and compared with."""
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
-    """(..., *spatial) class indices at axis 1 removed: (B, *spatial) -> (B, K, *spatial) float."""
+    """One-hot masks (B, K, *spatial) float of class numbers (B, *spatial), K = ``num_classes``."""
     return F.one_hot(label.long(), num_classes).movedim(-1, 1).float()
 
 
 class NoisedMaskPrepareBatch(PrepareBatch):
-    """Draws masks and their noise, several an image, since the encoder runs only once.
+    """Draws several masks and their noise for each image, since the encoder runs only once.
 
     The anchor is compared with the mean of an image's raters, and each draw with
 
     - ``one``: the rater, chosen at random, whose mask was noised.
-    - ``all``: that rater too; but a draw of pure noise, where nothing of a rater is left, with
-      all of them: the same in expectation, and steadier.
+    - ``all``: that rater too; but a draw of pure noise, where nothing of a rater is left, is
+      compared with all raters. The expectation is the same, and the variance smaller.
     - ``mean``: the raters' mean, a soft mask, which is noised as well.
 
-    The time steps of a batch's draws cover [0, T) evenly, but for those of pure noise, which are at
-    T - 1, where sampling starts; at least the last draw of a batch is.
+    The time steps of a batch's draws cover [0, T) evenly, except those of pure noise, which are
+    at T - 1, where sampling starts. The last draw of a batch is always pure noise.
 
     Args:
-        network: whose process, target, classes and states the masks are prepared for.
-        draws: R noisy masks an image.
-        pure_noise: share of a batch's draws that are pure noise, chosen at random.
-        raters: see above.
-        every: the denoiser learns in each ``every``-th step, the first included; the others are for
-            the encoder alone, whose anchor the denoiser corrects, and cost less.
-        image_key: key of the images (B, C, *spatial) in a batch.
-        label_key: key of the raters' label maps (B, M, *spatial).
+        network: Network for whose process, target, classes and states the masks are prepared.
+        draws: Number R of noisy masks for each image.
+        pure_noise: Share of a batch's draws that are pure noise, chosen at random, in [0, 1].
+        raters: Choice of the raters' masks, as listed above.
+        every: Interval of the denoiser's training steps: it is trained in each ``every``-th step,
+            the first included. The other steps train the encoder and its anchor alone, and cost
+            less.
+        image_key: Key of the images (B, C, *spatial) in a batch.
+        label_key: Key of the raters' label maps (B, M, *spatial) in a batch.
 
     Raises:
-        ValueError: for ``every`` or ``draws`` below 1, a share that is none, or unknown
-            ``raters``.
+        ValueError: ``every`` or ``draws`` is below 1, ``pure_noise`` is outside [0, 1], or
+            ``raters`` is unknown.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, DiffusionTargets, tuple[()], dict[str, Tensor]]:
-        """(image, targets, (), {"x_0", "eps", "t"}), as MONAI's ``SupervisedTrainer`` asks for.
+        """Image, targets, () and {"x_0", "eps", "t"}, in the form of ``SupervisedTrainer``.
 
         The network is called ``network(image, x_0=..., eps=..., t=...)``, and noises the masks. In
-        a step that is not the denoiser's the last is empty, and the network answers with its
-        anchor.
+        a step that does not train the denoiser the dictionary is empty, and the network returns its
+        anchor alone.
         """
         process, target = self.network.process, self.network.target
         image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
@@ -96,7 +97,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         x_0 = self.network.to_state(2.0 * noised.flatten(0, 1) - 1.0)
         eps = torch.randn_like(x_0)
         answers = [
-            self.network.to_state(2.0 * one - 1.0) for one in compared.flatten(0, 1).unbind(1)
+            self.network.to_state(2.0 * mask - 1.0) for mask in compared.flatten(0, 1).unbind(1)
         ]
         targets = DiffusionTargets(
             anchor=raters.mean(dim=1),
@@ -108,7 +109,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         return image, targets, (), {} if anchor_alone else {"x_0": x_0, "eps": eps, "t": t}
 
     def _timesteps(self, images: int) -> Tensor:
-        """(B * R,) the time step of each draw."""
+        """Time step (B * R,) of each draw."""
         n, last = images * self.draws, self.network.process.n_timesteps - 1
         t = low_discrepancy_timesteps(n, last + 1)
         t[torch.randperm(n)[: round(self.pure_noise * n)]] = last
@@ -116,7 +117,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         return t
 
     def _noised(self, raters: Tensor) -> Tensor:
-        """(B, M, K, *spatial) -> (B, R, K, *spatial), the mask that each draw noises."""
+        """Mask (B, R, K, *spatial) that each draw noises, from raters (B, M, K, *spatial)."""
         b, m = raters.shape[:2]
         if self.raters == "mean":
             return raters.mean(dim=1, keepdim=True).expand(-1, self.draws, *raters.shape[2:])
@@ -124,7 +125,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         return raters[torch.arange(b, device=raters.device)[:, None], chosen]
 
     def _compared(self, raters: Tensor, noised: Tensor, t: Tensor) -> Tensor:
-        """(B, R, M or 1, K, *spatial), the masks that each draw is compared with."""
+        """Masks (B, R, M or 1, K, *spatial) that each draw is compared with."""
         own = noised.unsqueeze(2)
         if self.raters != "all":
             return own

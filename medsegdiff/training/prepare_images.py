@@ -1,4 +1,4 @@
-"""A batch of images, perhaps with masks and labels -> one training step of ``ImageDiffusion``."""
+"""A batch of images, with or without masks and labels -> a training step of ``ImageDiffusion``."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class NoisedImagePrepareBatch(PrepareBatch):
     """Noises images, or images and masks together, to times that cover [0, T) evenly.
 
     Args:
-        network: whose process they are noised by.
-        noised: the parts that are noised, and that the network learns to draw.
-        given: the parts that it sees clean beside them.
-        num_classes: K of the masks, background included; 0: none are used.
-        image_key: key of the images (B, C, *spatial) in a batch.
-        mask_key: key of the label maps (B, 1, *spatial).
-        label_key: key of each image's label, a whole number; None: images have none.
-        label_dropout: probability that a label is left out, for classifier-free guidance.
-        mask_dropout: probability that a given mask is left out (unknown everywhere), likewise.
-            Images that have none, ``UNKNOWN_CLASS`` in all voxels, teach the same.
+        network: Network by whose process the parts are noised.
+        noised: Parts that are noised, and that the network learns to generate.
+        given: Parts that the network sees clean.
+        num_classes: Number K of classes of the masks, background included; 0: no masks are used.
+        image_key: Key of the images (B, C, *spatial) in a batch.
+        mask_key: Key of the label maps (B, 1, *spatial) in a batch.
+        label_key: Key of each image's label, a whole number; None: images have no labels.
+        label_dropout: Probability that a label is left out, for classifier-free guidance.
+        mask_dropout: Probability that a given mask is left out (unknown everywhere), for the same
+            purpose. Images without a mask, ``UNKNOWN_CLASS`` in all voxels, have the same effect.
 
     Raises:
-        ValueError: a probability that is none.
+        ValueError: a probability is outside [0, 1].
     """
 
     def __init__(
@@ -60,7 +60,11 @@ class NoisedImagePrepareBatch(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, tuple[()], dict[str, Tensor]]:
-        """(x_0, target, (), {"eps", "t", ...}), as MONAI's ``SupervisedTrainer`` asks for."""
+        """x_0, target, () and {"eps", "t", ...}, in the form of MONAI's ``SupervisedTrainer``.
+
+        Raises:
+            ValueError: ``noised`` is empty, or a mask that is noised has voxels of unknown class.
+        """
 
         def moved(key: str) -> Tensor:
             return torch.as_tensor(batchdata[key]).to(device, non_blocking=non_blocking)

@@ -1,4 +1,4 @@
-"""A segmenter whose encoder starts with what a diffusion of images has learned."""
+"""Start a segmenter's encoder with the weights of a diffusion model of images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from medsegdiff.training.encoder_start import encoder_weights
 def start_from_pretrained(
     network: DiffusionSegmenter, pretrained: str | None
 ) -> DiffusionSegmenter:
-    """The network, its encoder started from a bundle that has learned from images alone.
+    """The same network, its encoder's weights taken from a bundle trained on images alone.
 
     Args:
-        network: untrained.
-        pretrained: name or folder of a bundle with ``configs/label_efficient``; None: the network
-            stays as it is.
+        network: Untrained network.
+        pretrained: Name or folder of a bundle with ``configs/label_efficient``; None: the network
+            is not changed.
 
     Raises:
-        InputError: the bundle has no weights or none that fit the encoder.
-        UsageError: an unknown bundle.
+        InputError: the bundle has no weights, or none that fit the encoder.
+        UsageError: the bundle is unknown.
     """
     if pretrained is None:
         return network

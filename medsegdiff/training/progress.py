@@ -1,4 +1,4 @@
-"""The figures of each epoch, in the package's own log."""
+"""Log the metrics of each epoch in the package's own log."""
 
 from __future__ import annotations
 

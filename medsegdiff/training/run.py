@@ -1,4 +1,4 @@
-"""Training a bundle, with the checks that MONAI's own command does not make."""
+"""Train a bundle, with checks that MONAI's own command does not make."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def train(
     """Train ``bundle`` on ``data`` and leave checkpoints, cases and settings in ``output``.
 
     Args:
-        bundle: whose ``configs/train`` says how.
-        data: a data set description, its folder, or a known name.
-        output: folder of the run: ``best.pt`` and ``final.pt`` (averaged weights),
+        bundle: Bundle with the configuration ``configs/train``.
+        data: Path of a data set's description, its folder, or a known name.
+        output: Folder of the run: ``best.pt`` and ``final.pt`` (averaged weights),
             ``last_checkpoint_epoch=N.pt`` (to resume), ``cases.json``, ``config.yaml``.
-        fold: which fold is held out.
-        resume: go on from the last checkpoint in ``output``.
-        device: ``auto``, or a torch device.
-        overrides: configuration ids -> values.
+        fold: Number of the fold that is held out.
+        resume: Whether to continue from the last checkpoint in ``output``.
+        device: Name of a torch device, or ``auto``.
+        overrides: Values by configuration id, which replace those of the bundle.
 
     Raises:
-        InputError: the data cannot be used, ``output`` already holds a run that was not to be
-            resumed, or it holds none that was.
+        InputError: the data cannot be used; ``output`` holds a run and ``resume`` is not set; or
+            it holds none and ``resume`` is set.
         UsageError: a key of ``overrides`` is unknown, or the device cannot be used.
     """
     manifest = load_manifest(data)
-    manifest.split(fold)  # says clearly what is wrong before anything else starts
+    manifest.split(fold)  # raises a clear error before anything else starts
     check_labels(manifest, bundle)
     found = latest_checkpoint(output)
     if found and not resume:
@@ -74,10 +74,10 @@ def train(
 
 
 def check_labels(manifest: Manifest, bundle: Bundle) -> None:
-    """Refuse a data set whose label values are not those that the bundle's network puts out.
+    """Refuse a data set whose label values are not those of the bundle's network.
 
     Raises:
-        InputError: naming both.
+        InputError: the label values differ; the message names both.
     """
     if sorted(manifest.labels) != sorted(bundle.labels):
         raise InputError(

@@ -17,23 +17,23 @@ def by_study(series: Sequence[Series]) -> list[list[Series]]:
 
 
 def choose_channels(study: Sequence[Series], words: Sequence[str], name: str) -> tuple[Series, ...]:
-    """The series of a study that the words stand for, in the words' order.
+    """The series of a study that fit the words, in the words' order.
 
-    A word stands for the series whose description, with its part if it is one, is the word or else
-    contains it; capitals do not matter.
+    A word fits the series whose description (and part, if it has one) is the word, or else contains
+    it. Upper and lower case are not distinguished.
 
     Args:
-        study: all series of one study.
-        words: one per channel.
-        name: of the study, in errors.
+        study: All series of one study.
+        words: Word for each channel.
+        name: Name of the study in errors.
 
     Raises:
-        InputError: a word fits none or several series, or two words the same one.
+        InputError: a word fits no series or several, or two words fit the same one.
     """
     chosen = tuple(_matching(study, word, name) for word in words)
     if len(set(map(id, chosen))) < len(words):
-        rule = f"two of the channels {', '.join(words)} stand for the same series"
-        raise InputError(name, rule, f"Name each by a word of its own; {_there(study)}")
+        rule = f"two of the channels {', '.join(words)} fit the same series"
+        raise InputError(name, rule, f"Name each by a word of its own; {_available(study)}")
     return chosen
 
 
@@ -44,10 +44,10 @@ def _matching(study: Sequence[Series], word: str, name: str) -> Series:
     found = found or [one for one, known in titles if any(wanted in title for title in known)]
     if len(found) != 1:
         rule = f"the channel {word!r} has to fit one series, but fits {len(found) or 'none'}"
-        raise InputError(name, rule, f"Correct the word; {_there(study)}")
+        raise InputError(name, rule, f"Correct the word; {_available(study)}")
     return found[0]
 
 
-def _there(study: Sequence[Series]) -> str:
+def _available(study: Sequence[Series]) -> str:
     known = (f"{'?' if s.number is None else s.number} ({s.title})" for s in study)
     return f"there is {', '.join(known)}"

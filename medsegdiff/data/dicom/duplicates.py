@@ -1,4 +1,4 @@
-"""Copies of one image in a series: counted once. Different images under one identifier stay."""
+"""Remove copies of an image in a series. Different images of one identifier are kept."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Instance = tuple[Path, Any]
 
 
 def without_copies(instances: Sequence[Instance]) -> list[Instance]:
-    """The instances without those that are the same as one before.
+    """The instances without copies of earlier ones.
 
-    Of one SOPInstanceUID, and of the same bytes or at least of the same place and pixels: archives
-    rewrite names, and compress. Reading refuses those that differ.
+    A copy has the same SOPInstanceUID, and the same bytes or at least the same place and pixels:
+    archives rewrite names, and compress. Instances of one identifier that differ are kept, and are
+    refused when the series is read.
     """
     kept: list[Instance] = []
     known: dict[str, list[Instance]] = defaultdict(list)

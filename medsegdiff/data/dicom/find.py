@@ -1,4 +1,4 @@
-"""A folder, a file or a DICOMDIR -> the image series in it."""
+"""Find the image series in a folder, a file or a DICOMDIR."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass
-class _Found:
-    """What a search has met: images by study and series, and what there is to say."""
+class _SearchResult:
+    """Result of a search: images by study and series, number of images left out, and notes."""
 
     images: dict[tuple[str, str], list[Instance]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -33,19 +33,20 @@ class _Found:
 
 
 def find_series(path: str | Path, source: str | Path | None = None) -> list[Series]:
-    """All image series at or below a path, by study, number and identifier.
+    """All image series at or below a path, sorted by study, number and identifier.
 
-    Files are known by their content, not their names. Several acquisitions in one series become
-    several, each with its ``part``. What is no image to segment (localisers, secondary captures,
-    segmentations, reports), copies, and what a DICOMDIR lists in vain, is logged as a warning.
+    Files are recognised by their content, not their names. Several acquisitions in one series
+    become several, each with its ``part``. Objects that are no image to segment (localisers,
+    secondary captures, segmentations, reports), copies, and files that a DICOMDIR lists but that
+    are missing, are logged as warnings.
 
     Args:
-        path: a folder, searched with its subfolders, a DICOMDIR, which stands for its folder, or
-            one DICOM file.
-        source: what the user gave if it is not the path itself, such as a zip.
+        path: Path of a folder, searched with its subfolders; of a DICOMDIR, which stands for its
+            folder; or of one DICOM file.
+        source: Name of the user's input if it is not the path itself, such as a zip.
 
     Raises:
-        InputError: no such path, or no DICOM image there.
+        InputError: the path does not exist, or holds no DICOM image.
     """
     top = Path(path).expanduser()
     source = str(source or top)
@@ -53,12 +54,12 @@ def find_series(path: str | Path, source: str | Path | None = None) -> list[Seri
         raise InputError(source, "no such file or folder", "Check the path")
     found = _search(_files(top), source)
     series = [s for of_series in found.images.values() for s in _parts(of_series, source, found)]
-    told = [f"{what} ({_count(count, 'image')})" for what, count in found.left_out.items()]
+    left_out = [f"{what} ({_count(count, 'image')})" for what, count in found.left_out.items()]
     if not series:
-        what = "is not a DICOM image" if top.is_file() and not told else "holds no DICOM image"
-        reason = f"{what}: {'; '.join(told)}" if told else what
+        what = "is not a DICOM image" if top.is_file() and not left_out else "holds no DICOM image"
+        reason = f"{what}: {'; '.join(left_out)}" if left_out else what
         raise InputError(source, reason, "Give a NIfTI file or a folder with a DICOM series")
-    for note in [f"left out: {one}" for one in told] + found.notes:
+    for note in [f"left out: {one}" for one in left_out] + found.notes:
         logger.warning("%s: %s", source, note)
     return sorted(series, key=lambda s: (s.study_uid, s.number is None, s.number or 0, s.uid))
 
@@ -78,8 +79,8 @@ def _is_directory(file: Path) -> bool:
         return False
 
 
-def _search(files: Iterable[Path], source: str) -> _Found:
-    found = _Found()
+def _search(files: Iterable[Path], source: str) -> _SearchResult:
+    found = _SearchResult()
     groups: dict[tuple[str, str], list[Instance]] = defaultdict(list)
     for file in files:
         try:
@@ -106,7 +107,7 @@ def _search(files: Iterable[Path], source: str) -> _Found:
 
 
 def _missing_files(file: Path) -> list[str]:
-    """What there is to say of a file without a series: a DICOMDIR may list images in vain."""
+    """Notes on a file without a series: a DICOMDIR may list files that are missing."""
     if not _is_directory(file):
         return []
     try:
@@ -121,7 +122,7 @@ def _missing_files(file: Path) -> list[str]:
     )
 
 
-def _parts(instances: Sequence[Instance], source: str, found: _Found) -> list[Series]:
+def _parts(instances: Sequence[Instance], source: str, found: _SearchResult) -> list[Series]:
     """The volumes of one series."""
     header = instances[0][1]
     whole = _series(instances, source)
@@ -131,7 +132,7 @@ def _parts(instances: Sequence[Instance], source: str, found: _Found) -> list[Se
             found.left_out[f"series {_number(header)}, a localiser"] += len(frames)
             return []
         parts = split(frames)
-    except DAMAGED:  # told when it is read
+    except DAMAGED:  # reported when the series is read
         return [whole]
     if len(parts) == 1:
         return [whole]

@@ -29,14 +29,14 @@ _ENHANCED_NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One plane.
+    """One plane of a series.
 
     Attributes:
-        file: that it lies in.
-        number: of the frame in the file, from 0.
-        header: of the file.
-        groups: the fields of the frame's functional groups, by keyword.
-        count: frames in the file.
+        file: Path of the file that holds it.
+        number: Number of the frame in the file, from 0.
+        header: Header of the file.
+        groups: Fields of the frame's functional groups, by keyword.
+        count: Number of frames in the file.
     """
 
     file: Path
@@ -58,7 +58,7 @@ def read_frames(file: Path) -> list[Frame]:
     """All frames of a file.
 
     Raises:
-        DAMAGED: it is no DICOM file, or broken.
+        DAMAGED: the file is no DICOM file, or is broken.
     """
     return frames_of(file, read_header(file))
 
@@ -82,10 +82,15 @@ def frames_of(file: Path, header: Any) -> list[Frame]:
 
 
 def vectors(frames: Sequence[Frame], tag: str, length: int) -> NDArray[np.float64]:
-    """A field of all frames (frames, length).
+    """Values (frames, length) float64 of a field of all frames.
+
+    Args:
+        frames: Frames to read.
+        tag: Keyword of the field.
+        length: Number of values that the field must have.
 
     Raises:
-        ValueError: it is missing, has another length, or is not finite.
+        ValueError: the field is missing, has another length, or is not finite.
     """
     found = [frame.get(tag) for frame in frames]
     if any(value is None or np.size(value) != length for value in found):

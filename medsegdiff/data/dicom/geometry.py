@@ -1,4 +1,4 @@
-"""Where the frames of a series lie, and in which order (DICOM PS3.3, C.7.6.2.1.1)."""
+"""Position and order of the frames of a series (DICOM PS3.3, C.7.6.2.1.1)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from medsegdiff.data.dicom.split import ORIENTATION_TOLERANCE
 
 POSITION_TOLERANCE = 0.05
 """Greatest deviation of a slice from even spacing, as a fraction of that spacing."""
-_TILT_DEGREES = 0.1  # what is less is rounding
-_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM counts to the left and to the back
+_TILT_DEGREES = 0.1  # a smaller tilt is rounding
+_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes point left and to the back
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +24,13 @@ class Stack:
     """Slices in their order along the normal, cross product of row and column direction.
 
     Attributes:
-        order: numbers of the frames, slice by slice.
-        along: (slices,) place of each on the normal, in mm, ascending.
-        origin: (3,) of the first voxel, LPS+ mm.
-        axes: (3, 3) columns: one step to the next column, row and slice, LPS+ mm.
-        even: whether each slice lies where ``axes`` puts it; else the last axis is 1 mm long
-            along the normal, and slices lie at ``along``.
-        tilt: degrees between the normal and the line on which the slices lie.
+        order: Number of the frame of each slice, (slices,).
+        along: Position (slices,) of each slice on the normal, in mm, ascending.
+        origin: Position (3,) of the first voxel, LPS+ mm.
+        axes: Matrix (3, 3); its columns are a step to the next column, row and slice, LPS+ mm.
+        even: Whether the slices are evenly spaced, by the last of ``axes``; otherwise that axis is
+            1 mm long along the normal, and slices lie at ``along``.
+        tilt: Angle between the normal and the line on which the slices lie, in degrees.
     """
 
     order: NDArray[np.intp]
@@ -47,14 +47,14 @@ class Stack:
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """4 x 4, voxel (column, row, slice) -> RAS+ mm."""
+        """Affine (4, 4), voxel (column, row, slice) -> RAS+ mm."""
         lps = np.eye(4)
         lps[:3, :3], lps[:3, 3] = self.axes, self.origin
         return np.asarray(_TO_RAS @ lps)
 
 
 def stack_of(frames: Sequence[Frame], series: Series) -> Stack:
-    """Order and place of a series' frames, evenly spaced or not.
+    """Order and position of a series' frames, evenly spaced or not.
 
     Raises:
         InputError: frames differ in size, orientation or pixel spacing, two lie at one place, or
@@ -85,7 +85,7 @@ def stack_of(frames: Sequence[Frame], series: Series) -> Stack:
 
 
 def uneven_gap(along: NDArray[np.float64]) -> int | None:
-    """The number of the slice before the first gap that is out of step; None if there is none."""
+    """Number of the slice before the first uneven gap, from positions (slices,) in mm, or None."""
     gaps = np.diff(along)
     typical = float(np.median(gaps))
     uneven = np.flatnonzero(np.abs(gaps - typical) > POSITION_TOLERANCE * typical)

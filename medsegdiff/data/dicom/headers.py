@@ -1,4 +1,4 @@
-"""DICOM headers, as far as finding and placing a volume needs them."""
+"""The fields of DICOM headers that are needed to find and place a volume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TAGS = [
     "RescaleIntercept",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-    # what tells the acquisitions in one series apart
+    # fields that distinguish the acquisitions in one series
     "EchoTime",
     "EchoNumbers",
     "ComplexImageComponent",
@@ -68,14 +68,14 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-"""What pydicom raises while it reads a file, or later decodes a field, that is damaged."""
+"""Exceptions of pydicom when it reads a damaged file, or later decodes a damaged field."""
 
 
 def read_header(file: Path) -> Any:
-    """The fields of ``TAGS``; they are decoded when asked for.
+    """The fields ``TAGS`` of a file's header; they are decoded on access.
 
     Raises:
-        DAMAGED: it is no DICOM file, or broken.
+        DAMAGED: the file is no DICOM file, or is broken.
     """
     tags: list[Any] = [*TAGS, SIEMENS_B_VALUE, GE_B_VALUE]
     return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)

@@ -1,4 +1,4 @@
-"""Which DICOM objects are images to segment, and what the others are."""
+"""Distinguish DICOM objects that are images to segment from all others."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LOCALISER_NAMES = re.compile(r"locali[sz]er|scout|topogram|scanogram|surview|su
 
 
 def is_object(header: Any) -> bool:
-    """Whether it belongs to a series (a DICOMDIR does not)."""
+    """Whether a header is of an object that belongs to a series (a DICOMDIR does not)."""
     return "SeriesInstanceUID" in header
 
 
 def why_left_out(header: Any) -> str:
-    """Why an object is no image to segment, in words; empty if it is one."""
+    """The reason why an object is no image to segment; empty if it is one."""
     kind = UID(text(header, "SOPClassUID"))
     name = kind.name if kind.name != kind else ""  # known to the standard
     types = {word.upper() for word in _words(header, "ImageType")}
@@ -53,7 +53,7 @@ def why_left_out(header: Any) -> str:
 
 
 def is_called_localiser(header: Any) -> bool:
-    """Whether the description says so. Not enough to go by alone: some are volumes."""
+    """Whether the description names a localiser; some series with such a name are volumes."""
     return bool(_LOCALISER_NAMES.search(text(header, "SeriesDescription")))
 
 

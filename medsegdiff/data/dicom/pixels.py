@@ -1,6 +1,6 @@
 """Decoded, rescaled pixels of frames.
 
-What is in the file is what comes out: MONOCHROME1 is not inverted and padding is not replaced.
+Values are those of the file: MONOCHROME1 is not inverted, and padding is not replaced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from medsegdiff.data.dicom.series import Series
 
 
 def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
-    """Values (columns, rows, slices) of frames of one size, in their order.
+    """Values (columns, rows, slices) float32 of frames of one size, in their order.
 
     Raises:
         InputError: a file is truncated, or cannot be decoded.
@@ -43,12 +43,12 @@ def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
 
 
 def place(file: Path, series: Series) -> str:
-    """A file in words that do not name it."""
+    """The position of a file in its series, in words, without its name."""
     return f"file {series.files.index(file) + 1} of {len(series.files)} (by name)"
 
 
 def _check_complete(dataset: Any, file: Path, series: Series) -> None:
-    """What is compressed is for its decoder to judge."""
+    """Refuse a truncated file; of a compressed one, the decoder checks the length."""
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_compressed:
         return
@@ -73,7 +73,7 @@ def _decoded(
 
 
 def _unpacked(plane: NDArray[Any], dataset: Any) -> NDArray[Any]:
-    """Without what lies above the stored bits, and with their sign."""
+    """The stored bits of the values, with their sign, without the bits above."""
     allocated, stored = plane.dtype.itemsize * 8, int(dataset.BitsStored)
     high = int(dataset.get("HighBit", stored - 1))
     if stored == allocated or dataset.file_meta.TransferSyntaxUID.is_compressed:
@@ -82,7 +82,7 @@ def _unpacked(plane: NDArray[Any], dataset: Any) -> NDArray[Any]:
 
 
 def _rescaled(plane: NDArray[Any], frame: Frame) -> NDArray[Any]:
-    """In the modality's units (PS3.3, C.11.1.1.2), by the frame's own slope and intercept."""
+    """Values in the modality's units (PS3.3, C.11.1.1.2), by the frame's slope and intercept."""
     slope, intercept = frame.get("RescaleSlope"), frame.get("RescaleIntercept")
     slope = 1.0 if slope in (None, "") else float(slope)
     intercept = 0.0 if intercept in (None, "") else float(intercept)

@@ -1,4 +1,4 @@
-"""One series -> its values, and their place in the world."""
+"""Read the values of one series, and their geometry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NEEDED = (
 
 
 def read_series(series: Series) -> tuple[NDArray[np.float32], Geometry]:
-    """Values (columns, rows, slices) after rescaling, and their geometry.
+    """Values (columns, rows, slices) float32 after rescaling, and their geometry.
 
     Slices are ordered along the normal, cross product of row and column direction. A tilted gantry
     gives a sheared affine. ``sources`` are the files in the order of the slices, each once.
@@ -67,10 +67,10 @@ def _frames(series: Series) -> list[Frame]:
 
 
 def _made_even(stack: Stack, series: Series) -> tuple[Stack, tuple[str, ...]]:
-    """The grid of the volume, and what is unusual about it.
+    """The grid of the volume, evenly spaced, and notes on what is unusual about it.
 
     Raises:
-        InputError: it is uneven, and not to be resampled.
+        InputError: the slices are unevenly spaced, and are not to be resampled.
     """
     notes = []
     if stack.tilted:

@@ -1,4 +1,4 @@
-"""Slices that are not evenly spaced -> even spacing, where the user asks for it."""
+"""Resample slices that are not evenly spaced to even spacing, if the user chooses it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from medsegdiff.data.dicom.geometry import Stack, uneven_gap
 from medsegdiff.data.dicom.series import Series
 
 _MOST = 4
-"""Slices made for each that is there, at most: beyond, there is more invention than image."""
+"""Largest ratio of resampled slices to those of the series; beyond, most would be invented."""
 
 
 def check_even(stack: Stack, series: Series) -> None:
-    """Refuse uneven slices.
+    """Refuse slices that are not evenly spaced.
 
     Raises:
-        InputError: naming the place.
+        InputError: they are not; the message names the place.
     """
     where = uneven_gap(stack.along)
     if where is None:
@@ -35,12 +35,12 @@ def check_even(stack: Stack, series: Series) -> None:
 
 
 def even_stack(stack: Stack, series: Series) -> tuple[Stack, str]:
-    """The same range at even spacing, about the smallest that there is, and what to say of it.
+    """A stack of the same range with even spacing, about the smallest gap, and a note on it.
 
     The first and the last slice stay where they are.
 
     Raises:
-        InputError: more slices would be made than the image can account for.
+        InputError: more than 4 times as many slices would be made.
     """
     gaps = np.diff(stack.along)
     extent = float(stack.along[-1] - stack.along[0])
@@ -67,12 +67,12 @@ def interpolate(
     """Linear interpolation between slices.
 
     Args:
-        values: (columns, rows, slices).
-        along: (slices,) their places in mm, ascending.
-        wanted: (new slices,) places within the same range.
+        values: Values (columns, rows, slices).
+        along: Position (slices,) of each slice, in mm, ascending.
+        wanted: Position (new slices,) of each new slice, in mm, within the same range.
 
     Returns:
-        (columns, rows, new slices).
+        Values (columns, rows, new slices).
 
     >>> values = np.array([[[0, 10, 40]]], dtype=np.float32)
     >>> interpolate(values, np.array([0.0, 1, 3]), np.array([0.0, 1, 2, 3])).ravel().tolist()

@@ -16,18 +16,19 @@ class Series:
     """The images of one DICOM series, in the order of their file names.
 
     Attributes:
-        files: one per slice, or enhanced files of many slices.
+        files: Paths of the files, one for each slice, or enhanced files of many slices.
         study_uid: StudyInstanceUID.
         uid: SeriesInstanceUID.
         number: SeriesNumber; None where the header lacks it.
-        description: SeriesDescription, or nothing.
-        modality: such as MR or CT.
+        description: SeriesDescription, or empty.
+        modality: Modality, such as MR or CT.
         patient_id: PatientID; never to be written or shown.
-        source: what the user gave. Errors name it and the number, and neither the files nor their
-            folders, which may be called after the patient.
-        part: which of several acquisitions in one series, such as ``TE 4.6 ms``; empty if whole.
-        frames: numbers (from 0) of the part's frames in each file; empty: all.
-        uneven: what to do if the slices are not evenly spaced.
+        source: Name of the user's input. Errors name it and the number, and neither the files nor
+            their folders, which may be called after the patient.
+        part: Name of one of several acquisitions in a series, such as ``TE 4.6 ms``; empty if the
+            series is whole.
+        frames: Numbers, from 0, of the part's frames in each file; empty: all.
+        uneven: Treatment of slices that are not evenly spaced.
     """
 
     files: tuple[Path, ...]
@@ -48,15 +49,19 @@ class Series:
 
     @property
     def title(self) -> str:
-        """Description and part: what tells it from the others of its study."""
+        """Description and part, which distinguish the series from others of its study."""
         return " ".join(filter(None, (self.description, self.part)))
 
 
 def case_id(series: Series | Sequence[Series], salt: str) -> str:
-    """Salted hash of the identifiers, the (first) series' number (0: none), and its part.
+    """Name of a case: salted hash of its identifiers, number of the (first) series, and its part.
 
-    The same series and salt always give the same id, and other series, or the same as channels of
-    another case, give others. Nothing of the patient is in it.
+    The same series and salt always give the same name. Other series, or the same series as channels
+    of another case, give other names. It holds nothing of the patient. Number 0 means none.
+
+    Args:
+        series: Series of the case, one for each channel.
+        salt: Secret text that is hashed with the identifiers.
     """
     several = [series] if isinstance(series, Series) else list(series)
     first = several[0]

@@ -1,4 +1,4 @@
-"""Frames of one series -> its acquisitions, each with one frame at a place.
+"""Split the frames of one series into acquisitions, each with one frame at a place.
 
 Scanners put several orientations, echoes, b-values, time points or image types in one series. A
 series with one frame at each place is left whole, whatever its headers say.
@@ -19,20 +19,20 @@ from medsegdiff.data.dicom.headers import DAMAGED, GE_B_VALUE, SIEMENS_B_VALUE
 
 ORIENTATION_TOLERANCE = 1e-3
 _SAME_PLACE_MM = 0.01
-_COVERED = 0.75  # of the places, by each acquisition but one, which may have been broken off
+_COVERED = 0.75  # least share of places of each acquisition, except one that may be incomplete
 _TIMES = ("AcquisitionDateTime", "AcquisitionTime", "ContentTime", "TriggerTime")
 
 Part = tuple[str, list[Frame]]
-"""What tells an acquisition from the others, and its frames."""
+"""Name that distinguishes an acquisition from the others, and its frames."""
 
 
 def split(frames: Sequence[Frame]) -> list[Part]:
-    """The acquisitions of a series; one without a name if there is but one.
+    """The acquisitions of a series; a single one has no name.
 
-    What cannot be told apart stays together, to be refused when it is read.
+    Frames that cannot be told apart stay together, and are refused when they are read.
 
     Raises:
-        DAMAGED: a header lacks its place, or is broken.
+        DAMAGED: a header lacks the frame's position, or is broken.
     """
     stacks = by_orientation(frames)
     if len(stacks) > 1 and max(len(stack) for stack in stacks) == 1:
@@ -45,7 +45,7 @@ def by_orientation(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Frames of the same row and column direction, in the order in which they first appear.
 
     Raises:
-        DAMAGED: a header lacks it, or is broken.
+        DAMAGED: a header lacks the frame's orientation, or is broken.
     """
     stacks: list[tuple[NDArray[np.float64], list[Frame]]] = []
     directions = vectors(frames, "ImageOrientationPatient", 6)
@@ -60,7 +60,7 @@ def by_orientation(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _plane_names(stacks: Sequence[Sequence[Frame]]) -> list[str]:
-    """Axial, coronal or sagittal, whichever is nearest, and a number where two share a name."""
+    """Nearest of axial, coronal and sagittal for each stack, and a number where two are equal."""
     nearest = []
     for stack in stacks:
         row, column = vectors(stack[:1], "ImageOrientationPatient", 6).reshape(2, 3)
@@ -75,12 +75,12 @@ def _plane_names(stacks: Sequence[Sequence[Frame]]) -> list[str]:
 
 
 def _refine(name: str, frames: list[Frame], first: int) -> list[Part]:
-    """Split frames of one orientation by the first field that tells those at one place apart."""
+    """Split frames of one orientation by the first field that distinguishes those at one place."""
     places = _places(frames)
     if len(set(places)) == len(frames):
         return [(name, frames)]
-    for number in range(first, len(_TELLING)):
-        groups = _groups(frames, places, *_TELLING[number])
+    for number in range(first, len(_DISTINGUISHING)):
+        groups = _groups(frames, places, *_DISTINGUISHING[number])
         if groups:
             return [
                 part
@@ -95,7 +95,7 @@ def _refine(name: str, frames: list[Frame], first: int) -> list[Part]:
 
 
 def _places(frames: Sequence[Frame]) -> list[int]:
-    """Which of the places along the normal each frame lies at, by number."""
+    """Number of the place along the normal that each frame lies at."""
     row, column = vectors(frames[:1], "ImageOrientationPatient", 6).reshape(2, 3)
     along = vectors(frames, "ImagePositionPatient", 3) @ np.cross(row, column)
     order = np.argsort(along, kind="stable")
@@ -113,10 +113,10 @@ def _groups(
     value_of: Callable[[Frame], Hashable],
     label: Callable[[Any, list[Any]], str],
 ) -> dict[str, list[Frame]]:
-    """Frames by a field, ascending, if it tells acquisitions apart; else nothing.
+    """Frames by the values of a field, ascending, if it distinguishes acquisitions; else nothing.
 
-    It does if every frame has it, it takes no more values than there are frames at some place,
-    and each of its values covers most places.
+    It does if every frame has it, it has no more values than there are frames at some place, and
+    each of its values covers most places.
     """
     values = [value_of(frame) for frame in frames]
     known: list[Any] = sorted(set(values) - {None}, key=lambda v: (isinstance(v, tuple), v))
@@ -135,7 +135,7 @@ def _groups(
 
 
 def _turns(frames: Sequence[Frame], places: Sequence[int], tag: str) -> list[list[Frame]]:
-    """The n-th frames in time at each place, if all of them come before all of the next."""
+    """For each n, the n-th frames in time at all places, if they precede all of the next n."""
     at_place: dict[int, list[tuple[float, int]]] = defaultdict(list)
     for number, (frame, place) in enumerate(zip(frames, places, strict=True)):
         time = _seconds(frame, tag)
@@ -153,7 +153,7 @@ def _turns(frames: Sequence[Frame], places: Sequence[int], tag: str) -> list[lis
 
 
 def _seconds(frame: Frame, tag: str) -> float | None:
-    """A time as a number that grows with it."""
+    """A number that grows with the time of a frame."""
     return _number(tag)(frame)
 
 
@@ -181,7 +181,7 @@ def _words(tag: str) -> Callable[[Frame], tuple[str, ...] | None]:
 
 
 def _b_value(frame: Frame) -> float | None:
-    """In s/mm2; Siemens and GE keep it in fields of their own."""
+    """The b-value in s/mm2; Siemens and GE store it in fields of their own."""
     for tag in ("DiffusionBValue", SIEMENS_B_VALUE, GE_B_VALUE):
         try:
             value = frame.get(tag)
@@ -210,12 +210,12 @@ def _ranked(name: str) -> Callable[[Any, list[Any]], str]:
 
 
 def _differing_words(value: tuple[str, ...], known: list[tuple[str, ...]]) -> str:
-    """The words that not all have in common; ``plain`` if there are none."""
+    """The words of ``value`` that not all known values share; ``plain`` if there are none."""
     common = set.intersection(*(set(words) for words in known))
     return " ".join(word for word in value if word not in common) or "plain"
 
 
-_TELLING: tuple[tuple[Callable[[Frame], Any], Callable[[Any, list[Any]], str]], ...] = (
+_DISTINGUISHING: tuple[tuple[Callable[[Frame], Any], Callable[[Any, list[Any]], str]], ...] = (
     (_number("EchoTime"), _numbered("TE", "ms")),
     (_number("EchoNumbers"), _numbered("echo")),
     (_words("ComplexImageComponent"), _differing_words),
@@ -230,4 +230,4 @@ _TELLING: tuple[tuple[Callable[[Frame], Any], Callable[[Any, list[Any]], str]], 
     (_number("AcquisitionNumber"), _numbered("acquisition")),
     (_number("TriggerTime"), _numbered("trigger", "ms")),
 )
-"""What tells acquisitions apart, in the order in which it is tried, and how each is called."""
+"""Fields that distinguish acquisitions, in the order in which they are tried, and their names."""

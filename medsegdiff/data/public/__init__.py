@@ -1,1 +1,1 @@
-"""Public data sets as they are downloaded: where their files lie, and what belongs together."""
+"""Layouts of public data sets as they are downloaded: positions of files, and their pairing."""

@@ -9,11 +9,16 @@ from typing import Any, Literal
 from medsegdiff.data.public.folders import paired
 
 FIRST_MR = 500
-"""AMOS: numbers below this one are CT scans (readme of the set)."""
+"""Number of the first MR scan of AMOS; lower numbers are CT scans (readme of the set)."""
 
 
 def amos_cases(root: Path, modality: Literal["CT", "MR", "both"] = "both") -> dict[str, Any]:
-    """Training and validation scans; the validation is fold 0 and the training fold 1."""
+    """Entries of AMOS, training and validation scans; validation is fold 0 and training fold 1.
+
+    Args:
+        root: Folder of the set.
+        modality: Modality of the scans.
+    """
     entries: list[dict[str, str]] = []
     folds: list[list[str]] = []
     for part in ("Va", "Tr"):
@@ -25,7 +30,7 @@ def amos_cases(root: Path, modality: Literal["CT", "MR", "both"] = "both") -> di
 
 
 def btcv_cases(root: Path) -> dict[str, Any]:
-    """The 30 scans with labels, of ``RawData.zip`` or of the folders named ``averaged-...``."""
+    """Entries of the 30 labelled BTCV scans, from ``RawData.zip`` or folders ``averaged-...``."""
     raw = paired(root / "Training/img", root / "Training/label", ".nii.gz", ".nii.gz")
     numbers = sorted({name.removeprefix("img").removeprefix("label") for name in raw})
     entries = [

@@ -9,11 +9,11 @@ from typing import Any
 from medsegdiff.data.public.folders import nifti
 
 PHASES = ("ED", "ES")
-"""End of diastole and of systole: the frames with a label, by number in ``Info.cfg``."""
+"""Keys in ``Info.cfg`` of the labelled frames, at the end of diastole and of systole."""
 
 
 def cases(root: Path) -> dict[str, Any]:
-    """Both frames of every patient; the patients of ``testing`` are kept for the test."""
+    """Entries of both frames of every patient; those of ``testing`` are kept for the test."""
     entries, needed = [], []
     parts = {part: sorted(root.glob(f"{part}/patient*")) for part in ("training", "testing")}
     for folder in [path for part in parts.values() for path in part if path.is_dir()]:
@@ -30,7 +30,7 @@ def cases(root: Path) -> dict[str, Any]:
 
 
 def _frames(info: Path) -> list[int]:
-    """Numbers of the labelled frames; none if the file is missing, which is told elsewhere."""
+    """Numbers of the labelled frames; none if the file is missing, which is reported elsewhere."""
     if not info.exists():
         return []
     text = info.read_text(encoding="utf-8", errors="replace")

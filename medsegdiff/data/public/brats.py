@@ -10,13 +10,13 @@ from medsegdiff.data.public.folders import nifti
 
 
 def cases_of(root: Path, folders: str, joint: str, channels: tuple[str, ...]) -> dict[str, Any]:
-    """The cases in folders that match a pattern.
+    """Entries of the cases in folders that match a pattern.
 
     Args:
-        root: of the training data.
-        folders: glob pattern.
-        joint: what stands between the name of a case and that of a channel.
-        channels: endings of the files' names, in the order of the description's ``modality``.
+        root: Folder of the training data.
+        folders: Glob pattern of the cases' folders.
+        joint: Text between the name of a case and that of a channel.
+        channels: Endings of the files' names, in the order of the description's ``modality``.
     """
     entries = []
     for folder in sorted(path for path in root.glob(folders) if path.is_dir()):

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 def fill(
     points: Sequence[tuple[float, float]], shape: tuple[int, int], *, with_outline: bool
 ) -> NDArray[np.bool_]:
-    """The pixels within a closed outline.
+    """Mask of the pixels within a closed outline.
 
     Args:
-        points: x (column) and y (row) of its corners, in pixels; the centre of the first is 0, 0.
-        shape: columns and rows of the image.
-        with_outline: whether the pixels on the outline belong to it.
+        points: Corners (x, y), column and row in pixels; the centre of the first pixel is (0, 0).
+        shape: Number of columns and rows of the image.
+        with_outline: Whether the pixels on the outline belong to the mask.
 
     Returns:
-        (columns, rows).
+        Mask (columns, rows).
 
     >>> int(fill([(1, 1), (3, 1), (3, 3), (1, 3)], (5, 5), with_outline=False).sum())
     1

@@ -1,4 +1,4 @@
-"""Sets whose files cannot be read in place, written anew as a ``dataset.json`` with its files."""
+"""Convert sets whose files cannot be read directly to a ``dataset.json`` with its files."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def convert(
     """Convert a set as it was downloaded.
 
     Args:
-        data: ``name=folder``.
-        output: a new folder: ``imagesTr``, ``labelsTr`` and, once all is done, ``dataset.json``.
-        progress: wraps what is gone through.
+        data: Name and folder of the set, ``name=folder``.
+        output: New folder for ``imagesTr``, ``labelsTr`` and, written last, ``dataset.json``.
+        progress: Wrapper of the sequence of cases.
 
     Returns:
-        What could not be converted, and why.
+        Reason of each failure, by file or patient.
 
     Raises:
-        UsageError: not of the form ``name=folder``, or not a set that is converted.
-        InputError: the folder is not that set's, ``output`` is in use, or nothing was converted.
+        UsageError: ``data`` is not of the form ``name=folder``, or no such set is converted.
+        InputError: the folder is not that of the set, ``output`` is not empty, or nothing was
+            converted.
     """
     name, root = split_place(data)
     if name not in CONVERTERS or root is None:

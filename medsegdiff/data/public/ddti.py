@@ -28,8 +28,13 @@ def convert(
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Copy each image that has an outline, and draw its mask (0 and 1, PNG).
 
+    Args:
+        root: Folder of the set as downloaded.
+        output: Folder for the converted files.
+        progress: Wrapper of the sequence of XML files.
+
     Returns:
-        entries of a ``dataset.json``, and what failed with the reason, by file.
+        Entries of a ``dataset.json``, and the reason of each failure, by file.
     """
     entries: list[dict[str, str]] = []
     failures: dict[str, str] = {}
@@ -44,10 +49,10 @@ def convert(
 
 
 def read_outlines(file: Path) -> dict[str, list[Outline]]:
-    """Number of each image of a case -> outlines of its nodules, in pixels.
+    """Outlines of the nodules in each image of a case, in pixels, by the image's number.
 
     Raises:
-        InputError: the file is cut off or otherwise not readable.
+        InputError: the file is truncated or otherwise not readable.
     """
     outlines: dict[str, list[Outline]] = defaultdict(list)
     try:

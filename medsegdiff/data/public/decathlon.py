@@ -10,7 +10,7 @@ from medsegdiff.core.errors import InputError
 
 
 def cases(root: Path) -> dict[str, Any]:
-    """What the set's own ``dataset.json`` says: labels, channels and training cases.
+    """The part of the set's own ``dataset.json`` on labels, channels and training cases.
 
     Raises:
         InputError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Tell a wrong path, another set, an archive and an unfinished download apart."""
+"""Checks of a public set's folder: wrong path, other set, archive, or incomplete download."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from medsegdiff.core.errors import InputError
 T = TypeVar("T")
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
-_LOOKED_AT = 500
-"""Folders that are searched for the right one below a wrong one."""
+_MOST_FOLDERS = 500
+"""Largest number of folders that are searched for the right one below a wrong one."""
 
 
 def require_layout(
     name: str, root: Path, marks: Mapping[str, Sequence[str]], page: str = ""
 ) -> None:
-    """Refuse a folder that is not the one of this set, and say which is.
+    """Refuse a folder that is not the one of this set, and name the right one if it is found.
 
     Args:
-        name: of the set.
-        root: the folder.
-        marks: glob patterns of every known set; a folder is one's if any pattern matches in it.
-        page: of the set's documentation.
+        name: Name of the set.
+        root: Folder to check.
+        marks: Glob patterns by name of each known set; a folder is that of a set if any matches.
+        page: Page of the set's documentation, without ending; empty: none.
 
     Raises:
-        InputError: the set lies a level below or above, this is another set, its archives are not
-            unpacked, or it is nothing that is known.
+        InputError: the set lies below or above the folder, the folder holds another set or archives
+            that are not unpacked, or it is not known.
     """
     if matches(root, marks[name]):
         return
@@ -53,15 +53,16 @@ def require_layout(
 
 
 def require_files(name: str, root: Path, files: Iterable[Path]) -> None:
-    """Refuse a set of which files are missing or empty.
+    """Refuse a set that has missing or empty files.
 
     Args:
-        name: of the set.
-        root: its folder, which the files are named from.
-        files: all that it needs.
+        name: Name of the set.
+        root: Folder of the set, from which files are named in messages.
+        files: Paths of all files that the set needs.
 
     Raises:
-        InputError: naming the first file, how many others, and an archive that may hold them.
+        InputError: files are missing or empty; the message names the first, the number of others,
+            and an archive that may hold them.
     """
     needed = sorted(set(files))
     missing = [file for file in needed if not file.exists()]
@@ -92,7 +93,7 @@ def archives(folder: Path) -> list[Path]:
 
 
 def nifti(folder: Path, stem: str) -> Path:
-    """``stem.nii.gz``, or ``stem.nii`` where only that exists: some programs unpack twice."""
+    """Path of ``stem.nii``, which some unpacking programs leave, or else of ``stem.nii.gz``."""
     plain = folder / f"{stem}.nii"
     return plain if plain.exists() else folder / f"{stem}.nii.gz"
 
@@ -100,7 +101,14 @@ def nifti(folder: Path, stem: str) -> Path:
 def paired(
     images: Path, labels: Path, image_ending: str, label_ending: str
 ) -> dict[str, tuple[Path, Path]]:
-    """Name -> image and label, of every name that one of them has; the other may be missing."""
+    """Paths of image and label by name, for every name that either has; one may be missing.
+
+    Args:
+        images: Folder of the images.
+        labels: Folder of the labels.
+        image_ending: Ending of the images' names, which is not part of the name.
+        label_ending: Ending of the labels' names, which is not part of the name.
+    """
     names = _names(images, image_ending) | _names(labels, label_ending)
     return {
         name: (images / f"{name}{image_ending}", labels / f"{name}{label_ending}")
@@ -109,7 +117,7 @@ def paired(
 
 
 def unwrapped(folder: Path) -> Path:
-    """The folder of the same name within, where an archive was unpacked into one of its name."""
+    """The inner folder of the same name, if there is one (archive unpacked into its own name)."""
     inner = folder / folder.name
     return inner if inner.is_dir() else folder
 
@@ -123,7 +131,7 @@ def _folders_below(root: Path) -> Iterable[Path]:
     children = sorted(folder for folder in root.iterdir() if folder.is_dir())
     yield from children
     deeper = (inner for folder in children for inner in sorted(folder.iterdir()) if inner.is_dir())
-    yield from islice(deeper, _LOOKED_AT)
+    yield from islice(deeper, _MOST_FOLDERS)
 
 
 def _first(items: Iterable[T], accepts: Callable[[T], bool]) -> T | None:
@@ -135,7 +143,7 @@ def _named(file: Path, root: Path) -> str:
 
 
 def _others(count: int) -> str:
-    """What follows the first of several.
+    """The words after the first of ``count`` items, which count the others.
 
     >>> _others(1), _others(2), _others(13)
     ('', ' and 1 other', ' and 12 others')

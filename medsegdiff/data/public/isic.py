@@ -11,7 +11,7 @@ PARTS = ("Validation", "Training", "Test")
 
 
 def cases(root: Path) -> dict[str, Any]:
-    """The parts that are there. Validation is fold 0 and training fold 1; the test is kept."""
+    """Entries of all parts found. Validation is fold 0, training fold 1; the test is kept."""
     found = {}
     for part in PARTS:
         images = unwrapped(root / f"ISIC2018_Task1-2_{part}_Input")

@@ -1,7 +1,7 @@
 """The public sets whose cases are known once they are downloaded, by the name of their layout.
 
-A description in ``data_manifests/`` names its layout; what it says of labels and licence stands
-there, what lies in the folder is found here.
+A description in ``data_manifests/`` gives labels and licence and names its layout. The layout finds
+the cases in the folder.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from medsegdiff.data.public.folders import matches, require_files, require_layou
 
 @dataclass(frozen=True)
 class Layout:
-    """How a set lies on the disk.
+    """Layout of a set on disk.
 
     Attributes:
-        marks: glob patterns; its folder is known by any that matches.
-        cases: lists what is in the folder: ``training`` (entries as in a ``dataset.json``, paths
-            absolute or from the folder) and perhaps ``labels``, ``folds``, ``test_patients``, and
-            ``needed``: other files without which the set is not complete.
-        page: of ``docs/data_sets/``.
-        raw: marks of the folder as downloaded, where that has to be converted first.
+        marks: Glob patterns; a folder is that of the set if any matches in it.
+        cases: Function that lists the folder's content: ``training`` (entries as in a
+            ``dataset.json``, paths absolute or from the folder), optionally ``labels``, ``folds``,
+            ``test_patients``, and ``needed`` (other files that a complete set has).
+        page: Page in ``docs/data_sets/``, without ending.
+        raw: Glob patterns of the folder as downloaded, if it has to be converted first.
     """
 
     marks: tuple[str, ...]
@@ -74,16 +74,16 @@ LAYOUTS = {
 
 
 def list_cases(name: str, layout: str, root: Path) -> dict[str, Any]:
-    """What a folder holds, as the part of a description that is known once it is downloaded.
+    """The part of a set's description that lists the content of its folder.
 
     Args:
-        name: of the set, as the user wrote it.
-        layout: a key of ``LAYOUTS``.
-        root: the folder.
+        name: Name of the set, as the user wrote it.
+        layout: Name of the layout, a key of ``LAYOUTS``.
+        root: Folder of the set.
 
     Raises:
-        InputError: it is not the folder of this set, the set has to be converted, or files of it
-            are missing or empty.
+        InputError: the folder is not that of this set, the set has to be converted, or files are
+            missing or empty.
     """
     known = LAYOUTS[layout]
     if not matches(root, known.marks) and matches(root, known.raw):
@@ -98,16 +98,20 @@ def list_cases(name: str, layout: str, root: Path) -> dict[str, Any]:
 
 
 def require_raw(name: str, root: Path) -> None:
-    """Refuse a folder that is not the one, as downloaded, of a set that has to be converted.
+    """Refuse a folder that is not the downloaded folder of a set that has to be converted.
+
+    Args:
+        name: Name of the set.
+        root: Folder to check.
 
     Raises:
-        InputError: saying which folder it is, or where the right one lies.
+        InputError: the folder is another; the message says which, or where the right one lies.
     """
     _require_place(name, name, root, LAYOUTS[name].raw)
 
 
 def _require_place(name: str, layout: str, root: Path, wanted: tuple[str, ...]) -> None:
-    """Sets of one folder (AMOS and its CT scans) are no others of each other."""
+    """Refuse another set's folder; sets that share a folder (AMOS and its CT scans) all fit."""
     own = LAYOUTS[layout].marks
     others = {key: (*one.marks, *one.raw) for key, one in LAYOUTS.items() if one.marks != own}
     require_layout(name, root, {name: wanted, **others}, LAYOUTS[layout].page)

@@ -19,7 +19,7 @@ from medsegdiff.data.public.contours import fill
 
 RATERS = 4
 CROP = 64
-"""Least columns and rows of a crop, in pixels."""
+"""Least number of columns and rows of a crop, in pixels."""
 MARGIN = 8
 """Least distance of a nodule to the edge of its crop, in pixels."""
 
@@ -29,9 +29,9 @@ class Outline:
     """One closed line of one rater in one slice.
 
     Attributes:
-        z: place of the slice, in mm.
-        points: column and row of its pixels, which lie just outside the nodule.
-        included: False where it bounds a hole.
+        z: Position of the slice, in mm.
+        points: Column and row of each pixel of the line, just outside the nodule.
+        included: Whether the inside belongs to the nodule; False for a hole.
     """
 
     z: float
@@ -41,7 +41,7 @@ class Outline:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A nodule of 3 mm or more, as one rater drew it."""
+    """Annotation of one nodule of 3 mm or more by one rater."""
 
     rater: int
     outlines: tuple[Outline, ...]
@@ -52,8 +52,13 @@ def convert(
 ) -> tuple[list[dict[str, str]], dict[str, str]]:
     """Write a crop around each nodule, in HU, with the four annotations in the label's last axis.
 
+    Args:
+        root: Folder of the set as downloaded.
+        output: Folder for the converted files.
+        progress: Wrapper of the sequence of patients' folders.
+
     Returns:
-        entries of a ``dataset.json``, and what failed with the reason, by patient or XML file.
+        Entries of a ``dataset.json``, and the reason of each failure, by patient or XML file.
     """
     entries: list[dict[str, str]] = []
     by_series, failures = _all_annotations(root)
@@ -75,8 +80,8 @@ def convert(
 def read_xml(file: Path) -> tuple[str, list[Annotation]]:
     """The series' identifier, and all annotations of nodules of 3 mm or more.
 
-    Smaller ones are marked by a single point, and are left out. An XML file of a plain radiograph
-    has no such session, and gives an empty identifier.
+    Smaller nodules are marked by a single point, and are left out. An XML file of a plain
+    radiograph has no such session, and gives an empty identifier.
 
     Raises:
         InputError: the file is damaged.
@@ -102,7 +107,12 @@ def nodules(
     """Image (X, Y, slices) in HU and label (X, Y, slices, 4) of each nodule of a scan.
 
     Annotations are of one nodule if they share a voxel of the outline or within, directly or by
-    way of a third. Of a rater with two such, both are drawn. Who did not draw it has an empty map.
+    way of a third. If a rater has two such annotations, both are drawn. A rater without one has an
+    empty map.
+
+    Args:
+        series: CT series of the scan.
+        annotations: Annotations of the scan by all raters.
 
     Raises:
         InputError: the series cannot be read, or an outline lies in no slice of it.
@@ -165,7 +175,7 @@ def _flat(planes: dict[int, NDArray[np.bool_]], shape: tuple[int, ...]) -> NDArr
 
 
 def _overlapping(parts: Sequence[NDArray[np.intp]]) -> list[list[int]]:
-    """Numbers of the parts that hang together, in the order of their first."""
+    """Groups of parts that overlap, by number, in the order of their first part."""
     groups: list[tuple[list[int], set[int]]] = []
     for number, part in enumerate(parts):
         voxels = set(part.tolist())
@@ -181,7 +191,7 @@ def _crop(
     geometry: Geometry,
     group: Sequence[tuple[int, NDArray[np.intp], NDArray[np.intp]]],
 ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """Image and label of one nodule, of its annotations: rater, voxels within, and with outline."""
+    """Image and label of one nodule, from its annotations (rater, voxels within, with outline)."""
     touched = np.unravel_index(np.concatenate([full for _, _, full in group]), geometry.shape)
     x, y, z = [(int(axis.min()), int(axis.max()) + 1) for axis in touched]
     where = (_window(*x, geometry.shape[0]), _window(*y, geometry.shape[1]), slice(*z))
@@ -200,7 +210,7 @@ def _crop(
 
 
 def _window(first: int, end: int, size: int) -> slice:
-    """``CROP`` pixels or more around a nodule, within the image.
+    """The range of ``CROP`` pixels or more around a nodule, within the image.
 
     >>> _window(100, 110, 512), _window(0, 10, 512), _window(100, 200, 512), _window(3, 9, 32)
     (slice(73, 137, None), slice(0, 64, None), slice(92, 208, None), slice(0, 32, None))

@@ -12,11 +12,11 @@ PARTS = {
     "Validation": ("refuge2-val", "validation"),
     "Test": ("refuge2-test", "test"),
 }
-"""Folder of a part -> what its cases are called after, as names return, and what it is for."""
+"""Prefix of the cases' names, which repeat between parts, and use of each part, by folder."""
 
 
 def cases(root: Path) -> dict[str, Any]:
-    """The parts that are there. REFUGE2's validation is fold 0, all of REFUGE (1) is fold 1."""
+    """Entries of all parts found. REFUGE2's validation is fold 0, all of REFUGE (1) is fold 1."""
     entries: list[dict[str, str]] = []
     uses: dict[str, list[str]] = {"validation": [], "training": [], "test": []}
     for part, (prefix, use) in PARTS.items():
@@ -34,7 +34,7 @@ def cases(root: Path) -> dict[str, Any]:
 
 
 def _photographs(part: Path) -> list[Path]:
-    """All but what illustrates the annotation, which has the same names."""
+    """Photographs, without the pictures of the annotations, which have the same names."""
     files = sorted(part.rglob("*.jpg"))
     return [f for f in files if not any(name.startswith("Disc") for name in _folders(f, part))]
 

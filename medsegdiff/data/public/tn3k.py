@@ -11,7 +11,11 @@ from medsegdiff.data.public.folders import paired
 
 
 def cases(root: Path) -> dict[str, Any]:
-    """Images for training and validation, in the authors' folds, and those kept for the test."""
+    """Entries for training and validation, in the authors' folds, and those kept for the test.
+
+    Raises:
+        InputError: a file of the folds is damaged.
+    """
     entries: list[dict[str, str]] = []
     named: dict[str, list[str]] = {}
     for part in ("trainval", "test"):

@@ -1,4 +1,4 @@
-"""Segmentations and structure sets of DICOM as label maps on an image's grid."""
+"""DICOM segmentations (SEG) and structure sets (RTSTRUCT) as label maps on an image's grid."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ __all__ = ["Overlap", "Structures", "is_reference", "read_structures"]
 
 
 def is_reference(source: object) -> bool:
-    """Whether a source is a DICOM SEG or RTSTRUCT file, or a folder that holds one and no more."""
+    """Whether a source is a DICOM SEG or RTSTRUCT file, or a folder whose only file is one."""
     return isinstance(source, str | Path) and kind_of(Path(source).expanduser()) is not None
 
 
 def read_structures(
     source: str | Path, image: Geometry, structures: Structures
 ) -> NDArray[np.uint8]:
-    """The label map that a SEG or RTSTRUCT draws, on the grid of its image.
+    """The label map of a SEG or RTSTRUCT, on the grid of its image.
 
-    What a file draws is placed by its own coordinates; neither the order of its frames nor of the
-    image's slices matters, nor how it refers to the image's files.
+    Structures are placed by the file's own coordinates. The order of its frames or of the image's
+    slices does not matter, nor does its list of the image's files.
 
     Args:
-        source: a file for which :func:`is_reference` holds.
-        image: the grid, of a DICOM series or of another file in the same patient coordinates.
-        structures: which names make up which class.
+        source: Path of a file for which :func:`is_reference` holds.
+        image: Grid of a DICOM series, or of another file in the same patient coordinates.
+        structures: Names of the structures of each class.
 
     Returns:
-        (*image.shape) class numbers; 0 where nothing is drawn.
+        Class numbers (*image.shape) uint8; 0 where no structure is.
 
     Raises:
-        InputError: damaged; another frame of reference or grid than the image's; drawn where the
-            image has no slice; a class that the file does not have; classes that overlap.
+        InputError: the file is damaged, has another frame of reference or grid than the image,
+            marks places where the image has no slice, lacks a class, or has classes that overlap.
     """
     path = Path(source)
     dataset = open_reference(path)

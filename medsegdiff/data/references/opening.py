@@ -33,7 +33,7 @@ _DAMAGED = (
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file is, by its content; of a folder, its only file. None: something else."""
+    """Kind of a file, or of the only file of a folder, by its content; None: neither kind."""
     try:
         file = _only_file(path)
         if file is None or not _has_preamble(file):
@@ -45,10 +45,10 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def open_reference(path: Path) -> Any:
-    """All of a file, or of the only file of a folder.
+    """The whole data set of a file, or of the only file of a folder.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         return pydicom.dcmread(_only_file(path.expanduser()) or path)
@@ -58,7 +58,7 @@ def open_reference(path: Path) -> Any:
 
 
 def read_frame_of_reference(image: Geometry) -> str:
-    """FrameOfReferenceUID of a DICOM image's files; nothing where it has none, or is not DICOM."""
+    """FrameOfReferenceUID of a DICOM image; empty where it has none, or is not DICOM."""
     if not image.sources or not _has_preamble(image.sources[0]):
         return ""
     header = pydicom.dcmread(image.sources[0], specific_tags=["FrameOfReferenceUID"])
@@ -66,10 +66,15 @@ def read_frame_of_reference(image: Geometry) -> str:
 
 
 def check_frame_of_reference(own: str, images: str, path: Path) -> None:
-    """Refuse coordinates of another system than the image's, where both say theirs.
+    """Refuse a frame of reference other than the image's, where both are known.
+
+    Args:
+        own: FrameOfReferenceUID of the reference; empty if unknown.
+        images: FrameOfReferenceUID of the image; empty if unknown.
+        path: Path of the reference, for messages.
 
     Raises:
-        InputError: they differ.
+        InputError: the two differ.
     """
     if own and images and own != images:
         rule = "has another frame of reference than its image: their coordinates do not compare"
@@ -78,7 +83,7 @@ def check_frame_of_reference(own: str, images: str, path: Path) -> None:
 
 
 def _only_file(path: Path) -> Path | None:
-    """The file itself; the only visible file of a folder."""
+    """The file itself, or the only visible file of a folder; None if there are others."""
     if not path.is_dir():
         return path
     files = [file for file in path.iterdir() if file.is_file() and file.name[0] != "."]
@@ -86,7 +91,7 @@ def _only_file(path: Path) -> Path | None:
 
 
 def _has_preamble(file: Path) -> bool:
-    """Whether it begins as DICOM files do (PS3.10, 7.1): cheap, and enough for most others."""
+    """Whether a file begins as DICOM files do (PS3.10, 7.1), a fast first check."""
     if not file.is_file():
         return False
     with file.open("rb") as stream:

@@ -15,7 +15,7 @@ from medsegdiff.data.references.opening import check_frame_of_reference
 TOLERANCE = 0.25
 """Greatest distance of a contour's points from the plane of a slice, in slices."""
 TIE = 1e-6
-"""Contours are moved by so many voxels, so that a centre on the line is on one side of it."""
+"""Shift of all contours, in voxels, by which a voxel's centre on a line falls to one side."""
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 Floats = NDArray[np.float64]
@@ -26,14 +26,14 @@ class RtStruct:
 
     A voxel is inside if its centre is within an odd number of a region's contours of its slice, so
     that a contour within another cuts a hole. A centre on the line itself is inside at the lower
-    of a region's edges along each axis and outside at the upper. Slices without a contour stay
+    edge of a region along each axis, and outside at the upper edge. Slices without a contour stay
     empty: nothing is interpolated.
 
     Args:
-        dataset: the file, by pydicom.
-        path: for messages.
-        image: the grid, three axes.
-        frame_of_reference: of the image; empty where it is not known.
+        dataset: Content of the file, from pydicom.
+        path: Path of the file, for messages.
+        image: Grid of the image, three axes.
+        frame_of_reference: FrameOfReferenceUID of the image; empty where it is not known.
     """
 
     def __init__(self, dataset: Any, path: Path, image: Geometry, frame_of_reference: str) -> None:
@@ -51,11 +51,11 @@ class RtStruct:
         return [(number, str(r.ROIName)) for number, r in self._regions.items()]
 
     def mask(self, number: int) -> NDArray[np.bool_]:
-        """(*shape) where a region is.
+        """Mask (*shape) of a region.
 
         Raises:
-            InputError: coordinates of another system, contours that enclose no area by their kind,
-                or that do not lie in a slice of the image.
+            InputError: the frame of reference is another, or a contour is not closed, or does not
+                lie in a slice of the image.
         """
         own = str(self._regions[number].get("ReferencedFrameOfReferenceUID") or "")
         check_frame_of_reference(own, self.frame_of_reference, self.path)
@@ -72,7 +72,7 @@ class RtStruct:
         return found
 
     def _voxels(self, contour: Any, number: int) -> Floats:
-        """A contour's points (n, 3) in voxels, to a millionth."""
+        """A contour's points (n, 3) in voxels, rounded to a millionth."""
         kind = str(contour.get("ContourGeometricType"))
         if kind not in _CLOSED:
             rule = f"{self._name(number)} has contours of type {kind}, which enclose nothing"
@@ -85,7 +85,7 @@ class RtStruct:
         return np.asarray(np.round(voxels, 6), dtype=np.float64)
 
     def _slice_of(self, along: Floats, count: int, number: int) -> int:
-        """The slice that a contour lies in, of its coordinates across the slices."""
+        """The slice that a contour lies in, from its coordinates across the slices."""
         index = int(np.rint(along.mean()))
         if np.abs(along - index).max() > TOLERANCE:
             rule = f"{self._name(number)} has a contour that does not lie in a slice of its image"

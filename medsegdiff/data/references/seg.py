@@ -13,7 +13,7 @@ from medsegdiff.core.types import Geometry
 from medsegdiff.data.references.opening import check_frame_of_reference
 
 TOLERANCE = 0.1
-"""Greatest distance of a pixel from the voxel that it stands for, in voxels."""
+"""Greatest distance of a pixel from its voxel, in voxels."""
 _STEP_TOLERANCE = 0.01  # of the distance of neighbours
 _LPS_TO_RAS = np.array([[-1.0], [-1.0], [1.0]])
 
@@ -22,13 +22,13 @@ class Seg:
     """A SEG: BINARY, FRACTIONAL (inside from half of the greatest value on), or LABELMAP.
 
     Args:
-        dataset: the file, by pydicom.
-        path: for messages.
-        image: the grid, three axes.
-        frame_of_reference: of the image; empty where it is not known.
+        dataset: Content of the file, from pydicom.
+        path: Path of the file, for messages.
+        image: Grid of the image, three axes.
+        frame_of_reference: FrameOfReferenceUID of the image; empty where it is not known.
 
     Raises:
-        InputError: coordinates of another system, or slices further apart than the image's.
+        InputError: the frame of reference is another, or slices are further apart than the image's.
     """
 
     def __init__(self, dataset: Any, path: Path, image: Geometry, frame_of_reference: str) -> None:
@@ -47,10 +47,10 @@ class Seg:
         return [(int(s.SegmentNumber), str(s.SegmentLabel)) for s in self.dataset.SegmentSequence]
 
     def mask(self, number: int) -> NDArray[np.bool_]:
-        """(*shape) where a segment is.
+        """Mask (*shape) of a segment.
 
         Raises:
-            InputError: its pixels do not lie on voxels of the image.
+            InputError: the segment's pixels do not lie on voxels of the image.
         """
         found = np.zeros(self.shape, dtype=np.bool_)
         groups = self.dataset.PerFrameFunctionalGroupsSequence
@@ -108,8 +108,8 @@ class Seg:
     def _check_slices(self) -> None:
         """Refuse slices further apart than the image's, between which the mask would have gaps.
 
-        Frames alone do not tell, since those without mask are left out; nor does the distance
-        that the header gives, which some programs copy without need. Both together do.
+        The frames alone are no proof, since those without mask are left out. The distance in the
+        header is none either, since some programs copy it. Both together are.
         """
         groups = self.dataset.PerFrameFunctionalGroupsSequence
         measures = self._group(groups[0], "PixelMeasuresSequence")

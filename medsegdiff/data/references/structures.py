@@ -1,4 +1,4 @@
-"""Which structures of a DICOM file make up which class, and what happens where they overlap."""
+"""The structures of a DICOM file that belong to each class, and the treatment of overlaps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from medsegdiff.core.errors import InputError
 
 Overlap = Literal["refuse", "greatest"]
-"""Of voxels that several classes claim: an error, or the greatest class number has them."""
+"""Treatment of voxels in several classes: an error, or the greatest class number is taken."""
 
 Name = str | int | None
-"""Of a structure: its name, its number in the file, or None: the file need not have it."""
+"""Name of a structure, its number in the file, or None: the file need not have it."""
 
 
 class StructureFile(Protocol):
-    """What a reader of a kind of file offers."""
+    """Interface of a reader of structures."""
 
     shape: tuple[int, int, int]
 
@@ -29,17 +29,17 @@ class StructureFile(Protocol):
         """Number and name of each structure."""
 
     def mask(self, number: int) -> NDArray[np.bool_]:
-        """(*shape) where a structure is."""
+        """Mask (*shape) of a structure."""
 
 
 @dataclass(frozen=True)
 class Structures:
-    """Which structures make up which class.
+    """The structures that belong to each class.
 
     Attributes:
-        names: class number -> names. Names are compared without regard to case, blanks and
+        names: Names by class number. Names are compared without regard to case, blanks and
             punctuation. All structures with one of the names belong to the class together.
-        overlap: see :data:`Overlap`.
+        overlap: Treatment of voxels in several classes (:data:`Overlap`).
     """
 
     names: Mapping[int, tuple[Name, ...]]
@@ -47,7 +47,7 @@ class Structures:
 
     @classmethod
     def of_labels(cls, labels: Mapping[Any, str]) -> Structures:
-        """Each class is the structure that has its name.
+        """Structures in which each class is the structure with the class's name.
 
         >>> Structures.of_labels({0: "background", 1: "Liver"}).names
         {1: ('Liver',)}
@@ -55,11 +55,14 @@ class Structures:
         return cls({int(value): (name,) for value, name in labels.items() if int(value)})
 
     def label_map(self, file: StructureFile, path: Path) -> NDArray[np.uint8]:
-        """(*shape) class numbers.
+        """Class numbers (*shape) uint8.
+
+        Args:
+            file: Reader of the structures.
+            path: Path of the file, for messages.
 
         Raises:
-            InputError: a class that the file does not have, a structure of two classes, or classes
-                that overlap.
+            InputError: the file lacks a class, a structure is in two classes, or classes overlap.
         """
         chosen = self._chosen(file.present(), path)
         labels = np.zeros(file.shape, dtype=np.uint8)
@@ -72,7 +75,7 @@ class Structures:
         return labels
 
     def _chosen(self, present: list[tuple[int, str]], path: Path) -> dict[int, list[int]]:
-        """Class number -> numbers of its structures."""
+        """Numbers of the structures of each class, by class number."""
         chosen: dict[int, list[int]] = {}
         taken: dict[int, int] = {}
         for value, names in self.names.items():

@@ -30,7 +30,7 @@ def test_in_the_order_of_the_words() -> None:
     [
         (["T2"], "'T2' has to fit one series, but fits none"),
         (["GRE"], "'GRE' has to fit one series, but fits 2"),
-        (["post", "T1 post"], "stand for the same series"),
+        (["post", "T1 post"], "fit the same series"),
     ],
 )
 def test_errors_list_what_there_is(words: list[str], rule: str) -> None:
