@@ -12,10 +12,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "medsegdiff"
 
 CHECKED = (
-    *("calibration", "core", "dicomweb", "diffusion", "networks", "phantoms", "segmentation"),
-    *("training", "viz", "data/dicom", "data/public", "data/references", "data/deformation.py"),
-    *("data/fitness.py", "data/label_values.py", "data/manifest.py", "data/named_sets.py"),
-    *("data/planes.py", "data/predictions.py"),
+    *("calibration", "core", "dicomweb", "diffusion", "few_label", "metrics", "networks"),
+    *("phantoms", "segmentation", "synthesis", "training", "viz"),
+    *("data/dicom", "data/public", "data/references"),
+    *("data/deformation.py", "data/fitness.py", "data/label_values.py", "data/manifest.py"),
+    *("data/named_sets.py", "data/planes.py", "data/predictions.py"),
 )
 """Folders and files of the package whose docstrings are checked; in the end all of them."""
 

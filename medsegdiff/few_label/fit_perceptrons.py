@@ -29,8 +29,8 @@ class DrawnVoxels(NamedTuple):
     """Voxels of labelled cases.
 
     Attributes:
-        features: (V, C), half precision.
-        classes: (V,) class numbers.
+        features: Features (V, C), half precision.
+        classes: Class numbers (V,).
     """
 
     features: Tensor
@@ -46,10 +46,10 @@ def draw_voxels(
     """Features of some voxels of each image, half of them in or near a structure.
 
     Args:
-        items: images (C', *spatial) and their label maps (1, *spatial), one at a time.
-        features: of an image.
-        per_item: voxels of each, fewer of an image that has fewer.
-        generator: of the choice.
+        items: Images (C', *spatial) and their label maps (1, *spatial), one at a time.
+        features: Function that gives the features of an image.
+        per_item: Number of voxels of each image, fewer if an image has fewer.
+        generator: Generator of the choice.
     """
     kept, classes = [], []
     for image, label in items:
@@ -85,12 +85,12 @@ def fit_mlps(
     """Fit all perceptrons by cross-entropy, each by batches of its own.
 
     Args:
-        mlps: to be fitted, on any device.
-        voxels: to learn from.
-        steps: of AdamW, with a cosine decay.
-        batch: voxels that each perceptron sees a step.
-        learning_rate: at the start.
-        generator: of the batches.
+        mlps: Perceptrons to fit, on any device.
+        voxels: Voxels to learn from.
+        steps: Number of steps of AdamW, with a cosine decay.
+        batch: Number of voxels of each perceptron in each step.
+        learning_rate: Learning rate of the first step.
+        generator: Generator of the batches.
 
     Returns:
         The mean loss of the last tenth of the steps.

@@ -22,10 +22,10 @@ def save_fitted(path: Path, learned: FittedPerceptrons, bundle: Bundle, cases: l
     """Write perceptrons, which features they take, and of which cases they learned.
 
     Args:
-        path: of the file.
-        learned: what is written.
-        bundle: whose weights give the features.
-        cases: that taught.
+        path: Path of the file.
+        learned: Perceptrons and features to write.
+        bundle: Bundle whose weights give the features.
+        cases: Names of the cases that the perceptrons learned from.
     """
     mlps, features = learned.mlps, learned.features
     content = {

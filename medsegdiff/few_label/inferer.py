@@ -30,12 +30,12 @@ class FewLabelInferer:
     """Each perceptron gives a mask; their majority is the ensemble's.
 
     Args:
-        features: of an image, with the network.
-        mlps: fitted to them.
-        window: voxels of the images that the network has learned from; a larger image is taken in
-            windows that overlap by half.
-        mirror_axes: an image is seen mirrored along each subset of these, too, and averaged.
-        settings: further ones, for the record of a case.
+        features: Features of an image, with the network.
+        mlps: Perceptrons fitted to the features.
+        window: Size of the images that the network was trained on, in voxels; a larger image is
+            taken in windows that overlap by half.
+        mirror_axes: Spatial axes; the result is the mean over mirror images along each subset.
+        settings: Further settings, for the record of a case.
     """
 
     fusion: Fusion = "majority"

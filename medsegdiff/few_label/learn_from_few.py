@@ -23,12 +23,12 @@ Item = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class FittedPerceptrons:
-    """What came of it.
+    """Perceptrons fitted to a few labelled cases.
 
     Attributes:
-        features: those that were chosen.
-        mlps: fitted to them, in evaluation mode.
-        record: what was chosen and what it explains, voxels, loss, seconds; for people.
+        features: Features that were chosen.
+        mlps: Perceptrons fitted to the features, in evaluation mode.
+        record: Record of the choice, its explained variance, voxels, loss and seconds.
     """
 
     features: VoxelFeatures
@@ -38,20 +38,20 @@ class FittedPerceptrons:
 
 @dataclass(frozen=True)
 class FewLabelLearner:
-    """How perceptrons learn from a few cases.
+    """Settings with which perceptrons learn from a few cases.
 
     Attributes:
-        noises: shares of the time steps to choose from.
-        levels: of the decoder to choose from, 0 the finest.
-        locations: pairs of the two that are taken, each the one that adds most to those before it.
-        views: images that voxels are drawn from: each case as it is, then augmented ones in turn.
-        voxels: drawn of a view.
-        steps: of the fit.
-        batch: voxels that each perceptron sees a step.
-        members: perceptrons.
-        hidden: widths of their layers.
-        dropout: in them.
-        seed: of everything.
+        noises: Shares of the time steps to choose from, in [0, 1].
+        levels: Levels of the decoder to choose from, 0 the finest.
+        locations: Number of pairs of the two that are taken, each the one that adds most.
+        views: Number of images that voxels are drawn from: the cases, then augmented ones in turn.
+        voxels: Number of voxels drawn from each view.
+        steps: Number of steps of the fit.
+        batch: Number of voxels of each perceptron in each step.
+        members: Number of perceptrons.
+        hidden: Widths of their hidden layers.
+        dropout: Probability of dropout in them.
+        seed: Seed of all randomness.
     """
 
     noises: Sequence[float]
@@ -76,11 +76,10 @@ class FewLabelLearner:
         """Choose features, draw voxels, fit.
 
         Args:
-            network: trained, in evaluation mode.
-            items: the labelled cases.
-            num_classes: K.
-            augment: random chain over ``image`` and ``label``; without one, cases are seen as they
-                are.
+            network: Trained network in evaluation mode.
+            items: Labelled cases.
+            num_classes: Number K of classes, background included.
+            augment: Random chain over ``image`` and ``label``; None: no augmentation.
         """
         started = time.perf_counter()
         found = search_locations(

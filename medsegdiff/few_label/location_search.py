@@ -26,12 +26,12 @@ class ScoredLocation(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What a ridge regression needs of voxels.
+    """Moments of voxels for a ridge regression.
 
     Attributes:
-        gram: (C, C) mean product of two features.
-        product: (C, K) of a feature and a class's indicator.
-        share: (K,) of each class.
+        gram: Mean product (C, C) of two features.
+        product: Mean product (C, K) of a feature and a class's indicator.
+        share: Share (K,) of the voxels of each class.
     """
 
     gram: Tensor
@@ -56,14 +56,14 @@ def search_locations(
     instead, which flatters all.
 
     Args:
-        network: whose features are judged.
-        items: images (C', *spatial) and label maps (1, *spatial).
-        noises: shares of the time steps to choose from.
-        levels: of the decoder to choose from.
-        num_classes: K.
-        count: of pairs that are chosen; all, if there are fewer.
-        per_case: voxels drawn of each case, at most.
-        seed: of noise and drawing.
+        network: Network whose features are compared.
+        items: Images (C', *spatial) and label maps (1, *spatial).
+        noises: Shares of the time steps to choose from.
+        levels: Levels of the decoder to choose from.
+        num_classes: Number K of classes, background included.
+        count: Number of pairs that are chosen; all, if there are fewer.
+        per_case: Largest number of voxels drawn from each case.
+        seed: Seed of noise and drawing.
     """
     locations = [FeatureLocation(noise, level) for noise in noises for level in levels]
     widths = [network.denoiser.unet.channels[location.level] for location in locations]
@@ -138,9 +138,9 @@ def explained(known: Moments, others: Moments, columns: Tensor) -> float:
     The mean over the classes that occur in both, background too; below 0 for worse than a mean.
 
     Args:
-        known: to fit to.
-        others: to judge by.
-        columns: of the features that are used.
+        known: Moments of the voxels to fit to.
+        others: Moments of the voxels to evaluate on.
+        columns: Indices of the features that are used.
     """
     gram, product = known.gram[columns][:, columns], known.product[columns]
     weights = torch.linalg.solve(gram + RIDGE * torch.eye(len(gram)), product)

@@ -37,23 +37,23 @@ class FewLabelMarker:
     """Learns from the labelled cases of a data set, marks other images, and compares them.
 
     Args:
-        bundle: that the network is from.
-        network: diffusion model of images, with trained weights, on its device.
-        learner: how perceptrons learn.
+        bundle: Bundle of the network.
+        network: Diffusion model of images, with trained weights, on its device.
+        learner: Learner of the perceptrons.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
-        teaching: the same for ``image`` and ``label`` of the cases that teach, as plain tensors.
-        augmentation: random chain over both; None: they are seen as they are.
-        window: voxels of the images that the network has learned from.
-        mirror_axes: along which an image is seen mirrored, too.
-        output: gets a folder for each case, the perceptrons, the record and the report.
-        data: description of the data, or a known name; None where nothing is learned.
-        fold: whose cases do not teach.
-        labelled: how many cases teach, drawn by the learner's seed; None: all.
-        cases: names of the cases that teach, with commas, instead.
-        fitted: perceptrons of an earlier run, instead of learning.
-        formats: what to write of each case.
-        save_members: write each perceptron's mask, too.
-        overwrite: do complete cases again.
+        teaching: Chain for ``image`` and ``label`` of the cases that teach, to plain tensors.
+        augmentation: Random chain over both; None: no augmentation.
+        window: Size of the images that the network was trained on, in voxels.
+        mirror_axes: Spatial axes along which an image is seen mirrored, too.
+        output: Folder for a folder of each case, the perceptrons, the record and the report.
+        data: Description of the data, or a known name; None where nothing is learned.
+        fold: Number of the fold whose cases do not teach.
+        labelled: Number of cases that teach, drawn by the learner's seed; None: all.
+        cases: Names of the cases that teach, with commas, instead.
+        fitted: Perceptrons of an earlier run, instead of learning.
+        formats: Formats of the files of each case.
+        save_members: Whether each perceptron's mask is written, too.
+        overwrite: Whether complete cases are done again.
 
     Raises:
         InputError: the data cannot be read or do not suit the bundle.
@@ -104,7 +104,7 @@ class FewLabelMarker:
         """Learn, mark, compare.
 
         Args:
-            inputs: images to mark, as ``medsegdiff segment`` takes them; None: all cases of the
+            inputs: Images to mark, as ``medsegdiff segment`` takes them; None: all cases of the
                 data that did not teach.
 
         Returns:
@@ -205,10 +205,10 @@ def teaching_cases(
     """The cases that teach.
 
     Args:
-        pool: labelled cases outside the fold.
-        labelled: how many, drawn by the seed; None: all.
-        names: or theirs, with commas.
-        seed: of the drawing; with the same one, fewer are among the more.
+        pool: Labelled cases outside the fold.
+        labelled: Number of cases, drawn by the seed; None: all.
+        names: Names of the cases instead, with commas between.
+        seed: Seed of the drawing; a smaller number gives a subset of a larger one.
 
     Raises:
         UsageError: both are given, there are not so many, or a name is unknown.
@@ -250,19 +250,20 @@ def label_efficient(
     """Learn from a few labelled cases, or apply what was learned, and write the files of others.
 
     Args:
-        bundle: whose ``configs/label_efficient`` says how.
-        output: gets a folder for each case, ``few_labels.pt``, ``few_labels.json``, ``report/``.
-        inputs: images to mark; none: all cases of the data that do not teach.
-        data: description of the data whose labelled cases teach, or a known name.
-        labelled: how many of them teach, drawn by the seed; None: all outside the fold.
-        cases: or their names, with commas.
-        fitted: a ``few_labels.pt``, to be applied instead of learning.
-        fold: whose cases do not teach; None here and below: as the bundle says.
-        seed: of everything.
-        formats: files to write.
-        save_members: write each perceptron's mask, too.
-        overwrite: learn again, and do complete cases again.
-        device: ``auto``, or a torch device.
+        bundle: Bundle with the configuration ``configs/label_efficient``.
+        output: Folder for a folder of each case, ``few_labels.pt``, ``few_labels.json``,
+            ``report/``.
+        inputs: Images to mark; none: all cases of the data that do not teach.
+        data: Description of the data whose labelled cases teach, or a known name.
+        labelled: Number of them that teach, drawn by the seed; None: all outside the fold.
+        cases: Names of the cases that teach instead, with commas between.
+        fitted: Path of a ``few_labels.pt``, which is applied instead of learning.
+        fold: Number of the fold whose cases do not teach; None here and below: the bundle's value.
+        seed: Seed of all randomness.
+        formats: Formats of the files to write.
+        save_members: Whether each perceptron's mask is written, too.
+        overwrite: Whether to learn again, and to do complete cases again.
+        device: Name of a torch device, or ``auto``.
 
     Returns:
         Failed input or case -> reason.

@@ -17,8 +17,8 @@ class FeatureLocation(NamedTuple):
     """Which activations are taken.
 
     Attributes:
-        noise: share of the time steps that the image is noised to, in [0, 1].
-        level: of the decoder, 0 being the finest.
+        noise: Share of the time steps that the image is noised to, in [0, 1].
+        level: Level of the decoder, 0 being the finest.
     """
 
     noise: float
@@ -34,9 +34,9 @@ class VoxelFeatures:
     features of different images can be compared.
 
     Args:
-        network: trained on images of this kind.
-        locations: which activations, one after the other.
-        seed: of the noise.
+        network: Network trained on images of this kind.
+        locations: Locations of the activations, in the order of the features.
+        seed: Seed of the noise.
 
     Raises:
         ValueError: without locations, or for one that the network does not have.
@@ -97,9 +97,9 @@ def enlarged(level: Tensor, factor: int, size: Sequence[int]) -> Tensor:
     """A level (C, *spatial_l), ``factor`` times as fine by interpolation, without its padding.
 
     Args:
-        level: of a decoder.
-        factor: of its voxels' side over the image's.
-        size: spatial, of the image.
+        level: Features (C, *spatial_l) of a decoder's level.
+        factor: Ratio of the side of its voxels to that of the image's.
+        size: Spatial size of the image.
     """
     whole = level[None]
     if factor > 1:

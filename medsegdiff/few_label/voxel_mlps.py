@@ -1,4 +1,4 @@
-"""Small perceptrons that say what a voxel is from its features."""
+"""Small perceptrons that classify a voxel by its features."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class VoxelMLPs(nn.Module):
     sec. 4. Features are standardised by ``mean`` and ``deviation``, which are part of the state.
 
     Args:
-        features: C of each voxel.
-        num_classes: K, background included.
-        members: M of the ensemble.
-        hidden: widths of the hidden layers.
-        dropout: probability, of features and hidden units, in training (``of_each``).
+        features: Number C of features of each voxel.
+        num_classes: Number K of classes, background included.
+        members: Number M of perceptrons.
+        hidden: Widths of the hidden layers.
+        dropout: Probability, of features and hidden units, in training (``of_each``).
     """
 
     mean: Tensor

@@ -1,9 +1,9 @@
-"""Does a probability of 80 % come true in 80 % of the voxels?
+"""Calibration error: whether 80 % of the voxels with a probability of 80 % are of the class.
 
 Each foreground class is judged by itself: its mean probability against "the voxel is of this
-class". Where raters are several that is "a rater chosen at random marks this voxel", which the
-share of raters observes; a majority would turn a share of 60 % into certainty, and call the honest
-60 % wrong. Bins have equal width; their counts are sums, so those of several cases may be added.
+class". With several raters that is "a rater chosen at random marks this voxel", which the share of
+raters estimates; a majority would turn a share of 60 % into certainty, and count a correct 60 % as
+wrong. Bins have equal width; their counts are sums, so those of several cases may be added.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Reliability:
     """Sums over the voxels that fell into each of B bins of equal width over [0, 1].
 
     Attributes:
-        count: (B,) voxels.
-        probability: (B,) sum of their probabilities.
-        positive: (B,) how many of them were of the class, or the sum of the raters' shares.
+        count: Number of voxels (B,) in each bin.
+        probability: Sum (B,) of their probabilities.
+        positive: Number (B,) of them that were of the class, or the sum of the raters' shares.
     """
 
     count: NDArray[np.int64]
@@ -44,12 +44,12 @@ class Reliability:
 
     @property
     def confidence(self) -> NDArray[np.float64]:
-        """(B,) mean probability in each bin, NaN in an empty one."""
+        """Mean probability (B,) in each bin, NaN in an empty one."""
         return _divide(self.probability, self.count)
 
     @property
     def frequency(self) -> NDArray[np.float64]:
-        """(B,) share of the voxels that were of the class in each bin, NaN in an empty one."""
+        """Share (B,) of the voxels of each bin that were of the class, NaN in an empty bin."""
         return _divide(self.positive, self.count)
 
     @property
@@ -92,13 +92,13 @@ def reliability(
     region: NDArray[np.bool_] | None = None,
     bins: int = BINS,
 ) -> Reliability:
-    """Count voxels by their probability.
+    """Counts of voxels by their probability.
 
     Args:
-        probability: of the class, in [0, 1], any shape.
-        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
-        region: voxels to count, same shape; all of them if None.
-        bins: how many; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
+        probability: Probability of the class in [0, 1], any shape.
+        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
+        region: Mask of the voxels to count, same shape; None: all voxels.
+        bins: Number of bins; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
 
     >>> round(reliability(np.array([0.1, 0.9]), np.array([0, 1]), bins=2).ece, 6)
     0.1
@@ -115,11 +115,11 @@ def reliability(
 
 
 def region_of_interest(reference: NDArray[Any], voxels: int = ROI_VOXELS) -> NDArray[np.bool_]:
-    """The reference, dilated by face neighbours as many times as told. Empty stays empty.
+    """The reference, dilated by face neighbours; an empty one stays empty.
 
     Args:
-        reference: (X, Y[, Z]), non-zero inside; the union of the masks where raters are several.
-        voxels: how often to dilate.
+        reference: Mask (X, Y[, Z]), non-zero inside; with several raters the union of their masks.
+        voxels: Number of dilations, by one voxel each.
     """
     mask = np.asarray(reference, dtype=bool)
     return np.asarray(ndimage.binary_dilation(mask, iterations=voxels)) if voxels else mask
@@ -129,8 +129,8 @@ def brier(probability: NDArray[Any], reference: NDArray[Any]) -> float:
     """Mean squared difference of probability and reference, in [0, 1].
 
     Args:
-        probability: of the class, in [0, 1], any shape.
-        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
+        probability: Probability of the class in [0, 1], any shape.
+        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
     """
     difference = probability.astype(np.float64) - reference
     return float(np.mean(difference * difference))
@@ -140,8 +140,8 @@ def nll(probability: NDArray[Any], reference: NDArray[Any]) -> float:
     """Mean negative log-likelihood of "is of the class", in nats.
 
     Args:
-        probability: of the class, in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
-        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
+        probability: Probability of the class in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
+        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
     """
     p = np.clip(probability.astype(np.float64), NLL_CLAMP, 1.0 - NLL_CLAMP)
     return float(-np.mean(reference * np.log(p) + (1.0 - reference) * np.log1p(-p)))

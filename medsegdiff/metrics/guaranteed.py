@@ -1,4 +1,4 @@
-"""Does a guarantee hold: what an outer mask misses, what an inner one holds wrongly."""
+"""Figures that check a guarantee: missed share of outer masks, wrong share of inner masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def wrong_fraction(inner: NDArray[np.bool_], reference: NDArray[np.bool_]) -> fl
 
 
 def covered(interval: Sequence[float | None], volume: float) -> bool:
-    """Whether a volume lies in [low, high], by rounding as well; high None is no limit."""
+    """Whether a volume lies in [low, high], up to rounding; no upper limit if high is None."""
     low, high = interval
     slack = 1e-9 * (1.0 + volume)
     return (low or 0.0) - slack <= volume and (high is None or volume <= high + slack)

@@ -21,7 +21,7 @@ from medsegdiff.metrics.uncertainty import error_auprc, error_auroc
 
 
 class MeanOfDefined(CumulativeIterationMetric):
-    """Collects values (B, C); NaN is undefined."""
+    """Base of metrics that collect values (B, C), of which NaN is undefined."""
 
     def aggregate(self) -> Tensor:
         """Scalar: the mean over all values that are not NaN; NaN if there is none."""
@@ -36,7 +36,7 @@ class SampleSetMetric(MeanOfDefined):
     (B, M, *spatial). Gives (B, 1), over all classes: see ``sample_set_metrics``.
 
     Args:
-        classes: the values of the foreground classes.
+        classes: Class numbers of the foreground.
     """
 
     measure: ClassVar[str]
@@ -81,7 +81,7 @@ class MapMetric(MeanOfDefined):
     Called with ``y_pred`` and ``y``, both (B, C, *spatial); gives (B, C).
 
     Args:
-        function: (``y_pred``, ``y``), both (*spatial), -> a value, or NaN.
+        function: Function of ``y_pred`` and ``y``, both (*spatial), that gives a value, or NaN.
     """
 
     def __init__(self, function: Callable[[NDArray[Any], NDArray[Any]], float]) -> None:
@@ -101,7 +101,7 @@ class ExpectedCalibrationError(MapMetric):
     A class that the reference lacks is undefined.
 
     Args:
-        voxels: how far the region goes beyond the reference.
+        voxels: Margin of the region around the reference, in voxels.
     """
 
     def __init__(self, voxels: int = 5) -> None:

@@ -25,11 +25,11 @@ DISTANCE = ("hd95_mm", "surface_dice")
 def overlap(prediction: NDArray[Any], reference: NDArray[Any]) -> dict[str, float]:
     """Dice, IoU, precision, recall and F1, each in [0, 1].
 
-    F1, the harmonic mean of precision and recall, is Dice by another name: readers look for both.
+    F1, the harmonic mean of precision and recall, equals Dice; both names are in use.
 
     Args:
-        prediction: mask of any shape, non-zero inside.
-        reference: mask of the same shape.
+        prediction: Mask of any shape, non-zero inside.
+        reference: Mask of the same shape.
 
     Raises:
         ValueError: when the shapes differ.
@@ -53,7 +53,7 @@ def overlap(prediction: NDArray[Any], reference: NDArray[Any]) -> dict[str, floa
 
 
 def dice(prediction: NDArray[Any], reference: NDArray[Any]) -> float:
-    """Dice alone: see :func:`overlap`."""
+    """Dice in [0, 1] alone; arguments and errors as in :func:`overlap`."""
     return overlap(prediction, reference)["dice"]
 
 
@@ -73,9 +73,9 @@ def hd95_mm(prediction: NDArray[Any], reference: NDArray[Any], spacing: Sequence
     mask's border (its voxels that have a face neighbour outside) to the nearest of the other's.
 
     Args:
-        prediction: (X, Y[, Z]) mask, non-zero inside.
-        reference: mask of the same shape.
-        spacing: millimetres of a voxel along each axis.
+        prediction: Mask (X, Y[, Z]), non-zero inside.
+        reference: Mask of the same shape.
+        spacing: Size of a voxel along each axis, in mm.
 
     Raises:
         ValueError: when the shapes differ.
@@ -107,10 +107,10 @@ def surface_dice(
     their area; NaN if a mask is empty.
 
     Args:
-        prediction: (X, Y[, Z]) mask, non-zero inside.
-        reference: mask of the same shape.
-        spacing: millimetres of a voxel along each axis.
-        tolerance_mm: the distance that still counts as agreement.
+        prediction: Mask (X, Y[, Z]), non-zero inside.
+        reference: Mask of the same shape.
+        spacing: Size of a voxel along each axis, in mm.
+        tolerance_mm: Largest distance that counts as agreement, in mm.
 
     Raises:
         ValueError: when the shapes differ.

@@ -24,11 +24,11 @@ def pairwise_iou(first: NDArray[Any], second: NDArray[Any]) -> Matrix:
     """IoU of each mask of one set with each of another.
 
     Args:
-        first: (A, ...) masks of one class, non-zero inside.
-        second: (B, ...) masks on the same grid.
+        first: Masks (A, ...) of one class, non-zero inside.
+        second: Masks (B, ...) on the same grid.
 
     Returns:
-        (A, B), in [0, 1]; 1 where both masks are empty.
+        Matrix (A, B) in [0, 1]; 1 where both masks are empty.
     """
     intersection, sizes = _intersections(first, second)
     union = sizes - intersection
@@ -48,9 +48,9 @@ def ged2(iou_sr: Matrix, iou_ss: Matrix, iou_rr: Matrix) -> float:
     the number of samples.
 
     Args:
-        iou_sr: (N, M) samples with raters.
-        iou_ss: (N, N) samples with each other.
-        iou_rr: (M, M) raters with each other.
+        iou_sr: IoU (N, M) of samples with raters.
+        iou_ss: IoU (N, N) of samples with each other.
+        iou_rr: IoU (M, M) of raters with each other.
     """
     return 2 * diversity(iou_sr) - diversity(iou_ss) - diversity(iou_rr)
 
@@ -61,7 +61,7 @@ def hm_iou(iou_sr: Matrix) -> float:
     Both sets are repeated to their least common multiple (Kohl et al., 2019).
 
     Args:
-        iou_sr: (N, M) samples with raters.
+        iou_sr: IoU (N, M) of samples with raters.
     """
     n, m = iou_sr.shape
     size = math.lcm(n, m)
@@ -74,7 +74,7 @@ def d_max(dice_sr: Matrix) -> float:
     """Mean over raters of the best Dice among the samples (Rahman et al., 2023), in [0, 1].
 
     Args:
-        dice_sr: (N, M) samples with raters.
+        dice_sr: Dice (N, M) of samples with raters.
     """
     return float(dice_sr.max(axis=0).mean())
 
@@ -83,7 +83,7 @@ def diversity(iou: Matrix) -> float:
     """Mean distance 1 - IoU of all pairs, those of a mask with itself included, in [0, 1].
 
     Args:
-        iou: (N, N) samples with each other, or (N, M).
+        iou: IoU (N, N) of samples with each other, or (N, M) of two sets.
     """
     return float((1.0 - iou).mean())
 
@@ -95,8 +95,8 @@ def collective_insight(samples: NDArray[Any], raters: NDArray[Any]) -> float:
     empty, 0 where one is. D_max and D_a: :func:`d_max`, :func:`diversity_agreement`.
 
     Args:
-        samples: (N, ...) masks of one class.
-        raters: (M, ...) masks on the same grid.
+        samples: Masks (N, ...) of one class, by sample.
+        raters: Masks (M, ...) on the same grid, by rater.
 
     Returns:
         NaN where there is only one sample or rater.
@@ -117,8 +117,8 @@ def diversity_agreement(samples: NDArray[Any], raters: NDArray[Any]) -> float:
     the whole grid, so where the structure is small all sets agree.
 
     Args:
-        samples: (N, ...) masks of one class.
-        raters: (M, ...) masks on the same grid.
+        samples: Masks (N, ...) of one class, by sample.
+        raters: Masks (M, ...) on the same grid, by rater.
 
     Returns:
         NaN where there is only one sample or rater.
@@ -128,7 +128,7 @@ def diversity_agreement(samples: NDArray[Any], raters: NDArray[Any]) -> float:
 
 
 def s_ncc(samples: NDArray[Any], raters: NDArray[Any]) -> float:
-    """Do samples differ where raters do: S_NCC of PHiSeg (Baumgartner et al., 2019), in [-1, 1].
+    """S_NCC of PHiSeg in [-1, 1]: samples differ where raters do (Baumgartner et al., 2019).
 
     For each rater y the correlation, over voxels, of the expected cross-entropies
     E_s[CE(mean of s, s)] and E_s[CE(y, s)]; then the mean over the raters. Samples are label
@@ -136,8 +136,8 @@ def s_ncc(samples: NDArray[Any], raters: NDArray[Any]) -> float:
     in 1 - sum_c p_c^2 and 1 - p_y, p being the samples' votes, whatever the clamp.
 
     Args:
-        samples: (N, ...) label maps, or masks of one class.
-        raters: (M, ...) label maps on the same grid.
+        samples: Label maps (N, ...), or masks of one class, by sample.
+        raters: Label maps (M, ...) on the same grid, by rater.
 
     Returns:
         NaN where a map has no variance: for one class, where all samples are alike.
@@ -154,9 +154,9 @@ def sample_set_metrics(
     """Every measure of this file, for the classes together and for each class.
 
     Args:
-        samples: (N, ...) label maps.
-        raters: (M, ...) label maps on the same grid.
-        classes: the values of the K foreground classes.
+        samples: Label maps (N, ...), by sample.
+        raters: Label maps (M, ...) on the same grid, by rater.
+        classes: Class numbers of the K foreground classes.
 
     Returns:
         For each of ``ged2, hm_iou, d_max, ci, s_ncc, diversity, rater_diversity`` 1 + K values:
@@ -198,7 +198,7 @@ def _with_average(by_class: list[Matrix]) -> list[Matrix]:
 
 
 def _intersections(first: NDArray[Any], second: NDArray[Any]) -> tuple[Matrix, Matrix]:
-    """(A, B) sizes of the intersections, and sums of both masks' sizes."""
+    """Sizes (A, B) of the intersections, and sums (A, B) of both masks' sizes."""
     a = np.asarray(first, dtype=bool).reshape(len(first), -1)
     b = np.asarray(second, dtype=bool).reshape(len(second), -1)
     # Few voxels are in any mask: the product of the matrices need not see the others.

@@ -1,4 +1,4 @@
-"""Is the uncertainty worth anything: is it high where the mask is wrong, and in the poor cases?"""
+"""Figures of uncertainty: whether it is high where the mask is wrong, and in poor cases."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 PATCH = 2
-"""Voxels of a patch's side, of PAvPU."""
+"""Side of a patch of PAvPU, in voxels."""
 
 
 def error_auroc(uncertainty: NDArray[Any], error: NDArray[Any]) -> float:
-    """Area under the ROC curve of an uncertainty map that looks for the wrong voxels.
+    """Area under the ROC curve of an uncertainty map as a detector of wrong voxels.
 
     The probability that a wrong voxel has more uncertainty than a right one, a tie counting half
     (Mann and Whitney): 0.5 is chance, 1 is perfect.
 
     Args:
-        uncertainty: any shape, higher is less certain.
-        error: non-zero where the mask is wrong, same shape.
+        uncertainty: Uncertainty map of any shape, higher is less certain.
+        error: Map that is non-zero where the mask is wrong, same shape.
 
     Returns:
         In [0, 1]; NaN where all voxels are right, or all wrong.
@@ -39,14 +39,14 @@ def error_auroc(uncertainty: NDArray[Any], error: NDArray[Any]) -> float:
 
 
 def error_auprc(uncertainty: NDArray[Any], error: NDArray[Any]) -> float:
-    """Area under the precision-recall curve of an uncertainty map that looks for the wrong voxels.
+    """Area under the precision-recall curve of an uncertainty map as a detector of wrong voxels.
 
     The average precision, sum over thresholds of (R_i - R_{i-1}) P_i, which does not interpolate;
     voxels of equal uncertainty enter together. Chance is the share of wrong voxels.
 
     Args:
-        uncertainty: any shape, higher is less certain.
-        error: non-zero where the mask is wrong, same shape.
+        uncertainty: Uncertainty map of any shape, higher is less certain.
+        error: Map that is non-zero where the mask is wrong, same shape.
 
     Returns:
         In [0, 1]; NaN where all voxels are right.
@@ -61,8 +61,8 @@ def error_overlap(uncertainty: NDArray[Any], error: NDArray[Any]) -> float:
     """Best Dice of the wrong voxels with those above a threshold of uncertainty, over thresholds.
 
     Args:
-        uncertainty: any shape, higher is less certain.
-        error: non-zero where the mask is wrong, same shape.
+        uncertainty: Uncertainty map of any shape, higher is less certain.
+        error: Map that is non-zero where the mask is wrong, same shape.
 
     Returns:
         In [0, 1]; NaN where all voxels are right. The threshold is the best one for this case, so
@@ -96,11 +96,11 @@ def pavpu(
     lies above ``lowest + level * (highest - lowest)``, of the patches of this image.
 
     Args:
-        uncertainty: any shape, higher is less certain.
-        error: non-zero where the mask is wrong, same shape.
-        patch: voxels of a patch along each axis, 2 unless given; patches do not overlap, and those
-            at the end of an axis may be smaller.
-        level: of the threshold, in [0, 1].
+        uncertainty: Uncertainty map of any shape, higher is less certain.
+        error: Map that is non-zero where the mask is wrong, same shape.
+        patch: Size of a patch along each axis, in voxels; None: 2. Patches do not overlap, and
+            those at the end of an axis may be smaller.
+        level: Level of the threshold, in [0, 1].
 
     Returns:
         In [0, 1]. The share of accurate patches where the uncertainty is constant.
@@ -124,8 +124,8 @@ def correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Pearson correlation over voxels of two maps, such as uncertainty and error (0 or 1).
 
     Args:
-        first: any shape.
-        second: same shape.
+        first: Map of any shape.
+        second: Map of the same shape.
 
     Returns:
         In [-1, 1]; NaN where either is constant.
@@ -137,16 +137,16 @@ def correlation(first: NDArray[Any], second: NDArray[Any]) -> float:
 
 
 def mutual_information(members: NDArray[Any]) -> NDArray[np.float64]:
-    """What the members disagree about: entropy of their mean less their mean entropy, in nats.
+    """Mutual information: entropy of the members' mean less their mean entropy, in nats.
 
     Houlsby et al. (2011), BALD. It needs the members' probabilities; label maps have no entropy of
     their own, and would give that of the votes.
 
     Args:
-        members: (N, K, ...) probability of each member, in [0, 1], summing to 1 over K classes.
+        members: Probability (N, K, ...) of each member in [0, 1], summing to 1 over K classes.
 
     Returns:
-        (...) in [0, ln K].
+        Information (...) in [0, ln K].
     """
     p = np.asarray(members, dtype=np.float64)
     information = entr(p.mean(axis=0)).sum(axis=0) - entr(p).sum(axis=1).mean(axis=0)
@@ -159,8 +159,8 @@ def case_uncertainty(mean: NDArray[Any], variance: NDArray[Any]) -> float:
     Dividing by the volume lets cases of different size be compared. 0 where nothing is expected.
 
     Args:
-        mean: mean probability of the class, in [0, 1].
-        variance: of the members' probability, in [0, 0.25], same shape.
+        mean: Mean probability of the class in [0, 1], any shape.
+        variance: Variance of the members' probability in [0, 0.25], same shape.
     """
     expected = float(mean.sum(dtype=np.float64))
     return float(variance.sum(dtype=np.float64)) / expected if expected > 0.0 else 0.0
@@ -172,13 +172,13 @@ def risk_coverage(
     """Mean risk of the most certain cases, for every share of the cases that is kept.
 
     Args:
-        uncertainty: (n,) of each case. Cases of equal uncertainty share their mean risk, so that
-            their order does not matter.
-        risk: (n,) of each case, here 1 - Dice.
+        uncertainty: Uncertainty (n,) of each case. Cases of equal uncertainty share their mean
+            risk, so that their order does not matter.
+        risk: Risk (n,) of each case, here 1 - Dice.
 
     Returns:
-        coverage: (n,) 1/n, 2/n, ... 1.
-        mean_risk: (n,) of the cases kept.
+        coverage: Share (n,) of the cases kept: 1/n, 2/n, ... 1.
+        mean_risk: Mean risk (n,) of the cases kept.
     """
     _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
     shared = (np.bincount(group, weights=risk) / size)[group]
@@ -191,8 +191,8 @@ def aurc(uncertainty: NDArray[Any], risk: NDArray[Any]) -> float:
     """Area under the risk-coverage curve (Geifman and El-Yaniv, 2017): its mean; NaN if no case.
 
     Args:
-        uncertainty: (n,) of each case.
-        risk: (n,) of each case, here 1 - Dice.
+        uncertainty: Uncertainty (n,) of each case.
+        risk: Risk (n,) of each case, here 1 - Dice.
     """
     _, mean_risk = risk_coverage(uncertainty, risk)
     return float(mean_risk.mean()) if mean_risk.size else float("nan")
@@ -201,10 +201,10 @@ def aurc(uncertainty: NDArray[Any], risk: NDArray[Any]) -> float:
 def e_aurc(uncertainty: NDArray[Any], risk: NDArray[Any]) -> float:
     """AURC in excess of that of the best order, the least risk first (Geifman et al., 2019).
 
-    It takes out how good the masks are, which AURC rewards as well. 0 is a perfect order.
+    It does not depend on the quality of the masks as AURC does. 0 is a perfect order.
 
     Args:
-        uncertainty: (n,) of each case.
-        risk: (n,) of each case, here 1 - Dice.
+        uncertainty: Uncertainty (n,) of each case.
+        risk: Risk (n,) of each case, here 1 - Dice.
     """
     return aurc(uncertainty, risk) - aurc(risk, risk)

@@ -1,4 +1,4 @@
-"""Is a drawn image a copy of one that was trained on? Distances to the nearest."""
+"""Distances of drawn images to the nearest training image, which reveal copies."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ def aligned_distances(
     coarse: int = 1,
     mirror_axes: Sequence[int] = (),
 ) -> Tensor:
-    """How far images differ once they are brought over each other.
+    """Distances between images after alignment.
 
     The root mean square difference of the standardised middles of both, the least over all shifts
     of the reference and over its mirror images. So neither a shift, nor a mirror image, nor another
     brightness or contrast hides a copy. It lies between 0 and 2; unrelated images have sqrt(2).
 
     Args:
-        queries: (N, C, *spatial) on one grid.
-        references: (M, C, *spatial) on the same grid.
-        shift: greatest shift along each axis, in coarse voxels.
-        coarse: images are averaged over patches of that side first.
-        mirror_axes: spatial axes along which anatomy may be mirrored.
+        queries: Images (N, C, *spatial) on one grid.
+        references: Images (M, C, *spatial) on the same grid.
+        shift: Greatest shift along each axis, in coarse voxels.
+        coarse: Side of the patches that images are averaged over first, in voxels.
+        mirror_axes: Spatial axes along which anatomy may be mirrored.
 
     Returns:
-        (N, M) distances.
+        Distances (N, M).
 
     Raises:
-        ValueError: images that leave no middle, or of two grids.
+        ValueError: the images are on two grids, or are too small for the shift.
     """
     if queries.shape[1:] != references.shape[1:]:
         shapes = f"{tuple(queries.shape[1:])} and {tuple(references.shape[1:])}"
@@ -62,8 +62,8 @@ def nearest(distances: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
     """Distance (N,) and index (N,) of each query's nearest reference.
 
     Args:
-        distances: (N, M).
-        same: queries are the references themselves: each is left out for itself.
+        distances: Distances (N, M) of queries to references.
+        same: Whether the queries are the references; each is then left out for itself.
     """
     if same:
         distances = distances + torch.diag(torch.full((len(distances),), torch.inf))
@@ -72,7 +72,7 @@ def nearest(distances: Tensor, *, same: bool = False) -> tuple[Tensor, Tensor]:
 
 
 def copy_threshold(real: Tensor, percentile: float) -> float:
-    """What a drawn image must not be nearer than: a percentile of real nearest distances (N,)."""
+    """Distance below which an image is a copy: a percentile of real nearest distances (N,)."""
     return float(torch.quantile(real, percentile / 100.0))
 
 

@@ -17,9 +17,9 @@ def distance_chart(real: Sequence[float], drawn: Sequence[float], threshold: flo
     """Two histograms over one axis, and the line left of which an image counts as a copy.
 
     Args:
-        real: distance of each real image to the nearest other one.
-        drawn: distance of each drawn image to the nearest real one.
-        threshold: of a copy.
+        real: Distance of each real image to the nearest other one.
+        drawn: Distance of each drawn image to the nearest real one.
+        threshold: Distance below which an image is a copy.
     """
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axes = figure.subplots()

@@ -20,8 +20,8 @@ class Pair:
     """An image and its mask.
 
     Attributes:
-        image: (C, *spatial) float32.
-        label: (*spatial) uint8 class numbers.
+        image: Image (C, *spatial) float32.
+        label: Class numbers (*spatial) uint8.
     """
 
     image: Tensor
@@ -33,16 +33,16 @@ class PairDrawer:
     """Draws pairs: image and mask together, or images that masks are given for.
 
     Args:
-        network: with trained weights, on its device.
-        num_classes: K of the masks, background included.
-        image_channels: C.
-        sampler: of continuous states.
-        steps: of its time grid.
-        guidance: w of classifier-free guidance by the mask that is given; 1: none.
-        smoothness: standard deviation, in voxels, of the Gaussian that smooths drawn masks before
-            each voxel takes its class: single voxels of noise along the outlines go.
-        seed: a pair depends on it and on the pair's own number alone.
-        batch: pairs drawn at once; changes no result.
+        network: Network with trained weights, on its device.
+        num_classes: Number K of classes of the masks, background included.
+        image_channels: Number C of channels of the images.
+        sampler: Sampler of continuous states.
+        steps: Number of steps of the time grid.
+        guidance: Weight w of classifier-free guidance by the mask that is given; 1: none.
+        smoothness: Standard deviation of the Gaussian that smooths drawn masks before each voxel
+            takes its class, in voxels; it removes single voxels of noise along the outlines.
+        seed: Seed; a pair depends on it and on the pair's own number alone.
+        batch: Number of pairs drawn at once; it changes no result.
     """
 
     network: ImageDiffusion
@@ -70,8 +70,8 @@ class PairDrawer:
         """Image and mask, both drawn, of each number.
 
         Args:
-            numbers: of the pairs.
-            size: (*spatial) of them.
+            numbers: Numbers of the pairs.
+            size: Spatial size of the pairs, in voxels.
         """
         pairs = []
         for start in range(0, len(numbers), self.batch):
@@ -87,8 +87,8 @@ class PairDrawer:
         """An image for each mask.
 
         Args:
-            numbers: of the pairs.
-            labels: (*spatial) class numbers of each, all of one size.
+            numbers: Numbers of the pairs.
+            labels: Class numbers (*spatial) of each pair, all of one size.
         """
         pairs = []
         for start in range(0, len(numbers), self.batch):

@@ -27,11 +27,11 @@ class SyntheticCases:
     """A folder of drawn cases that grows, and can be taken up again.
 
     Args:
-        folder: of the data set.
-        settings: all that decides what is drawn and kept.
-        manifest: of the training data.
-        spacing: millimetres of a voxel along each axis.
-        of: what the cases are drawn by, such as a bundle's name and version.
+        folder: Folder of the data set.
+        settings: Settings that the drawn and kept cases depend on.
+        manifest: Description of the training data.
+        spacing: Size of a voxel along each axis, in mm.
+        of: Origin of the cases, such as a bundle's name and version.
 
     Raises:
         InputError: the folder holds something else, or cases of other settings.
@@ -66,10 +66,10 @@ class SyntheticCases:
         """Write a pair if it breaks no rule, and note it in any case.
 
         Args:
-            number: of the pair.
-            pair: as drawn.
-            verdict: of the filter.
-            nearest: name of the training case that its image is nearest to.
+            number: Number of the pair.
+            pair: Pair as drawn.
+            verdict: Result of the filter.
+            nearest: Name of the training case that its image is nearest to.
         """
         name = None if verdict.broken else f"synthetic_{number:05d}"
         if name:
@@ -81,7 +81,7 @@ class SyntheticCases:
         """Write description and record of all pairs so far; gives the record.
 
         Args:
-            learned: what the filter has learned from the training cases.
+            learned: Rules that the filter has learned from the training cases.
         """
         broken = Counter(rule for row in self.pairs for rule in row["broken"])
         content = {

@@ -1,4 +1,4 @@
-"""How like real images drawn ones are, and how much of their variety they have."""
+"""Fidelity of drawn images to real ones, and share of the real variety that they cover."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ class Fidelity(NamedTuple):
     """Drawn images against real ones, by their features.
 
     Attributes:
-        frechet: squared Frechet distance of two normal distributions fitted to the features (Heusel
+        frechet: Squared Frechet distance of two normal distributions fitted to the features (Heusel
             et al. 2017); 0 at best. It grows with the number of features and with few images, so it
             only says something beside that of real images against other real ones.
-        precision: share of the drawn images that lie where real ones are (Kynkaanniemi et al.
+        precision: Share of the drawn images that lie where real ones are (Kynkaanniemi et al.
             2019).
-        recall: share of the real images that lie where drawn ones are.
+        recall: Share of the real images that lie where drawn ones are.
     """
 
     frechet: float
@@ -30,9 +30,9 @@ def fidelity(real: Tensor, drawn: Tensor, neighbours: int = 3) -> Fidelity:
     """Compare features of real images (N, D) and of drawn ones (M, D).
 
     Args:
-        real: features of real images.
-        drawn: features of drawn images.
-        neighbours: k: an image's surroundings reach to its k-th nearest of the same kind.
+        real: Features of real images.
+        drawn: Features of drawn images.
+        neighbours: Number k; the ball around an image reaches to its k-th nearest of its kind.
 
     Raises:
         ValueError: too few images, or features of different widths.

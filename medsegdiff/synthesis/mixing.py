@@ -17,8 +17,8 @@ def synthetic_cases(folder: str | Path | None, manifest: Manifest) -> tuple[Case
     They belong to no fold: all may be trained on, and none is ever held out.
 
     Args:
-        folder: of the synthetic data set, its ``dataset.json``, or None.
-        manifest: of the real data.
+        folder: Folder of the synthetic data set, its ``dataset.json``, or None.
+        manifest: Description of the real data.
 
     Raises:
         InputError: it cannot be read, or its labels, channels or dimensions are not those of the
@@ -48,10 +48,10 @@ def mixed_sampler(
     set lists the real cases first.
 
     Args:
-        real: number of real cases.
-        synthetic: number of synthetic ones.
-        share: of the draws, in [0, 1].
-        seed: of the draws.
+        real: Number of real cases.
+        synthetic: Number of synthetic ones.
+        share: Share of synthetic cases among the draws, in [0, 1].
+        seed: Seed of the draws.
 
     Returns:
         The sampler; None without synthetic cases: shuffle then.

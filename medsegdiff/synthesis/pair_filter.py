@@ -1,4 +1,4 @@
-"""Which drawn pairs are kept: plausible masks, images that show them, and no copies."""
+"""Filter of drawn pairs, which keeps plausible masks, images that show them, and no copies."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from medsegdiff.synthesis.draw import Pair
 from medsegdiff.synthesis.plausibility import ClassRule, broken_rules, learn_rules
 
 RULES = ("empty", "volume", "components", "agreement", "copy")
-"""What a pair may break."""
+"""Names of the rules that a pair may break."""
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """How strict the filter is.
+    """Limits of the filter.
 
     Attributes:
-        volume_margin: fraction by which a class may be smaller than the smallest real one, or
+        volume_margin: Fraction by which a class may be smaller than the smallest real one, or
             larger than the largest.
-        agreement: least mean Dice between a drawn mask and the one that a segmenter finds in the
+        agreement: Least mean Dice between a drawn mask and the one that a segmenter finds in the
             drawn image.
-        copy_percentile: of the distances of real images to their nearest: what is nearer to a
-            training image is a copy.
-        coarse: images are compared in patches of that many voxels a side.
-        shift: greatest shift of an image over another, in such patches.
-        mirror_axes: along which mirror images are compared too.
+        copy_percentile: Percentile of the distances of real images to their nearest; an image that
+            is nearer to a training image is a copy.
+        coarse: Side of the patches in which images are compared, in voxels.
+        shift: Greatest shift of an image over another, in such patches.
+        mirror_axes: Spatial axes along which mirror images are compared too.
     """
 
     volume_margin: float = 0.1
@@ -44,13 +44,13 @@ class Criteria:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with a pair, if anything is.
+    """Result of the filter for a pair.
 
     Attributes:
-        broken: the rules that it breaks, of ``RULES``.
-        distance: of its image to the nearest training image.
-        nearest: that one's number.
-        agreement: with the segmenter; None without one, or for an empty mask.
+        broken: Rules that the pair breaks, of ``RULES``.
+        distance: Distance of its image to the nearest training image.
+        nearest: Number of that training image.
+        agreement: Mean Dice with the segmenter; None without one, or for an empty mask.
     """
 
     broken: list[str]
@@ -61,14 +61,14 @@ class Verdict:
 
 @dataclass
 class PairFilter:
-    """Knows the training pairs, and holds drawn ones against them.
+    """Compares drawn pairs with the training pairs.
 
     Args:
-        images: (N, C, *spatial) all training images, on the grid of the drawn ones.
-        labels: (N, *spatial) their class numbers.
-        classes: the foreground.
-        voxel_ml: volume of a voxel in millilitres.
-        criteria: how strict it is.
+        images: Training images (N, C, *spatial), on the grid of the drawn ones.
+        labels: Class numbers (N, *spatial) of the training images.
+        classes: Class numbers of the foreground.
+        voxel_ml: Volume of a voxel, in ml.
+        criteria: Limits of the filter.
     """
 
     images: Tensor
@@ -91,8 +91,8 @@ class PairFilter:
         """Verdicts on drawn pairs.
 
         Args:
-            pairs: as drawn.
-            found: (*spatial) class numbers that a segmenter finds in each image; None: not asked.
+            pairs: Pairs as drawn.
+            found: Class numbers (*spatial) that a segmenter finds in each image; None: no check.
         """
         distances, indices = nearest(self._distances(torch.stack([p.image for p in pairs])))
         verdicts = []

@@ -1,4 +1,4 @@
-"""Is a drawn mask one that could be real? Rules that the real ones have taught."""
+"""Plausibility of drawn masks, by rules that are learned from the real ones."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ClassRule:
     """What all real masks of one class have in common.
 
     Attributes:
-        volume_ml: least and greatest volume.
-        components: greatest number of parts that hang together by their faces.
+        volume_ml: Least and greatest volume, in ml.
+        components: Greatest number of connected components (by faces).
     """
 
     volume_ml: tuple[float, float]
@@ -32,10 +32,10 @@ def learn_rules(
     """The rules that all given masks obey.
 
     Args:
-        masks: (*spatial) class numbers each, at least one.
-        voxel_ml: volume of a voxel in millilitres.
-        classes: the foreground.
-        margin: fraction by which the range of volumes is widened on both sides.
+        masks: Class numbers (*spatial) of each mask; at least one mask.
+        voxel_ml: Volume of a voxel, in ml.
+        classes: Class numbers of the foreground.
+        margin: Fraction by which the range of volumes is widened on both sides.
 
     Raises:
         ValueError: without a mask.

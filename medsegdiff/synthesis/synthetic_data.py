@@ -39,20 +39,20 @@ class Synthesizer:
     """Draws cases until enough of them pass the filter.
 
     Args:
-        bundle: that the network is from.
-        drawer: with the network.
-        data: description of the data that the network was trained on, or a known name.
-        fold: that was held out from it.
+        bundle: Bundle of the network.
+        drawer: Drawer of pairs, with the network.
+        data: Description of the data that the network was trained on, or a known name.
+        fold: Number of the fold that was held out in training.
         preprocessing: MONAI chain from a case to ``image`` (C, *size) and ``label`` (1, *size).
-        spacing: millimetres of its voxels.
-        output: folder of the new data set.
-        criteria: of the filter.
-        segmenter: name or folder of the bundle whose masks drawn ones have to agree with, or None.
-        masks: description of the data whose masks, deformed, are given to a network that draws
+        spacing: Size of its voxels, in mm.
+        output: Folder of the new data set.
+        criteria: Limits of the filter.
+        segmenter: Name or folder of the bundle whose masks drawn ones have to agree with, or None.
+        masks: Description of the data whose masks, deformed, are given to a network that draws
             images alone; None: of the training cases.
-        deformation: of those masks, key ``label``.
-        attempts: pairs drawn for each one that is wanted, at most.
-        overwrite: start again where ``output`` holds cases.
+        deformation: Random deformation of those masks, key ``label``.
+        attempts: Largest number of pairs drawn for each one that is wanted.
+        overwrite: Whether to start again where ``output`` holds cases.
 
     Raises:
         UsageError: masks for a network that draws them itself.
@@ -201,9 +201,9 @@ def mask_finder(bundle: Bundle, drawer: PairDrawer, spacing: Sequence[float]) ->
     """A function that segments a pair's image as ``medsegdiff segment`` would, with four members.
 
     Args:
-        bundle: made for segmenting.
-        drawer: on whose device it runs.
-        spacing: millimetres of the pairs' voxels.
+        bundle: Bundle for segmentation.
+        drawer: Drawer on whose device the segmenter runs.
+        spacing: Size of the pairs' voxels, in mm.
     """
     device = next(drawer.network.parameters()).device
     changes = {"members": 4, "calibration": "off", **device_change(str(device))}
@@ -261,19 +261,19 @@ def synthesize(
     """Draw new cases with a bundle's model and write them as a data set.
 
     Args:
-        bundle: whose ``configs/synthesize`` says how.
-        data: description of the data that it was trained on.
-        output: folder of the new data set.
-        count: cases wanted.
-        seed: the same seed gives the same cases; None here and below: as the bundle says.
-        fold: that was held out in training.
-        steps: denoiser evaluations a case.
-        guidance: by the given mask.
-        masks: description of the data whose masks are given, deformed.
-        segmenter: bundle that drawn masks have to agree with; ``none``: no such check.
-        agreement: least mean Dice with it.
-        overwrite: start again where ``output`` holds cases.
-        device: ``auto``, or a torch device.
+        bundle: Bundle with the configuration ``configs/synthesize``.
+        data: Description of the data that it was trained on, or a known name.
+        output: Folder of the new data set.
+        count: Number of cases wanted.
+        seed: Seed of the cases; None here and below: the bundle's value.
+        fold: Number of the fold that was held out in training.
+        steps: Number of denoiser evaluations for each case.
+        guidance: Weight of the guidance by the given mask.
+        masks: Description of the data whose masks are given, deformed.
+        segmenter: Bundle that drawn masks have to agree with; ``none``: no such check.
+        agreement: Least mean Dice with the segmenter's mask.
+        overwrite: Whether to start again where ``output`` holds cases.
+        device: Name of a torch device, or ``auto``.
 
     Returns:
         The record, as in ``synthesis.json``.
