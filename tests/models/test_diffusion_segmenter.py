@@ -22,7 +22,7 @@ from medsegdiff.diffusion.samplers import (
     make_sampler,
     suitable_samplers,
 )
-from medsegdiff.models.segmenter import DiffusionSegmenter, SegmenterOutput
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter, SegmenterOutput
 from medsegdiff.networks.denoiser import Denoiser
 from tests.tiny import tiny_segmenter
 
