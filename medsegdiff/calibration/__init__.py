@@ -1,4 +1,4 @@
-"""Level 4: probabilities that come true, and statements that hold: fit, check, apply."""
+"""Probabilities that come true, and guarantees that hold: fit, check, apply."""
 
 import lazy_loader
 

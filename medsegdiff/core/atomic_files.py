@@ -1,4 +1,4 @@
-"""Level 0: a file is complete or absent."""
+"""A file is complete or absent."""
 
 from __future__ import annotations
 

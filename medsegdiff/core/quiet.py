@@ -1,4 +1,4 @@
-"""Level 0: libraries that would tell what DICOM headers say of a patient keep silent."""
+"""Libraries that would tell what DICOM headers say of a patient keep silent."""
 
 from __future__ import annotations
 
