@@ -1,4 +1,4 @@
-"""The page that explains the code names only folders, files and functions that exist."""
+"""The pages name only folders, files and functions of the code that exist."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ import medsegdiff
 
 PACKAGE = Path(medsegdiff.__file__).parent
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "bundles").glob("*/docs/*.md")),
+]
 PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 
 
@@ -57,6 +62,13 @@ def test_files_and_folders_of_the_page_exist(path: str) -> None:
     places = (PACKAGE / path, ROOT / path, ROOT / "benchmarks" / path)
     of_bundles = any((ROOT / "bundles").glob(f"*/{path}"))
     assert of_bundles or any(place.exists() for place in places) or any(PACKAGE.rglob(path))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_python_files_that_a_page_names_exist(page: Path) -> None:
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text(encoding="utf-8")))
+    trees = (PACKAGE, ROOT, ROOT / "benchmarks")
+    assert {file for file in named if not any((tree / file).is_file() for tree in trees)} == set()
 
 
 def test_classes_and_functions_in_its_text_exist() -> None:
