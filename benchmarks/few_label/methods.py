@@ -22,6 +22,7 @@ from benchmarks.few_label.labelled_scans import (
     marks,
     mirrored,
 )
+from benchmarks.few_label.pair_making import make_pairs
 from benchmarks.few_label.pair_measures import mixed
 from benchmarks.harness.contender import one_hot
 from medsegdiff.bundle import Bundle
@@ -205,8 +206,6 @@ def conditional(setting: Setting, start: ImageDiffusion | None) -> Marker:
 
 def synthetic(setting: Setting) -> Marker:
     """(e) the U-Net, half of what it sees being synthetic pairs."""
-    from benchmarks.few_label.synthetic_pairs import make_pairs
-
     number = len(setting.labelled)
     folder = setting.work / f"{number}-{setting.seed}-{setting.seconds:g}"
     pairs = make_pairs(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.few_label import labelled_scans, pair_measures, synthetic_pairs
+from benchmarks.few_label import labelled_scans, pair_making, pair_measures, synthetic_pairs
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.phantoms.cohort import write_cohort
 
@@ -14,8 +14,8 @@ from medsegdiff.phantoms.cohort import write_cohort
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labelled_scans, "SIZE", (16, 16, 16))
-    monkeypatch.setattr(synthetic_pairs, "CHANNELS", (8, 8))
-    monkeypatch.setattr(synthetic_pairs, "AGREEMENT", 0.0)  # no time to learn anything
+    monkeypatch.setattr(pair_making, "CHANNELS", (8, 8))
+    monkeypatch.setattr(pair_making, "AGREEMENT", 0.0)  # no time to learn anything
 
 
 @pytest.mark.usefixtures("small")
@@ -26,7 +26,7 @@ def test_pairs_are_made_from_the_labelled_masks_alone_and_only_once(tmp_path: Pa
     folder = tmp_path / "pairs"
 
     def make() -> list[str]:
-        pairs = synthetic_pairs.make_pairs(
+        pairs = pair_making.make_pairs(
             cases[:2], cases[2:], folder, count=3, seed=0, minutes=0.01, pretraining_minutes=0.005
         )
         assert all(pair.labels and pair.images[0].is_file() for pair in pairs)

@@ -16,7 +16,8 @@ pytest.importorskip("diffusers", reason="needs the extra 'text'")
 
 from benchmarks.text.captioned_slices import captioned_slices
 from benchmarks.text.networks import Critic, named, tokenizer
-from benchmarks.text.prompted import iou, main, parsed, prompted, segmenter_dice
+from benchmarks.text.prompted import iou, main, parsed, prompted
+from benchmarks.text.taught_segmenters import segmenter_dice
 from benchmarks.text.train_model import captioned, from_slices
 from benchmarks.text.train_model import main as train
 from medsegdiff.prompting.prompted_data import open_model
