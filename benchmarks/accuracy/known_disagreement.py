@@ -66,8 +66,8 @@ def compare(arguments: argparse.Namespace, folder: Path) -> tuple[int, list[dict
     """Steps of the training, and the figures of each held-out case.
 
     Args:
-        arguments: of the command.
-        folder: empty, for the cohort.
+        arguments: Options of the command.
+        folder: Empty folder for the cohort.
     """
     description = write_cohort(
         folder,

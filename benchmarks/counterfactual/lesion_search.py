@@ -52,11 +52,11 @@ class ImageLook:
     """A case, and what was made of it.
 
     Attributes:
-        image: (X, Y) standardised.
-        lesion: (X, Y) where at least so many raters as told marked one.
-        healthy: (X, Y) the counterfactual.
-        difference: (X, Y).
-        diseased: whether it counts as such.
+        image: Image (X, Y), standardised.
+        lesion: Mask (X, Y) of what at least so many raters marked as asked for.
+        healthy: Counterfactual (X, Y).
+        difference: Map (X, Y) of the difference, in standard deviations of the image.
+        diseased: Whether the case counts as diseased.
     """
 
     image: NDArray[np.float32]

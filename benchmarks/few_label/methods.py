@@ -49,17 +49,17 @@ class Setting:
     """One draw of labelled scans, and what the methods share.
 
     Attributes:
-        labelled: scans whose masks may be used.
-        others: scans whose masks may not.
-        cases: the files of both.
-        num_classes: K.
-        seconds: of this process's computing for what is trained on masks.
-        seed: of everything.
-        few: the bundle of the features.
-        diffusion: the bundle of the segmenter.
-        work: gets synthetic pairs.
-        further: figures of a method for its row.
-        shared: what one method leaves to another of the same draw.
+        labelled: Scans whose masks may be used.
+        others: Scans whose masks may not.
+        cases: Files of both.
+        num_classes: Number K of classes, background included.
+        seconds: Seconds of this process's computing for what is trained on masks.
+        seed: Seed of all randomness.
+        few: Bundle of the features.
+        diffusion: Bundle of the segmenter.
+        work: Folder for synthetic pairs.
+        further: Figures of a method for its row.
+        shared: Results that one method leaves to another of the same draw.
     """
 
     labelled: Sequence[Item]
@@ -85,8 +85,8 @@ class Anchor(nn.Module):
     """An encoder as a deterministic segmenter.
 
     Args:
-        num_classes: K.
-        start: a diffusion model of images that it starts from, or None.
+        num_classes: Number K of classes, background included.
+        start: Diffusion model of images that it starts from, or None.
     """
 
     def __init__(self, num_classes: int, start: ImageDiffusion | None = None) -> None:

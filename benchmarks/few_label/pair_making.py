@@ -60,14 +60,14 @@ def make_pairs(
     images in which the U-Net does not find the mask that was given are left out.
 
     Args:
-        labelled: whose masks may be used.
-        unlabelled: further scans; their masks, if there are some, are not read.
-        folder: gets the cases; the same ones are read again from it.
-        count: of cases wanted; fewer where too many are left out.
-        seed: of everything.
-        minutes: of this process's computing, without the pretraining.
-        pretrained: folder of weights from images alone; that of ``folder`` unless told.
-        pretraining_minutes: where there are none.
+        labelled: Cases whose masks may be used.
+        unlabelled: Further scans; their masks, if there are some, are not read.
+        folder: Folder of the cases that are made; a second call reads them from it.
+        count: Number of cases wanted; fewer where too many are left out.
+        seed: Seed of all randomness.
+        minutes: Minutes of this process's computing, without the pretraining.
+        pretrained: Folder of weights from images alone; None: the parent of ``folder``.
+        pretraining_minutes: Minutes to make these weights where there are none.
 
     Returns:
         The cases, each with a label.

@@ -21,11 +21,11 @@ SPLITS = 10
 def encoder_features(images: Sequence[Tensor], bundle: str = "hippocampus_mr") -> Tensor:
     """(N, D) means over space of the deepest features of a segmenting bundle's encoder.
 
-    They are of a network that was trained on the same kind of images, and ask what it cares for.
+    The network was trained on the same kind of images, so its features hold what matters in them.
 
     Args:
-        images: (C, *spatial) each, standardised.
-        bundle: with weights.
+        images: Images (C, *spatial), standardised.
+        bundle: Name of a bundle with weights.
     """
     parser = load_bundle(bundle).parser("inference")
     encoder = parser.get_parsed_content("network").encoder
@@ -41,10 +41,10 @@ def measured_fidelity(
     how many there are.
 
     Args:
-        real: (N, D) features of the training images.
-        drawn: (M, D) of drawn ones.
-        held_out: (L, D) of real ones that nothing was trained on.
-        seed: of the halves.
+        real: Features (N, D) of the training images.
+        drawn: Features (M, D) of drawn images.
+        held_out: Features (L, D) of real images that nothing was trained on.
+        seed: Seed of the choice of halves.
     """
     size = min(len(real) // 2, len(drawn))
     generator = torch.Generator().manual_seed(seed)
@@ -72,8 +72,8 @@ def measured_copies(real: Tensor, drawn: Tensor) -> dict[str, Any]:
     """Distances to the nearest training image, of drawn and, leaving out itself, of real images.
 
     Args:
-        real: (N, C, *spatial) training images.
-        drawn: (M, C, *spatial) that were kept.
+        real: Training images (N, C, *spatial).
+        drawn: Drawn images (M, C, *spatial) that were kept.
     """
     how: dict[str, Any] = {"shift": 2, "coarse": 2, "mirror_axes": [0]}
     of_real, _ = nearest(aligned_distances(real, real, **how), same=True)

@@ -19,12 +19,12 @@ class Published:
     """A configuration as its authors publish it, from figures of others.
 
     Attributes:
-        name: of the system.
-        size: of the image.
-        flop_a_step: floating point operations of one evaluation of its networks.
-        steps: of a member.
-        members: of an ensemble.
-        source: where the figures come from.
+        name: Name of the system.
+        size: Size of the image in pixels.
+        flop_a_step: Floating point operations of one evaluation of its networks.
+        steps: Number of steps of a member.
+        members: Number of members of an ensemble.
+        source: Source of the figures.
     """
 
     name: str
@@ -60,12 +60,12 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image.
+    """Arithmetic of one image.
 
     Attributes:
-        macs: multiply-accumulates of convolutions and products of matrices; Fourier transforms,
+        macs: Multiply-accumulates of convolutions and products of matrices; Fourier transforms,
             norms and activations are not counted.
-        passes: module -> images or members that went through it.
+        passes: Module -> number of images or members that went through it.
     """
 
     macs: float

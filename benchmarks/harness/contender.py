@@ -16,11 +16,11 @@ Batch = dict[str, Tensor]
 
 
 class Prediction(NamedTuple):
-    """What a contender says of one image, on the CPU.
+    """What a contender predicts of one image, on the CPU.
 
     Attributes:
-        mean: (K, *spatial) mean probability of each class, in [0, 1].
-        labels: (N, *spatial) uint8 label map of each member; N = 1 of a deterministic one.
+        mean: Mean probability (K, *spatial) of each class, in [0, 1].
+        labels: Label map (N, *spatial) of each member, uint8; N = 1 of a deterministic contender.
     """
 
     mean: Tensor
@@ -38,19 +38,19 @@ class Contender:
     """A method, ready to be trained, timed and judged.
 
     Attributes:
-        name: in the table.
-        networks: what is trained; several share the time.
-        loss: of a training step.
-        predict: of one image.
-        part: does ``1 / repeats`` of the work of ``predict``, for measurements of slow samplers;
-            None: measure ``predict`` itself.
-        repeats: how often the part is done for one image.
-        counted: the modules of a network whose passes are evaluations; None: the network itself.
-        rate: factor on the common learning rate.
-        weights: name of the contender that these weights are trained as; its own if empty.
-        members: N.
-        steps: evaluations one after the other for a member.
-        note: how it differs from the others, for the reader of the table.
+        name: Name in the table.
+        networks: Networks to train; several share the time.
+        loss: Function that gives the loss of a training step.
+        predict: Function that gives the prediction of one image.
+        part: Function that does ``1 / repeats`` of the work of ``predict``, to time slow samplers;
+            None: ``predict`` itself is timed.
+        repeats: Number of times that the part is done for one image.
+        counted: Modules of a network whose passes are evaluations; None: the network itself.
+        rate: Factor on the common learning rate.
+        weights: Name of the contender that trains these weights; its own if empty.
+        members: Number N of members.
+        steps: Evaluations one after the other for a member.
+        note: Sentence under the table on how it differs from the others.
     """
 
     name: str

@@ -28,17 +28,17 @@ class Study:
     """A fold of a data set in memory.
 
     Attributes:
-        name: of the data set, with how it was cut.
-        dims: spatial axes of an item.
-        num_classes: K, background included.
-        channels: of the image.
-        raters: M, annotations of an item.
-        fold: which one is held out.
-        training: items of the other folds, before augmentation.
-        held_out: items of the fold, in a fixed random order.
-        augmentation: the bundle's random transforms.
-        batch_size: items a step.
-        changes: to the bundle's configurations, so that its network fits this data.
+        name: Name of the data set, with how it was cut.
+        dims: Number of spatial axes of an item.
+        num_classes: Number K of classes, background included.
+        channels: Number of channels of the image.
+        raters: Number M of annotations of an item.
+        fold: Number of the fold that is held out.
+        training: Items of the other folds, before augmentation.
+        held_out: Items of the fold, in a fixed random order.
+        augmentation: Random transforms of the bundle.
+        batch_size: Number of items a step.
+        changes: Changes of the bundle's configurations, so that its network fits this data.
     """
 
     name: str
@@ -76,11 +76,12 @@ def load_study(
     """Read a fold of a data set into memory.
 
     Args:
-        data: ``dataset.json``, its folder, or a name in ``data_manifests/``.
-        bundle: whose ``configs/train`` says how files become tensors.
-        fold: to hold out.
-        planes: cut volumes into planes along their last axis, those that no rater marked too.
-        changes: further values of ``configs/train`` to change.
+        data: Path of a ``dataset.json``, its folder, or a name in ``data_manifests/``.
+        bundle: Bundle whose ``configs/train`` says how files become tensors.
+        fold: Number of the fold to hold out.
+        planes: Whether to cut volumes into planes along their last axis, also those that no rater
+            marked.
+        changes: Further values of ``configs/train``.
 
     Raises:
         InputError: the data cannot be read.

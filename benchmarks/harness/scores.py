@@ -20,12 +20,13 @@ class Scores:
     """Means over the cases that were judged.
 
     Attributes:
-        dice: of the class of the highest mean probability, averaged over the foreground classes.
-        ece: calibration error over the reference dilated by 5 voxels, averaged over classes;
+        dice: Dice of the class of the highest mean probability, averaged over the
+            foreground classes.
+        ece: Calibration error over the reference dilated by 5 voxels, averaged over classes;
             cases without a reference voxel of a class are undefined and left out.
-        ged2: squared generalised energy distance; None with one rater.
-        hm_iou: IoU under the best matching; None with one rater.
-        cases: how many were judged.
+        ged2: Squared generalised energy distance; None with one rater.
+        hm_iou: Mean IoU under the best matching; None with one rater.
+        cases: Number of cases that were judged.
     """
 
     dice: float

@@ -86,10 +86,10 @@ def interleaved(
     """Median milliseconds an image, over images and rounds.
 
     Args:
-        contenders: on their device, in their forms.
-        forms: of each, by name.
-        images: (C, *spatial) each.
-        rounds: how often all images go round.
+        contenders: Contenders on their device, in their forms.
+        forms: Form of each, by name.
+        images: Images (C, *spatial).
+        rounds: Number of times that all images are taken.
     """
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for number, image in product(range(rounds), images):

@@ -31,14 +31,14 @@ class Plan:
     """What every contender gets.
 
     Attributes:
-        seconds: wall time of all networks of a contender together.
-        learning_rate: at its height.
-        seed: of weights, order and augmentation.
-        device: to train on.
-        precision: ``fp32`` or ``bf16``, the same for all.
-        max_steps: of each network; None: as many as fit.
-        looks: how often the averaged weights are judged on the way, evenly over the time, while
-            the clock stands still.
+        seconds: Wall time of all networks of a contender together.
+        learning_rate: Greatest learning rate.
+        seed: Seed of weights, order and augmentation.
+        device: Device to train on.
+        precision: Arithmetic, ``fp32`` or ``bf16``, the same for all.
+        max_steps: Most steps of each network; None: as many as fit.
+        looks: Number of times that the averaged weights are judged on the way, evenly over
+            the time, while the clock stands still.
     """
 
     seconds: float
@@ -55,11 +55,11 @@ class Trained:
     """What came of it.
 
     Attributes:
-        networks: with averaged weights, in evaluation mode.
-        seconds: wall time spent.
-        steps: of all networks together.
-        skipped: steps among them whose loss or gradient was not finite.
-        curve: (seconds of training, Dice then) at each look.
+        networks: Networks with averaged weights, in evaluation mode.
+        seconds: Wall time spent.
+        steps: Number of steps of all networks together.
+        skipped: Steps among them whose loss or gradient was not finite.
+        curve: Seconds of training and Dice, (seconds, Dice), at each look.
     """
 
     networks: list[nn.Module]

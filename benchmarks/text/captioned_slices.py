@@ -23,9 +23,9 @@ class Wording:
     """How a set's captions are worded.
 
     Attributes:
-        names: of each label.
-        around: what all the rest is called.
-        tile: pixels of the squares that large pictures are cut into; 0: they stay whole.
+        names: Names of each label.
+        around: Name of all the rest.
+        tile: Side in pixels of the squares that large pictures are cut into; 0: they stay whole.
     """
 
     names: dict[str, str]
@@ -49,10 +49,10 @@ def captioned_slices(
     """Pictures (1 or 3, 64, 64) of sets, with what each shows.
 
     Args:
-        data: names of ``WORDINGS``, each with ``=`` and a folder if its files lie elsewhere.
-        part: of fold 0.
-        limit: pictures of each set, at most.
-        seed: of the choice of cases.
+        data: Names of ``WORDINGS``, each with ``=`` and a folder if its files lie elsewhere.
+        part: Part of fold 0.
+        limit: Most pictures of each set.
+        seed: Seed of the choice of cases.
     """
     return [found for name in data for found in _of_set(load_manifest(name), part, limit, seed)]
 

@@ -181,11 +181,11 @@ class Matching(AttnProcessor):
         """Cross-entropy of images with each word of the captions.
 
         Args:
-            told: (B + 1, L, E) captions, the last one empty.
-            ids: (B + 1, L) their tokens.
-            there: (B + 1, tokens known) which names are in each.
-            untold: (B,) which images were denoised without their caption.
-            weight: (B,) of each image; less if it is noisy.
+            told: Encoded captions (B + 1, L, E), the last one empty.
+            ids: Tokens (B + 1, L) of the captions.
+            there: Whether each known name is in a caption, (B + 1, tokens known).
+            untold: Whether each image was denoised without its caption, (B,).
+            weight: Weight (B,) of each image; less if it is noisy.
         """
         names = there.any(dim=0)[ids]
         if not names.any() or not untold.any():
