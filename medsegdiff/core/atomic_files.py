@@ -1,4 +1,4 @@
-"""A file is complete or absent."""
+"""Level 0: a file is complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries that would tell what DICOM headers say of a patient keep silent."""
+"""Level 0: libraries that would tell what DICOM headers say of a patient keep silent."""
 
 from __future__ import annotations
 

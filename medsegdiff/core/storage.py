@@ -1,4 +1,4 @@
-"""Arrays too large for memory lie in files without a name, and are taken slab by slab."""
+"""Level 1: arrays too large for memory lie in files without a name, and are taken slab by slab."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The closed vocabularies and the few shapes of data that every level shares.
+"""Level 0: the closed vocabularies and the few shapes of data that every level shares.
 
 Symbols, one spelling everywhere: ``x_0`` clean mask, ``x_t`` noisy mask, ``t`` time step,
 ``eps`` noise, ``v`` velocity, ``alphas_cumprod`` (the papers' alpha-bar), ``eta``.
