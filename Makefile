@@ -32,7 +32,7 @@ check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 	$(BIN)/python -m pytest --doctest-modules medsegdiff tests
 
 bench: $(STAMP) ## compare with other methods: DATA=hippocampus_mr MINUTES=3 (of training each)
-	$(BIN)/python -m benchmarks.accuracy_per_second --data $(DATA) --minutes $(MINUTES)
+	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --minutes $(MINUTES)
 
 format: $(STAMP) ## let ruff sort the imports and lay out the code
 	$(BIN)/ruff check --fix .

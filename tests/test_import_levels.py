@@ -1,8 +1,15 @@
-"""Imports point from a higher level to a lower one; a single-purpose library lives in one file."""
+"""Imports point from a higher level to a lower one; a single-purpose library lives in one file.
+
+The tables of levels in the documentation are made from here; after a change of ``LEVELS``:
+
+python -m tests.test_import_levels --write
+"""
 
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +18,7 @@ import pytest
 import medsegdiff
 
 PACKAGE = Path(medsegdiff.__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = {
     "core": 0,
@@ -30,7 +38,7 @@ NEIGHBOURS: set[tuple[str, str]] = set()
 ONE_FILE = {
     "highdicom": {"writers/dicom_derived.py"},
     "dicomweb_client": {"dicomweb/client.py"},
-    "requests": {"dicomweb/client.py", "dicomweb/store.py"},
+    "requests": {"dicomweb/client.py", "dicomweb/stow.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "nilearn": {"cases/demonstration.py"},
@@ -46,7 +54,7 @@ ONE_FILE = {
         "data/dicom/pixels.py",
         "phantoms/cohort.py",
         "data/references/opening.py",
-        "dicomweb/store.py",
+        "dicomweb/stow.py",
         "writers/dicom_derived.py",
         "writers/dicom_seg.py",
         "writers/parametric_map.py",
@@ -124,3 +132,59 @@ def test_commands_are_quick_to_explain_themselves() -> None:
         if part_of(module) == "cli":
             heavy = {n.split(".")[0] for n in imports(module, at_import_time=True)}
             assert not heavy & {"torch", "monai", "nibabel", "matplotlib"}, module
+
+
+def holds(room: str) -> str:
+    """What a folder of the package holds, as the first line of its docstring says."""
+    tree = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8"))
+    return (ast.get_docstring(tree) or "").partition("\n")[0].rstrip(".")
+
+
+def level_table() -> str:
+    """One row a level."""
+    rows = [
+        f"| {level} | {', '.join(f'`{r}`' for r in sorted(LEVELS) if LEVELS[r] == level)} |"
+        for level in sorted(set(LEVELS.values()))
+    ]
+    return "\n".join(["| level | folders of `medsegdiff/` |", "| --- | --- |", *rows])
+
+
+def room_table() -> str:
+    """One row a folder, from the lowest level to the highest."""
+    rooms = sorted(LEVELS, key=lambda room: (LEVELS[room], room))
+    rows = [f"| {LEVELS[room]} | `{room}` | {holds(room)} |" for room in rooms]
+    return "\n".join(["| level | folder | holds |", "| --- | --- | --- |", *rows])
+
+
+TABLES = {"CONTRIBUTING.md": level_table, "docs/explanation/architecture.md": room_table}
+START, END = "<!-- levels: made by tests/test_import_levels.py -->", "<!-- end of levels -->"
+MARKED = re.compile(f"(?<={START}\n).*?(?={END})", re.DOTALL)
+
+
+def with_table(page: str) -> str:
+    """The text of a page with its table as ``LEVELS`` has it."""
+    text, count = MARKED.subn(
+        lambda _: f"\n{TABLES[page]()}\n\n", (ROOT / page).read_text(encoding="utf-8")
+    )
+    if count != 1:
+        raise ValueError(f"{page} must hold the lines {START} and {END} once. Got {count}.")
+    return text
+
+
+@pytest.mark.parametrize("page", sorted(TABLES))
+def test_documented_levels_are_those_tested(page: str) -> None:
+    same = (ROOT / page).read_text(encoding="utf-8") == with_table(page)
+    assert same, f"{page} is old. Run: python -m tests.test_import_levels --write"
+
+
+def test_every_folder_has_a_level_and_says_what_it_holds() -> None:
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert set(LEVELS) == folders
+    assert all(holds(room) for room in LEVELS)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: python -m tests.test_import_levels --write")
+    for name in TABLES:
+        (ROOT / name).write_text(with_table(name), encoding="utf-8")

@@ -7,7 +7,7 @@ import torch
 from medsegdiff.core.types import Target
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
-from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.networks.denoiser import Denoiser
 from medsegdiff.networks.encoder import ImageEncoder
 

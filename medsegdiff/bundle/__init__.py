@@ -1,4 +1,4 @@
-"""Level 3: MONAI bundles as this package uses them: find, describe, parse with checks, load."""
+"""MONAI bundles as this package uses them: find, describe, parse with checks, load."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Level 2: MONAI bundles as this package uses them: find, describe, and parse with checks."""
+"""MONAI bundles as this package uses them: find, describe, and parse with checks."""
 
 from __future__ import annotations
 

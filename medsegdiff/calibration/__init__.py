@@ -1,4 +1,4 @@
-"""Level 4: calibrated probabilities and conformal guarantees: fit, check, apply."""
+"""Probabilities that come true, and guarantees that hold: fit, check, apply."""
 
 import lazy_loader
 

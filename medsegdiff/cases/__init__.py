@@ -1,4 +1,4 @@
-"""Level 6: case after case, from a user's files to the files and record of each."""
+"""Case after case, from a user's files to the files and record of each."""
 
 import lazy_loader
 

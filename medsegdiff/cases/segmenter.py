@@ -33,9 +33,9 @@ from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import CalibrationUse, Fusion, OutputFormat, Uneven
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.models.precision import resolve
-from medsegdiff.models.segmenter import DiffusionSegmenter
 from medsegdiff.segmentation.resampling import resample_by_slabs
 from medsegdiff.segmentation.segmented_case import CaseInferer, segment_case
 from medsegdiff.writers.segments import Algorithm, segments_of

@@ -1,4 +1,4 @@
-"""Level 0: types, errors, atomic files, silence about patients, storage."""
+"""Types, errors, atomic files, libraries kept quiet about patients, large arrays on disk."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Level 7: how an image would look healthy, and where it does not."""
+"""How an image would look healthy, and where it does not."""
 
 import lazy_loader
 

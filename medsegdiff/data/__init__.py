@@ -1,4 +1,4 @@
-"""Level 1: from files to tensors, and from tensors back to the input's own grid."""
+"""From files to tensors, and from tensors back to the input's own grid."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Level 6: a folder of segmented cases against references: figures and a report."""
+"""A folder of segmented cases against references: figures and a report."""
 
 import lazy_loader
 

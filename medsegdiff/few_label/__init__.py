@@ -1,4 +1,4 @@
-"""Level 7: masks from a few labelled cases, on the features of a diffusion of images."""
+"""Masks from a few labelled cases, on the features of a diffusion of images."""
 
 import lazy_loader
 

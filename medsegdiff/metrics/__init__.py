@@ -1,4 +1,4 @@
-"""Level 1: figures of masks, probabilities and uncertainty. Pure functions of arrays."""
+"""Figures of masks, probabilities and uncertainty. Pure functions of arrays."""
 
 import lazy_loader
 

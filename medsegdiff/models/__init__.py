@@ -1,4 +1,4 @@
-"""Level 2: networks and processes together, their losses and precision."""
+"""Networks and processes together, their losses and precision."""
 
 import lazy_loader
 

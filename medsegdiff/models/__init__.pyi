@@ -1,4 +1,4 @@
+from .diffusion_segmenter import DiffusionSegmenter as DiffusionSegmenter
 from .image_diffusion import ImageDiffusion as ImageDiffusion
 from .losses import DiffusionSegmentationLoss as DiffusionSegmentationLoss
 from .precision import autocast as autocast
-from .segmenter import DiffusionSegmenter as DiffusionSegmenter

@@ -9,7 +9,7 @@ import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
-from medsegdiff.models.segmenter import SegmenterOutput
+from medsegdiff.models.diffusion_segmenter import SegmenterOutput
 
 NoiseWeighting = Literal["constant", "min_snr", "snr_plus_1"]
 """How the noise loss weights the time steps."""

@@ -1,4 +1,4 @@
-"""Level 2: generated anatomy: cohorts with raters, with lesions, and images with captions."""
+"""Generated anatomy: cohorts with raters, with lesions, and images with captions."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Level 7: text-to-image diffusion as a segmenter, and as a source of images with masks."""
+"""Text-to-image diffusion as a segmenter, and as a source of images with masks."""
 
 import lazy_loader
 

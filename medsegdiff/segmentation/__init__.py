@@ -1,4 +1,4 @@
-"""Level 5: one case, from its image to the ensemble's maps on its own grid."""
+"""One case, from its image to the ensemble's maps on its own grid."""
 
 import lazy_loader
 

@@ -16,7 +16,7 @@ from medsegdiff.core.errors import UsageError
 from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import Fusion
 from medsegdiff.diffusion.samplers import make_sampler
-from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.segmentation.blend import Blend, Place, places_of
 from medsegdiff.segmentation.ensemble import (
     Ensemble,

@@ -1,4 +1,4 @@
-"""Level 7: new images with masks: drawn, filtered, written, mixed into training."""
+"""New images with masks: drawn, filtered, written, mixed into training."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Level 4: glue for MONAI's engines: what their configurations cannot say by themselves."""
+"""Glue for MONAI's engines: what their configurations cannot say by themselves."""
 
 import lazy_loader
 

@@ -10,8 +10,8 @@ from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.models.losses import DiffusionTargets
-from medsegdiff.models.segmenter import DiffusionSegmenter
 
 Raters = Literal["one", "all", "mean"]
 """Choice of the raters' masks that a draw is made of, and compared with."""

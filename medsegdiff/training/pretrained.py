@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.core.errors import InputError, surfacing_input_errors
-from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.training.encoder_start import encoder_weights
 
 

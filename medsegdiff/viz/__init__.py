@@ -1,4 +1,4 @@
-"""Level 2: pictures, outlines and pages."""
+"""Pictures, outlines and pages."""
 
 import lazy_loader
 

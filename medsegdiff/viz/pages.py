@@ -1,4 +1,4 @@
-"""Level 2: self-contained HTML pages from the package's templates."""
+"""Self-contained HTML pages from the package's templates."""
 
 from __future__ import annotations
 

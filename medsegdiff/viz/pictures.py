@@ -1,4 +1,4 @@
-"""Level 2: pictures of an image, its mask and its variance.
+"""Pictures of an image, its mask and its variance.
 
 A figure is made with matplotlib's object interface: no global state, no display, no window.
 """

@@ -1,4 +1,4 @@
-"""Arrays with geometry -> files: NIfTI, NRRD for 3D Slicer, DICOM SEG. No model is known here."""
+"""From arrays with geometry to files: NIfTI, NRRD for 3D Slicer, DICOM SEG. No model."""
 
 import lazy_loader
 

@@ -8,7 +8,7 @@ import torch
 
 from medsegdiff.models import compilation
 from medsegdiff.models.compilation import compile_parts
-from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from tests.tiny import tiny_segmenter
 
 PARTS = ("encoder", "denoiser")

@@ -10,6 +10,7 @@ from medsegdiff.core.types import Target
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
+from medsegdiff.models.diffusion_segmenter import SegmenterOutput
 from medsegdiff.models.losses import (
     DiffusionSegmentationLoss,
     DiffusionTargets,
@@ -17,7 +18,6 @@ from medsegdiff.models.losses import (
     jaccard_distance,
     noise_weights,
 )
-from medsegdiff.models.segmenter import SegmenterOutput
 
 SIZES = [(6, 5), (4, 5, 3)]
 

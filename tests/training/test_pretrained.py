@@ -10,7 +10,7 @@ import torch
 
 from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.core.errors import InputError, UsageError
-from medsegdiff.models.segmenter import DiffusionSegmenter
+from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.training.encoder_start import encoder_weights
 from medsegdiff.training.pretrained import start_from_pretrained
 

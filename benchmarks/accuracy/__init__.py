@@ -1,0 +1,1 @@
+"""How good masks and their disagreement are, for the time that they take."""

@@ -1,0 +1,1 @@
+"""The methods that are compared: ours, U-Nets, and other stochastic ones."""

@@ -1,0 +1,1 @@
+"""Lesions found by the difference to a healthy image."""

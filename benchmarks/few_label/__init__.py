@@ -1,0 +1,1 @@
+"""What few labelled scans suffice for, with unlabelled scans or synthetic pairs beside them."""

@@ -1,0 +1,1 @@
+"""What every experiment shares: data, what a contender is, training, time, scores, table."""

@@ -1,0 +1,1 @@
+"""Masks from words, and the small text-to-image model that they need."""
