@@ -29,8 +29,12 @@ Compilation = Literal["off", "default", "reduce-overhead"]
 Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
 """How the members of an ensemble become one mask."""
 
-ScalingMethod = Literal["vector", "temperature"]
-"""How an ensemble's probability is calibrated."""
+ScalingMethod = Literal["none", "temperature", "vector"]
+"""How an ensemble's probability is calibrated: not at all, by one temperature, or by a temperature
+and a bias a class."""
+
+ScalingChoice = Literal["auto", "none", "temperature", "vector"]
+"""A method of scaling, or ``auto``: the best that helps patients left out."""
 
 CalibrationUse = Literal["auto", "off"]
 """Whether a bundle's calibration is applied: where there is one, or never."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import nn
 
+from medsegdiff.calibration.fit import shift_sums
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.core.storage import Storage, slabs, slowest_axis
 from medsegdiff.core.types import Fusion, Geometry
@@ -71,6 +72,8 @@ class SegmentedCase:
         seconds: spent in ``load``, ``encode`` and ``sample``.
         windows: how many were ``run``, and how many ``skipped`` as empty.
         storage: of the maps.
+        calibration_shift: how far the scaling moved the foreground, see ``calibration.fit.shift``;
+            0 without one.
     """
 
     geometry: Geometry
@@ -84,6 +87,7 @@ class SegmentedCase:
     seconds: dict[str, float]
     windows: dict[str, int] = field(default_factory=dict)
     storage: Storage = field(default_factory=Storage)
+    calibration_shift: float = 0.0
 
     def slabs(self) -> Iterator[tuple[slice, ...]]:
         """Places that cover the grid once, for work that shall not take memory for all of it.
@@ -138,14 +142,15 @@ def segment_case(
         mean=maps["mean"],
         variance=maps["variance"],
         members=members,
-        **{name: grid.empty("uint8", members) for name in ("mask", "anchor")},
+        mask=grid.empty("uint8", members),
+        anchor=grid.empty("uint8", members),
         entropy=grid.empty("float32", members),
         seconds={"load": loaded - started, **ensemble.seconds},
         windows=ensemble.windows,
         storage=storage,
     )
-    _complete(segmented, maps, inferer.fusion, scaling)
-    return segmented
+    shift = _complete(segmented, maps, inferer.fusion, scaling)
+    return replace(segmented, calibration_shift=shift)
 
 
 class _InputGrid:
@@ -193,14 +198,21 @@ def _parts(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def _complete(
     case: SegmentedCase, maps: Mapping[str, Floats], rule: Fusion, scaling: Scaling | None
-) -> None:
-    """Repair what resampling left, and fill in what follows from it, slab by slab."""
+) -> float:
+    """Repair what resampling left, and fill in what follows from it, slab by slab.
+
+    Returns:
+        How far the scaling moved the foreground, relative to what was there.
+    """
+    moved, there = 0.0, 1.0
     members = (torch.from_numpy(case.members[(slice(None), *place)]) for place in case.slabs())
     truth = fit_staple(members, len(case.mean)) if rule == "staple" else None
     for place in case.slabs():
         everywhere = (slice(None), *place)
         mean = _as_probabilities(maps["mean"][everywhere])
-        mean = mean if scaling is None else scaling(mean)
+        if scaling is not None:
+            raw, mean = mean, scaling(mean)
+            moved, there = np.add((moved, there), shift_sums(raw, mean))
         anchor = _as_probabilities(maps["anchor"][everywhere])
         case.mean[everywhere] = mean
         case.variance[everywhere] = maps["variance"][everywhere].clip(0.0, 0.25)
@@ -212,6 +224,7 @@ def _complete(
             steps = torch.from_numpy(_as_probabilities(maps["by_steps"][everywhere]))
         fused = truth(labels) if truth else fuse(rule, torch.from_numpy(mean), labels, steps)
         case.mask[place] = fused.numpy().argmax(axis=0)
+    return float(moved / there)
 
 
 def _as_probabilities(maps: Floats) -> Floats:
