@@ -88,20 +88,44 @@ def calibration_warnings(
     return changed + (calibration.limits(level) if level is not None else [])
 
 
-def calibration_record(calibration: Calibration, input_hash: str) -> dict[str, Any]:
-    """The entry of ``<case>_run.json`` on the calibration.
+FAR = 1.5
+"""Shift of a case by the scaling, relative to the largest of the fit, from which it is told."""
 
-    ``includes_this_case`` says whether it was fitted on the same image.
+FAR_AT_LEAST = 0.05
+"""Smaller shifts are never told."""
+
+
+def shift_warnings(calibration: Calibration, shift: float) -> list[str]:
+    """In words: the scaling moves this case further than any that it was fitted on.
 
     Args:
         calibration: Calibration that was applied.
-        input_hash: SHA-256 of the case's image, in hexadecimal.
+        shift: How far it moved the case, see ``fit.shift``.
+    """
+    if shift <= max(FAR * calibration.largest_shift, FAR_AT_LEAST):
+        return []
+    return [
+        f"the calibration moves {100 * shift:.0f} % of the foreground of this case, more than of "
+        f"any of the {calibration.n} cases it was fitted on (at most "
+        f"{100 * calibration.largest_shift:.0f} %): the case may be unlike them. Compare with "
+        "calibration off"
+    ]
+
+
+def calibration_record(
+    calibration: Calibration, input_hash: str, shift: float = 0.0
+) -> dict[str, Any]:
+    """What ``<case>_run.json`` says of the calibration.
+
+    ``includes_this_case``: whether it was fitted on this very image; ``shift``: how far it moved
+    the foreground, see ``fit.shift``.
     """
     fitted = calibration.fitted_on
     return {
         "method": calibration.method,
         "temperature": list(calibration.scaling.temperature),
         "bias": list(calibration.scaling.bias),
+        "shift": shift,
         **{name: fitted.get(name) for name in ("data", "cases", "patients")},
         "includes_this_case": input_id(input_hash) in fitted.get("inputs", ()),
     }
@@ -136,6 +160,7 @@ def guarantee_record(
             classes[class_slug(label)] = {
                 "inner_threshold": one.inner,
                 "outer_threshold": one.outer,
+                "vacuous": list(one.vacuous),
                 "volume_ml": [low * voxel_ml, None if high is None else high * voxel_ml],
             }
     return {"level": level, "classes": classes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -12,12 +12,14 @@ import numpy as np
 
 from medsegdiff.bundle.bundle import CALIBRATION, Bundle
 from medsegdiff.calibration.application import FITTED_WITH, input_id
-from medsegdiff.calibration.coverage import LEVELS, SHARE, SPLITS, cross_fitted, split_coverage
-from medsegdiff.calibration.fit import CaseVoxels, fit_calibration, read_case_voxels
+from medsegdiff.calibration.coverage import LEVELS, SHARE, SPLITS, split_coverage
+from medsegdiff.calibration.fit import fit_calibration
 from medsegdiff.calibration.fitted import Calibration
+from medsegdiff.calibration.selection import Choice, choose_method
+from medsegdiff.calibration.voxels import CaseVoxels, read_case_voxels
 from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import InputError, UsageError
-from medsegdiff.core.types import ScalingMethod
+from medsegdiff.core.types import ScalingChoice
 from medsegdiff.data.manifest import Manifest, class_slug, load_manifest
 from medsegdiff.data.predictions import foreground, matching
 
@@ -34,33 +36,32 @@ def calibrate(
     predictions: Path,
     output: Path | None = None,
     *,
-    method: ScalingMethod = "vector",
+    method: ScalingChoice = "auto",
     splits: int = SPLITS,
     progress: Callable[[str], Progress[Any]] = lambda _: iter,
 ) -> Calibration:
     """Fit a calibration to all cases that have a prediction and a reference, and write it.
 
     Args:
-        bundle: Bundle that made the predictions, without calibration.
-        data: Path of the data set's description, or a known name.
-        predictions: Folder with one folder for each case, as segmenting leaves it. The cases must
-            not be those that the network was trained on.
-        output: Path of the file to write; None: ``models/calibration.json`` of the bundle, from
-            where it is applied from then on.
-        method: Method of scaling, ``vector`` or ``temperature``.
-        splits: Number of random splits that check the calibration; 0: none.
-        progress: Function that makes a ``Progress`` from a description.
-
-    Returns:
-        The calibration that was written.
+        bundle: that the predictions were made with, uncalibrated.
+        data: description of the data set, or a known name.
+        predictions: folder with one folder a case, as segmenting leaves it. The cases must not be
+            those that the network was trained on.
+        output: file to write; ``models/calibration.json`` of the bundle if None, from where it is
+            applied at once.
+        method: ``auto``: the scaling that helps patients left out, or none; or ``none``,
+            ``temperature``, ``vector``, which is used unless it hurts them.
+        splits: random splits to check it with; 0: none.
+        progress: from a description, a wrapper of a sequence.
 
     Raises:
         InputError: no prediction has a reference, or a prediction cannot be used: it is broken,
             calibrated already, of another bundle or of other settings.
         UsageError: the method is unknown, or ``splits`` is below 0.
     """
-    if method not in get_args(ScalingMethod):
-        raise UsageError("method", f"must be vector or temperature, not {method!r}", "Choose one")
+    if method not in get_args(ScalingChoice):
+        known = ", ".join(get_args(ScalingChoice))
+        raise UsageError("method", f"must be one of {known}, not {method!r}", "Choose one")
     if splits < 0:
         raise UsageError("splits", f"must be 0 or more, not {splits}", "Give for instance 200")
     manifest = load_manifest(data)
@@ -74,13 +75,16 @@ def calibrate(
         for case in progress("reading")(found)
     ]
     check_runs(cases, bundle, predictions)
-    fitted = fit_calibration(cases, slugs, method)
+    choice = choose_method(cases, slugs, method)
+    fitted = fit_calibration(cases, slugs, choice.method)
     fitted = replace(
         fitted,
         fitted_on=described(cases, manifest, bundle),
-        checked=checked(cases, slugs, fitted, splits, progress("checking")),
+        checked=checked(cases, slugs, choice, splits, progress("checking")),
     )
     write_json(output or bundle.root / CALIBRATION, fitted.to_json())
+    if not fitted.scaling.changes and method != "none":
+        logger.warning("%s", choice.reason)
     for level in LEVELS:
         for limit in fitted.limits(level):
             logger.warning("%s", limit)
@@ -121,27 +125,14 @@ def described(cases: Sequence[CaseVoxels], manifest: Manifest, bundle: Bundle) -
 def checked(
     cases: Sequence[CaseVoxels],
     slugs: Sequence[str],
-    fitted: Calibration,
+    choice: Choice,
     splits: int,
     progress: Progress[int],
 ) -> dict[str, Any]:
-    """Figures on cases that were left out of a fit; empty with a single patient.
-
-    Args:
-        cases: Voxels of all cases.
-        slugs: Names of the foreground classes.
-        fitted: Calibration that was fitted to all cases.
-        splits: Number of random splits; 0: none.
-        progress: Wrapper of the splits' numbers.
-    """
-    if len({case.patient for case in cases}) < 2:
-        return {}
-    crossed = cross_fitted(cases, slugs, fitted.method, fitted.scaling)
-    result: dict[str, Any] = {"cross_fitted": crossed}
-    if splits:
-        coverage = split_coverage(
-            cases, slugs, fitted.method, splits=splits, start=fitted.scaling, progress=progress
-        )
+    """Figures on patients that were left out of a fit; of coverage none with a single patient."""
+    result: dict[str, Any] = {"choice": choice.to_json()}
+    if splits and len({case.patient for case in cases}) > 1:
+        coverage = split_coverage(cases, slugs, choice.method, splits=splits, progress=progress)
         result |= {"splits": splits, "share_fitted": SHARE, "levels": coverage}
     rounded: dict[str, Any] = _rounded(result)
     return rounded
@@ -151,24 +142,50 @@ def _rounded(value: Any) -> Any:
     """The value with five decimals, and None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
     if isinstance(value, float):
         return None if np.isnan(value) else round(value, 5)
     return value
+
+
+STATEMENTS = {
+    "outer": ("outer_holds", "the outer mask holds"),
+    "inner": ("inner_right", "the inner mask is right in"),
+    "volume": ("volume_covered", "the volume interval covers"),
+}
+"""Statement of a guarantee -> its figure, and the words for it."""
 
 
 def summary_lines(fitted: Calibration) -> list[str]:
     """Lines that ``medsegdiff calibrate`` prints on the fit and on the cases left out of it."""
     on = fitted.fitted_on
     lines = [f"fitted on {on['cases']} cases of {on['patients']} patients of {on['data']}"]
-    crossed = fitted.checked.get("cross_fitted", {})
-    for figure in ("ece_roi", "ece_roi_pooled", "nll_roi", "dice") if crossed else ():
-        before, after = (
-            ", ".join(f"{slug} {value:.4f}" for slug, value in crossed[when][figure].items())
-            for when in ("before", "after")
-        )
-        lines.append(f"{figure} on patients left out: {before}; calibrated: {after}")
+    choice = fitted.checked.get("choice", {})
+    lines += [f"scaling: {fitted.method}. {choice['reason']}"] if choice else []
+    for method, candidate in choice.get("candidates", {}).items():
+        for figure, after in candidate["after"].items():
+            told = ", ".join(
+                f"{slug} {_digits(choice['before'][figure][slug])} -> {_digits(value)}"
+                for slug, value in after.items()
+            )
+            lines.append(f"{figure} on patients left out, {method}: {told}")
     for level, figures in fitted.checked.get("levels", {}).items():
-        for slug in fitted.missed:
-            words = ", ".join(f"{name} {by[slug]:.3f}" for name, by in figures.items() if by[slug])
-            lines.append(f"level {level} on patients left out, {slug}: {words}")
+        lines += [_coverage_line(level, slug, figures) for slug in fitted.missed]
     return lines
+
+
+def _coverage_line(level: str, slug: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
+    told = []
+    for name, (figure, words) in STATEMENTS.items():
+        reached, vacuous = figures[figure][slug], figures[f"{name}_vacuous"][slug] or 0.0
+        if reached is None:
+            told.append(f"{words}: nothing can be said (vacuous)")
+        else:
+            share = f" (vacuous in {100 * vacuous:.0f} % of cases)" if vacuous else ""
+            told.append(f"{words} {100 * reached:.1f} %{share}")
+    return f"level {level} on patients left out, {slug}: {'; '.join(told)}"
+
+
+def _digits(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4f}"

@@ -20,31 +20,38 @@ THRESHOLDS = np.arange(1, 200) / 200.0
 Floats = NDArray[np.float64]
 
 
-def risk_curves(probability: NDArray[Any], reference: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Missed and wrong shares of the masks {p >= threshold} of one case and class.
+def risk_curves(
+    probability: NDArray[Any],
+    reference: NDArray[np.bool_],
+    weight: NDArray[np.float64] | None = None,
+) -> tuple[Floats, Floats]:
+    """What the masks {p >= threshold} of one case and class would miss, and hold wrongly.
 
     Args:
         probability: Calibrated probability of the class, any shape.
-        reference: Reference mask of the class, same shape.
+        reference: Whether the voxel is of the class, same shape.
+        weight: Number of voxels that each stands for, same shape; 1 if None.
 
     Returns:
         missed: Share (L,) of the reference outside the mask; 0 where the reference is empty.
         wrong: Share (L,) of the mask outside the reference; 0 where the mask is empty. It is made
             monotone, as the theory requires: the greatest share at this or a higher threshold.
     """
-    marked = _at_least(probability)
-    right = _at_least(probability[reference])
-    size = int(np.count_nonzero(reference))
-    missed = 1.0 - right / size if size else np.zeros(len(THRESHOLDS))
-    wrong = (marked - right) / np.maximum(marked, 1)
+    weight = np.ones(probability.shape) if weight is None else weight
+    marked = _at_least(probability, weight)
+    right = _at_least(probability[reference], weight[reference])
+    size = float(weight[reference].sum())
+    missed = (1.0 - right / size).clip(0.0, 1.0) if size else np.zeros(len(THRESHOLDS))
+    wrong = ((marked - right) / np.where(marked > 0.0, marked, 1.0)).clip(0.0, 1.0)
     return missed, np.maximum.accumulate(wrong[::-1])[::-1]
 
 
-def _at_least(probability: NDArray[Any]) -> NDArray[np.int64]:
-    """Number (L,) of voxels at or above each threshold."""
-    p = probability[probability >= THRESHOLDS[0]].astype(np.float64)
-    passed = np.searchsorted(THRESHOLDS, p, side="right")
-    return np.bincount(passed, minlength=len(THRESHOLDS) + 1)[:0:-1].cumsum()[::-1]
+def _at_least(probability: NDArray[Any], weight: NDArray[np.float64]) -> Floats:
+    """(L,) number of voxels at or above each threshold."""
+    above = probability >= THRESHOLDS[0]
+    passed = np.searchsorted(THRESHOLDS, probability[above].astype(np.float64), side="right")
+    counts = np.bincount(passed, weights=weight[above], minlength=len(THRESHOLDS) + 1)
+    return np.asarray(counts[:0:-1].cumsum()[::-1])
 
 
 def controlled(risk: NDArray[Any], n: int, alpha: float) -> NDArray[np.bool_]:
@@ -86,21 +93,26 @@ def inner_threshold(wrong: NDArray[Any], n: int, alpha: float) -> float | None:
     return float(good.min()) if good.size else None
 
 
-def expected_volume(probability: NDArray[Any]) -> tuple[float, float]:
+def expected_volume(
+    probability: NDArray[Any], weight: NDArray[np.float64] | None = None
+) -> tuple[float, float]:
     """Expected number of voxels of a class, and the doubt about it.
 
     Voxels below the lowest threshold do not count: in a large image they would add up.
 
     Args:
         probability: Calibrated probability of the class, any shape.
+        weight: Number of voxels that each stands for, same shape; 1 if None.
 
     Returns:
         volume: Sum of p, in voxels.
         doubt: Sum of p (1 - p), plus 1: the volume of the uncertain rim, in voxels. It grows with
             the rim's width and surface.
     """
-    p = probability[probability >= THRESHOLDS[0]].astype(np.float64)
-    return float(p.sum()), float((p * (1.0 - p)).sum()) + 1.0
+    above = probability >= THRESHOLDS[0]
+    p = probability[above].astype(np.float64)
+    w = 1.0 if weight is None else weight[above]
+    return float((w * p).sum()), float((w * p * (1.0 - p)).sum()) + 1.0
 
 
 def volume_score(volume: float, expected: float, doubt: float) -> float:

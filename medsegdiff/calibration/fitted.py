@@ -38,9 +38,22 @@ class ClassGuarantee:
         p = probability.astype(np.float64)  # as risk_curves compares
         return p >= (np.inf if self.inner is None else self.inner), p >= self.outer
 
-    def volume(self, probability: NDArray[Any]) -> tuple[float, float | None]:
+    @property
+    def vacuous(self) -> tuple[str, ...]:
+        """The statements that say nothing at this level: of ``outer``, ``inner``, ``volume``."""
+        says_nothing = {
+            "outer": self.outer < THRESHOLDS[0],
+            "inner": self.inner is None,
+            "volume": conformal.volume_interval(np.asarray(self.scores), self.alpha, 0.0, 1.0)[1]
+            is None,
+        }
+        return tuple(name for name, nothing in says_nothing.items() if nothing)
+
+    def volume(
+        self, probability: NDArray[Any], weight: NDArray[np.float64] | None = None
+    ) -> tuple[float, float | None]:
         """Interval of the volume in voxels; None: no upper limit."""
-        expected, doubt = conformal.expected_volume(probability)
+        expected, doubt = conformal.expected_volume(probability, weight)
         return conformal.volume_interval(np.asarray(self.scores), self.alpha, expected, doubt)
 
 
@@ -49,14 +62,15 @@ class Calibration:
     """A scaling, and the curves and scores for conformal guarantees at any level.
 
     Attributes:
-        method: Method of the scaling.
-        scaling: Scaling of the mean probability.
-        n: Number of cases of the fit.
-        missed: Mean share (L,) of the reference outside {p >= threshold}, by class.
-        wrong: Mean share (L,) of {p >= threshold} outside the reference, by class.
-        volume_scores: Volume scores (n,) of the cases, ascending, by class.
-        fitted_on: Record of data, cases, patients, inputs, bundle, weights and settings.
-        checked: Figures on cases that were left out of a fit.
+        method: how the scaling was fitted.
+        scaling: of the mean probability.
+        n: cases it was all fitted on.
+        missed: class -> (L,) mean share of the reference outside of {p >= threshold}.
+        wrong: class -> (L,) mean share of {p >= threshold} outside of the reference.
+        volume_scores: class -> (n,) ascending.
+        fitted_on: data, cases, patients, inputs, bundle, weights, settings.
+        checked: figures on cases that were left out of a fit, and why the method was chosen.
+        largest_shift: of the foreground by the scaling, over the cases, see ``fit.shift``.
     """
 
     method: ScalingMethod
@@ -67,6 +81,7 @@ class Calibration:
     volume_scores: dict[str, tuple[float, ...]]
     fitted_on: dict[str, Any] = field(default_factory=dict)
     checked: dict[str, Any] = field(default_factory=dict)
+    largest_shift: float = 0.0
 
     def guarantee(self, level: float) -> dict[str, ClassGuarantee]:
         """The guarantee of each class at a level in (0, 1).
@@ -83,17 +98,18 @@ class Calibration:
         return found
 
     def limits(self, level: float) -> list[str]:
-        """Sentences on what cannot be guaranteed at a level in (0, 1); empty if all can."""
-        limits = []
-        for slug, one in self.guarantee(level).items():
-            if one.outer < THRESHOLDS[0]:
-                limits.append(f"no outer mask of {slug} but the whole image")
-            if one.inner is None:
-                limits.append(f"no inner mask of {slug} but an empty one")
-            if conformal.volume_interval(np.asarray(one.scores), one.alpha, 0.0, 1.0)[1] is None:
-                limits.append(f"no upper limit of the volume of {slug}")
-        start = f"at level {level:g} the {self.n} cases of the calibration allow"
-        return [f"{start} {limit}" for limit in limits]
+        """In words, what cannot be promised at a level; empty if all can."""
+        words = {
+            "outer": "no outer mask of {} but the whole image",
+            "inner": "no inner mask of {} but an empty one",
+            "volume": "no upper limit of the volume of {}",
+        }
+        return [
+            f"at level {level:g} the {self.n} cases of the calibration allow "
+            + words[name].format(slug)
+            for slug, one in self.guarantee(level).items()
+            for name in one.vacuous
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """The calibration as dictionaries and lists."""
@@ -106,6 +122,7 @@ class Calibration:
             "missed": {slug: list(values) for slug, values in self.missed.items()},
             "wrong": {slug: list(values) for slug, values in self.wrong.items()},
             "volume_scores": {slug: list(values) for slug, values in self.volume_scores.items()},
+            "largest_shift": self.largest_shift,
             "fitted_on": self.fitted_on,
             "checked": self.checked,
         }
@@ -137,6 +154,7 @@ def read_calibration(path: Path, labels: dict[int, str]) -> Calibration:
             **curves,
             fitted_on=dict(content["fitted_on"]),
             checked=dict(content["checked"]),
+            largest_shift=float(content["largest_shift"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, "cannot be read as a calibration", remedy) from error

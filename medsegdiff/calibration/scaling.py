@@ -35,6 +35,16 @@ class Scaling:
     temperature: tuple[float, ...]
     bias: tuple[float, ...]
 
+    @classmethod
+    def identity(cls, classes: int) -> Scaling:
+        """The scaling that leaves the probabilities of so many classes as they are."""
+        return cls((1.0,) * classes, (0.0,) * classes)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self != Scaling.identity(len(self.temperature))
+
     def __call__(self, probability: NDArray[Any]) -> NDArray[np.float32]:
         """Calibrated probabilities (K, *shape) float32, summing to 1.
 

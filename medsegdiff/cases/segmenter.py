@@ -18,6 +18,7 @@ from medsegdiff.calibration.application import (
     calibration_warnings,
     chosen_calibration,
     guarantee_record,
+    shift_warnings,
 )
 from medsegdiff.calibration.fitted import ClassGuarantee
 from medsegdiff.cases.inputs import DicomOptions, described_cases, found_cases, parse_inputs
@@ -201,7 +202,9 @@ class CaseSegmenter:
         level = wanted.guarantee
         if self.calibration:
             warnings += calibration_warnings(self.calibration, self.settings, level)
-            further["calibration"] = calibration_record(self.calibration, wanted.input_hash)
+            shift = segmented.calibration_shift
+            warnings += shift_warnings(self.calibration, shift)
+            further["calibration"] = calibration_record(self.calibration, wanted.input_hash, shift)
             if level:
                 guarantee = self.calibration.guarantee(level)
                 labels = self.bundle.labels

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
-from medsegdiff.core.types import ScalingMethod
+from medsegdiff.core.types import ScalingChoice
 
 
 def calibrate(
@@ -28,8 +28,9 @@ def calibrate(
         Path | None, typer.Option(help="Else models/calibration.json of the bundle.")
     ] = None,
     method: Annotated[
-        ScalingMethod, typer.Option(help="A temperature and a bias a class, or one temperature.")
-    ] = "vector",
+        ScalingChoice,
+        typer.Option(help="Scaling to use; auto: the one that helps patients left out, or none."),
+    ] = "auto",
     splits: Annotated[
         int, typer.Option(min=0, help="Random splits of the patients that it is checked with.")
     ] = 200,

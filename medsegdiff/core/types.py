@@ -29,8 +29,12 @@ Compilation = Literal["off", "default", "reduce-overhead"]
 Fusion = Literal["mean", "majority", "staple", "step_uncertainty"]
 """Rule that makes one mask of the members of an ensemble."""
 
-ScalingMethod = Literal["vector", "temperature"]
-"""Method that calibrates an ensemble's mean probability."""
+ScalingMethod = Literal["none", "temperature", "vector"]
+"""How an ensemble's probability is calibrated: not at all, by one temperature, or by a temperature
+and a bias a class."""
+
+ScalingChoice = Literal["auto", "none", "temperature", "vector"]
+"""A method of scaling, or ``auto``: the best that helps patients left out."""
 
 CalibrationUse = Literal["auto", "off"]
 """Use of a bundle's calibration: applied where there is one, or never."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.predictions import Prediction
 from medsegdiff.metrics.guaranteed import covered, missed_fraction, wrong_fraction
+from medsegdiff.metrics.means import mean_defined
 
 FIGURES = {
     "missed_fraction": "missed_fraction",
@@ -18,6 +19,9 @@ FIGURES = {
     "volume_covered": "volume_coverage",
 }
 """Of a case -> of all cases."""
+
+STATEMENT = {"missed_fraction": "outer", "wrong_fraction": "inner", "volume_covered": "volume"}
+"""Figure -> the statement of a guarantee that it is of, which may say nothing."""
 
 
 def case_guarantee(
@@ -43,11 +47,17 @@ def case_guarantee(
         reference, (inner, outer) = hard == value, prediction.guarantee[slug]
         interval = prediction.run["guarantee"]["classes"][slug]["volume_ml"]
         volume = float(np.count_nonzero(reference)) * voxel_ml
-        found["missed_fraction"][slug] = missed_fraction(outer, reference)
-        found["wrong_fraction"][slug] = wrong_fraction(inner, reference)
-        found["volume_covered"][slug] = float(covered(interval, volume))
+        figures = {
+            "missed_fraction": missed_fraction(outer, reference),
+            "wrong_fraction": wrong_fraction(inner, reference),
+            "volume_covered": float(covered(interval, volume)),
+        }
+        vacuous = prediction.run["guarantee"]["classes"][slug].get("vacuous", ())
+        for name, figure in figures.items():
+            nothing = STATEMENT[name] in vacuous or (name == "wrong_fraction" and not inner.any())
+            found[name][slug] = float("nan") if nothing else figure
     return {
-        name: {**by_class, "mean": float(np.mean(list(by_class.values())))}
+        name: {**by_class, "mean": mean_defined(list(by_class.values()))}
         for name, by_class in found.items()
     }
 
@@ -62,7 +72,10 @@ def summarise_guarantee(
         runs: what ``<case>_run.json`` says of each.
 
     Returns:
-        ``level`` (a list where cases differ), each figure by class and ``mean``, ``n_cases``.
+        ``level`` (a list where cases differ), each figure by class and ``mean``, ``n_cases``, and
+        ``vacuous``: statement (``outer``, ``inner``, ``volume``) -> class -> number of cases of
+        which it says nothing: the whole image, an empty mask, no upper limit. They count nowhere
+        else.
     """
     known = [(case, run) for case, run in zip(cases, runs, strict=True) if case]
     if not known:
@@ -70,15 +83,24 @@ def summarise_guarantee(
     levels = sorted({run["guarantee"]["level"] for _, run in known})
     figures = {
         of_all: {
-            slug: float(np.mean([case[name][slug] for case, _ in known]))
+            slug: mean_defined([case[name][slug] for case, _ in known])
             for slug in known[0][0][name]
         }
         for name, of_all in FIGURES.items()
+    }
+    vacuous = {
+        STATEMENT[name]: {
+            slug: sum(bool(np.isnan(case[name][slug])) for case, _ in known)
+            for slug in known[0][0][name]
+            if slug != "mean"
+        }
+        for name in FIGURES
     }
     return {
         "guarantee": {
             "level": levels[0] if len(levels) == 1 else levels,
             **figures,
+            "vacuous": vacuous,
             "n_cases": len(known),
         }
     }
@@ -95,15 +117,40 @@ def guarantee_sentences(summary: Mapping[str, Any]) -> list[str]:
     if found:
         levels = found["level"] if isinstance(found["level"], list) else [found["level"]]
         level = " and ".join(f"{100 * level:g} %" for level in levels)
-        held, right = (100 * (1 - found[f"{of}_fraction"]["mean"]) for of in ("missed", "wrong"))
-        told.append(
-            f"Guarantee of {level}: the outer masks hold {held:.1f} % of the reference on average, "
-            f"the inner masks are right in {right:.1f} % of their volume, and "
-            f"{100 * found['volume_coverage']['mean']:.0f} % of the volumes lie in their interval."
-        )
+        held = [
+            words.format(_share(found[figure]["mean"], inverse))
+            for figure, words, inverse in (
+                ("missed_fraction", "the outer masks hold {} of the reference on average", True),
+                ("wrong_fraction", "the inner masks are right in {} of their volume", True),
+                ("volume_coverage", "{} of the volumes lie in their interval", False),
+            )
+            if not np.isnan(found[figure]["mean"])
+        ]
+        if held:
+            told.append(f"Guarantee of {level}: {', '.join(held)}.")
+        told += _vacuous_sentences(found)
     if fitted:
         told.append(
             f"The calibration was fitted on {fitted} of these cases: their figures of calibration "
             "and guarantee are too good. Only cases that it has not seen can confirm them."
         )
     return told
+
+
+def _share(value: float, inverse: bool) -> str:
+    return f"{100 * (1 - value if inverse else value):.1f} %"
+
+
+def _vacuous_sentences(found: Mapping[str, Any]) -> list[str]:
+    """Which statements of a guarantee say nothing, class by class."""
+    words = {
+        "outer": "the outer mask of {} is the whole image",
+        "inner": "the inner mask of {} is empty",
+        "volume": "the volume of {} has no upper limit",
+    }
+    return [
+        f"In {count} of {found['n_cases']} cases {words[name].format(slug)}: there the guarantee says nothing."
+        for name, by_class in found.get("vacuous", {}).items()
+        for slug, count in by_class.items()
+        if count
+    ]

@@ -91,14 +91,16 @@ def reliability(
     reference: NDArray[Any],
     region: NDArray[np.bool_] | None = None,
     bins: int = BINS,
+    weight: NDArray[np.float64] | None = None,
 ) -> Reliability:
     """Counts of voxels by their probability.
 
     Args:
-        probability: Probability of the class in [0, 1], any shape.
-        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
-        region: Mask of the voxels to count, same shape; None: all voxels.
-        bins: Number of bins; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
+        probability: of the class, in [0, 1], any shape.
+        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
+        region: voxels to count, same shape; all of them if None.
+        bins: how many; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
+        weight: number of voxels that each stands for, same shape; 1 if None.
 
     >>> round(reliability(np.array([0.1, 0.9]), np.array([0, 1]), bins=2).ece, 6)
     0.1
@@ -106,11 +108,12 @@ def reliability(
     inside = np.ones(probability.shape, bool) if region is None else region
     p = probability[inside].astype(np.float64)
     y = reference[inside].astype(np.float64)
+    w = np.ones(p.shape) if weight is None else weight[inside]
     index = np.minimum((p * bins).astype(np.int64), bins - 1)
     return Reliability(
-        np.bincount(index, minlength=bins).astype(np.int64),
-        np.bincount(index, weights=p, minlength=bins).astype(np.float64),
-        np.bincount(index, weights=y, minlength=bins).astype(np.float64),
+        np.rint(np.bincount(index, weights=w, minlength=bins)).astype(np.int64),
+        np.bincount(index, weights=w * p, minlength=bins).astype(np.float64),
+        np.bincount(index, weights=w * y, minlength=bins).astype(np.float64),
     )
 
 
@@ -136,15 +139,21 @@ def brier(probability: NDArray[Any], reference: NDArray[Any]) -> float:
     return float(np.mean(difference * difference))
 
 
-def nll(probability: NDArray[Any], reference: NDArray[Any]) -> float:
+def nll(
+    probability: NDArray[Any],
+    reference: NDArray[Any],
+    weight: NDArray[np.float64] | None = None,
+) -> float:
     """Mean negative log-likelihood of "is of the class", in nats.
 
     Args:
-        probability: Probability of the class in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
-        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
+        probability: of the class, in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
+        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
+        weight: number of voxels that each stands for, same shape; 1 if None.
     """
     p = np.clip(probability.astype(np.float64), NLL_CLAMP, 1.0 - NLL_CLAMP)
-    return float(-np.mean(reference * np.log(p) + (1.0 - reference) * np.log1p(-p)))
+    of_voxels = reference * np.log(p) + (1.0 - reference) * np.log1p(-p)
+    return float(-np.average(of_voxels, weights=weight))
 
 
 def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:

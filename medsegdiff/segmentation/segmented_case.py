@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import nn
 
+from medsegdiff.calibration.fit import shift_sums
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.core.storage import Storage, slabs, slowest_axis
 from medsegdiff.core.types import Fusion, Geometry
@@ -68,18 +69,19 @@ class SegmentedCase:
     """All maps of one case, on the grid of its input. Large ones lie on disk.
 
     Attributes:
-        geometry: Geometry of the input.
-        image: Intensities (C, *shape) as the network saw them.
-        mask: Label map (*shape) of the ensemble, fused from its members by the inferer's rule.
-        mean: Mean probability (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was
-            given.
-        variance: Variance (K, *shape) in [0, 0.25], over all members that were drawn.
-        entropy: Entropy (*shape) of the mean probability, in nats.
-        anchor: Label map (*shape) of the deterministic pass; None where there is none.
-        members: Label map (N, *shape) of each member.
-        seconds: Time spent in ``load``, ``encode`` and ``sample``, in seconds.
-        windows: Number of windows that were ``run``, and that were ``skipped`` as empty.
-        storage: Storage that holds the maps.
+        geometry: of the input.
+        image: (C, *shape) intensities as the network saw them.
+        mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
+        mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
+        variance: (K, *shape) in [0, 0.25], over all that were drawn.
+        entropy: (*shape) of the mean, in nats.
+        anchor: (*shape) label map of the deterministic pass; None where there is none.
+        members: (N, *shape) label map of each member.
+        seconds: spent in ``load``, ``encode`` and ``sample``.
+        windows: how many were ``run``, and how many ``skipped`` as empty.
+        storage: of the maps.
+        calibration_shift: how far the scaling moved the foreground, see ``calibration.fit.shift``;
+            0 without one.
     """
 
     geometry: Geometry
@@ -93,6 +95,7 @@ class SegmentedCase:
     seconds: dict[str, float]
     windows: dict[str, int] = field(default_factory=dict)
     storage: Storage = field(default_factory=Storage)
+    calibration_shift: float = 0.0
 
     def slabs(self) -> Iterator[tuple[slice, ...]]:
         """Slabs that cover the grid once, so that work needs memory for one at a time.
@@ -147,14 +150,15 @@ def segment_case(
         mean=maps["mean"],
         variance=maps["variance"],
         members=members,
-        **{name: grid.empty("uint8", members) for name in ("mask", "anchor")},
+        mask=grid.empty("uint8", members),
+        anchor=grid.empty("uint8", members),
         entropy=grid.empty("float32", members),
         seconds={"load": loaded - started, **ensemble.seconds},
         windows=ensemble.windows,
         storage=storage,
     )
-    _complete(segmented, maps, inferer.fusion, scaling)
-    return segmented
+    shift = _complete(segmented, maps, inferer.fusion, scaling)
+    return replace(segmented, calibration_shift=shift)
 
 
 class _InputGrid:
@@ -202,14 +206,21 @@ def _parts(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def _complete(
     case: SegmentedCase, maps: Mapping[str, Floats], rule: Fusion, scaling: Scaling | None
-) -> None:
-    """Normalise the resampled maps and fill in entropy, anchor and mask, slab by slab."""
+) -> float:
+    """Repair what resampling left, and fill in what follows from it, slab by slab.
+
+    Returns:
+        How far the scaling moved the foreground, relative to what was there.
+    """
+    moved, there = 0.0, 1.0
     members = (torch.from_numpy(case.members[(slice(None), *place)]) for place in case.slabs())
     truth = fit_staple(members, len(case.mean)) if rule == "staple" else None
     for place in case.slabs():
         everywhere = (slice(None), *place)
         mean = _as_probabilities(maps["mean"][everywhere])
-        mean = mean if scaling is None else scaling(mean)
+        if scaling is not None:
+            raw, mean = mean, scaling(mean)
+            moved, there = np.add((moved, there), shift_sums(raw, mean))
         anchor = _as_probabilities(maps["anchor"][everywhere])
         case.mean[everywhere] = mean
         case.variance[everywhere] = maps["variance"][everywhere].clip(0.0, 0.25)
@@ -221,6 +232,7 @@ def _complete(
             steps = torch.from_numpy(_as_probabilities(maps["by_steps"][everywhere]))
         fused = truth(labels) if truth else fuse(rule, torch.from_numpy(mean), labels, steps)
         case.mask[place] = fused.numpy().argmax(axis=0)
+    return float(moved / there)
 
 
 def _as_probabilities(maps: Floats) -> Floats:

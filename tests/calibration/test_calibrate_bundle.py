@@ -70,7 +70,8 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def test_the_file_says_what_it_was_fitted_on_and_what_it_reaches(calibrated: Bundle) -> None:
     content = json.loads((calibrated.root / CALIBRATION).read_text())
-    assert content["method"] == "vector" and content["n"] == 4
+    assert content["method"] == "none" and content["n"] == 4
+    assert "4 patients are too few" in content["checked"]["choice"]["reason"]
     assert len(content["temperature"]) == len(content["bias"]) == 3
     on = content["fitted_on"]
     assert (on["cases"], on["patients"], on["bundle"]) == (4, 4, "tiny_mr")
@@ -79,7 +80,7 @@ def test_the_file_says_what_it_was_fitted_on_and_what_it_reaches(calibrated: Bun
     assert "phantom_000" not in json.dumps(content)
     checked = content["checked"]
     assert checked["splits"] == 3 and set(checked["levels"]) == {"0.9", "0.95"}
-    assert set(checked["cross_fitted"]) == {"before", "after"}
+    assert set(checked["choice"]) == {"reason", "before", "candidates"}
     fitted = read_bundle_calibration(calibrated)
     assert fitted is not None
     assert any("4 cases of 4 patients" in line for line in summary_lines(fitted))
@@ -152,7 +153,8 @@ def test_a_level_that_the_cases_do_not_allow_is_told(
     record = record_of(case)
     assert sum("the 4 cases of the calibration allow no" in w for w in record["warnings"]) == 6
     one = record["guarantee"]["classes"]["anterior"]
-    assert one == {"inner_threshold": None, "outer_threshold": 0.0, "volume_ml": [0.0, None]}
+    nothing = {"inner_threshold": None, "outer_threshold": 0.0, "volume_ml": [0.0, None]}
+    assert one == nothing | {"vacuous": ["outer", "inner", "volume"]}
     assert maps(case, "outer")["anterior"].all() and not maps(case, "inner")["anterior"].any()
 
 
@@ -230,17 +232,40 @@ def test_what_cannot_be_calibrated_is_refused(
     alone.mkdir(parents=True)
     shutil.copy(mixed / "phantom_000" / "phantom_000_seg.nii.gz", alone)
     refused(alone.parent, "a mask alone")
-    with pytest.raises(UsageError, match="vector or temperature"):
+    with pytest.raises(UsageError, match="one of auto, none, temperature, vector"):
         calibrate(bundle, cohort, mixed, method="platt")  # type: ignore[arg-type]
 
 
-def test_one_patient_is_enough_for_a_temperature(
+def test_one_patient_is_too_few_for_a_scaling(
     bundle: Bundle, cohort: Path, images: list[Path], tmp_path: Path
 ) -> None:
     segment(images[:1], bundle, tmp_path / "out", **SMALL)
     fitted = calibrate(bundle, cohort, tmp_path / "out", tmp_path / "c.json", method="temperature")
-    assert fitted.checked == {} and fitted.scaling.bias == (0.0, 0.0, 0.0)
-    assert len(set(fitted.scaling.temperature)) == 1 and not (bundle.root / CALIBRATION).exists()
+    assert fitted.method == "none" and not fitted.scaling.changes
+    assert "levels" not in fitted.checked and not (bundle.root / CALIBRATION).exists()
+
+
+def test_what_cannot_be_promised_is_not_printed_as_kept(
+    bundle: Bundle, cohort: Path, uncalibrated: Path, tmp_path: Path
+) -> None:
+    fitted = calibrate(bundle, cohort, uncalibrated, tmp_path / "c.json", splits=2)
+    told = summary_lines(fitted)
+    assert any("nothing can be said (vacuous)" in line for line in told)
+    assert not any("1.000" in line or "100.0 %" in line for line in told if "level 0.95" in line)
+
+
+def test_a_case_that_the_scaling_moves_far_is_told(
+    calibrated: Bundle, images: list[Path], tmp_path: Path
+) -> None:
+    root = tmp_path / calibrated.name
+    shutil.copytree(calibrated.root, root)
+    content = json.loads((root / CALIBRATION).read_text())
+    content |= {"temperature": [3.0] * 3, "largest_shift": 0.0, "method": "temperature"}
+    (root / CALIBRATION).write_text(json.dumps(content))
+    assert segment(images[:1], Bundle(root), tmp_path / "out", **SMALL) == {}
+    record = record_of(tmp_path / "out" / "phantom_000")
+    assert record["calibration"]["shift"] > 0.05
+    assert sum("more than of any of the 4 cases" in text for text in record["warnings"]) == 1
 
 
 def test_the_command(bundle: Bundle, cohort: Path, uncalibrated: Path, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_a_level_out_of_reach_is_told() -> None:
     said = few.limits(0.95)
     assert len(said) == 3 and all("10 cases" in text and "lesion" in text for text in said)
     found = few.guarantee(0.95)["lesion"]
+    assert found.vacuous == ("outer", "inner", "volume")
+    assert few.guarantee(0.9)["lesion"].vacuous == ()
     inner, outer = found.masks(np.array([0.0, 1.0]))
     assert not inner.any() and outer.all() and found.volume(np.ones(3)) == (0.0, None)
 

@@ -24,7 +24,8 @@ GEOMETRY = Geometry((4, 5), np.diag([2.0, 1.0, 5.0, 1.0]))
 def prediction(inner: np.ndarray, outer: np.ndarray, shape: list[int]) -> Prediction:
     """A guarantee of the first class; of the second all and nothing, without an upper limit."""
     none, every = np.zeros(outer.shape, bool), np.ones(outer.shape, bool)
-    classes = {"head": {"volume_ml": [0.05, 0.07]}, "tail": {"volume_ml": [0.0, None]}}
+    nothing = {"volume_ml": [0.0, None], "vacuous": ["outer", "inner", "volume"]}
+    classes = {"head": {"volume_ml": [0.05, 0.07], "vacuous": []}, "tail": nothing}
     return Prediction(
         seg=np.zeros(outer.shape, np.uint8),
         mean={},
@@ -43,10 +44,12 @@ def test_a_case_by_hand() -> None:
     inner, outer = np.zeros((4, 5), bool), np.zeros((4, 5), bool)
     inner[0, 3:], outer[0] = True, True
     found = case_guarantee(prediction(inner, outer, [4, 5, 1]), hard, CLASSES, GEOMETRY)
-    assert found["missed_fraction"] == pytest.approx({"head": 0.2, "tail": 0.0, "mean": 0.1})
-    assert found["wrong_fraction"] == pytest.approx({"head": 0.5, "tail": 0.0, "mean": 0.25})
+    said = {name: {k: v for k, v in by.items() if k != "tail"} for name, by in found.items()}
+    assert all(np.isnan(by["tail"]) for by in found.values())  # nothing is said of it
+    assert said["missed_fraction"] == pytest.approx({"head": 0.2, "mean": 0.2})
+    assert said["wrong_fraction"] == pytest.approx({"head": 0.5, "mean": 0.5})
     # five voxels of 2 x 1 x 5 mm are 0.05 ml; as a picture, a millimetre thick, 0.01 ml
-    assert found["volume_covered"] == {"head": 1.0, "tail": 1.0, "mean": 1.0}
+    assert said["volume_covered"] == {"head": 1.0, "mean": 1.0}
     picture = case_guarantee(prediction(inner, outer, [4, 5]), hard, CLASSES, GEOMETRY)
     assert picture["volume_covered"]["head"] == 0.0
 
@@ -75,6 +78,14 @@ def test_the_summary_is_of_the_cases_that_have_a_guarantee() -> None:
     assert found["volume_coverage"]["mean"] == pytest.approx(0.3)
     mixed = summarise_guarantee([case(0.2), case(0.4), case(0.3), {}], runs)["guarantee"]
     assert mixed["level"] == [0.9, 0.95]
+    assert found["vacuous"] == {key: {"head": 0} for key in ("outer", "inner", "volume")}
+    silent = summarise_guarantee([case(0.2), case(float("nan"))], runs[:2])["guarantee"]
+    assert silent["missed_fraction"]["head"] == pytest.approx(0.2)
+    assert silent["vacuous"]["inner"] == {"head": 1}
+    told = guarantee_sentences({"guarantee": silent})
+    assert (
+        "In 1 of 2 cases the inner mask of head is empty: there the guarantee says nothing." in told
+    )
     assert summarise_guarantee([{}], [{}]) == {}
 
 
@@ -89,7 +100,7 @@ def test_the_sentences_say_so_and_warn() -> None:
     }
     (said,) = guarantee_sentences({"guarantee": found, "n_fitted": 0})
     assert (
-        "95 %" in said and "97.0 %" in said and "95.9 %" in said and "90 % of the volumes" in said
+        "95 %" in said and "97.0 %" in said and "95.9 %" in said and "90.0 % of the volumes" in said
     )
     warned = guarantee_sentences({"guarantee": found, "n_fitted": 3})
     assert len(warned) == 2 and "3 of these cases" in warned[1]
