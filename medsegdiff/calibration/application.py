@@ -100,7 +100,7 @@ def shift_warnings(calibration: Calibration, shift: float) -> list[str]:
 
     Args:
         calibration: Calibration that was applied.
-        shift: How far it moved the case, see ``fit.shift``.
+        shift: Shift of the case, see ``fit.shift``.
     """
     if shift <= max(FAR * calibration.largest_shift, FAR_AT_LEAST):
         return []
@@ -115,7 +115,7 @@ def shift_warnings(calibration: Calibration, shift: float) -> list[str]:
 def calibration_record(
     calibration: Calibration, input_hash: str, shift: float = 0.0
 ) -> dict[str, Any]:
-    """What ``<case>_run.json`` says of the calibration.
+    """The entry of ``<case>_run.json`` on the calibration.
 
     ``includes_this_case``: whether it was fitted on this very image; ``shift``: how far it moved
     the foreground, see ``fit.shift``.

@@ -43,16 +43,16 @@ def calibrate(
     """Fit a calibration to all cases that have a prediction and a reference, and write it.
 
     Args:
-        bundle: that the predictions were made with, uncalibrated.
-        data: description of the data set, or a known name.
-        predictions: folder with one folder a case, as segmenting leaves it. The cases must not be
-            those that the network was trained on.
-        output: file to write; ``models/calibration.json`` of the bundle if None, from where it is
-            applied at once.
+        bundle: Bundle that made the predictions, without calibration.
+        data: Path of the data set's description, or a known name.
+        predictions: Folder with one folder for each case, as segmenting leaves it. The cases must
+            not be those that the network was trained on.
+        output: Path of the file to write; None: ``models/calibration.json`` of the bundle, from
+            where it is applied from then on.
         method: ``auto``: the scaling that helps patients left out, or none; or ``none``,
             ``temperature``, ``vector``, which is used unless it hurts them.
-        splits: random splits to check it with; 0: none.
-        progress: from a description, a wrapper of a sequence.
+        splits: Number of random splits that check the calibration; 0: none.
+        progress: Function that makes a ``Progress`` from a description.
 
     Raises:
         InputError: no prediction has a reference, or a prediction cannot be used: it is broken,

@@ -25,7 +25,7 @@ def risk_curves(
     reference: NDArray[np.bool_],
     weight: NDArray[np.float64] | None = None,
 ) -> tuple[Floats, Floats]:
-    """What the masks {p >= threshold} of one case and class would miss, and hold wrongly.
+    """Missed and wrong shares of the masks {p >= threshold} of one case and class.
 
     Args:
         probability: Calibrated probability of the class, any shape.
@@ -47,7 +47,7 @@ def risk_curves(
 
 
 def _at_least(probability: NDArray[Any], weight: NDArray[np.float64]) -> Floats:
-    """(L,) number of voxels at or above each threshold."""
+    """Number (L,) of voxels at or above each threshold."""
     above = probability >= THRESHOLDS[0]
     passed = np.searchsorted(THRESHOLDS, probability[above].astype(np.float64), side="right")
     counts = np.bincount(passed, weights=weight[above], minlength=len(THRESHOLDS) + 1)

@@ -51,13 +51,13 @@ def split_coverage(
     Each split fits everything, the scaling included, on one part and evaluates the other.
 
     Args:
-        cases: of at least two patients.
-        slugs: names of the foreground classes.
-        method: of the scaling.
-        levels: to check.
-        splits: how many.
-        share: of the patients to fit on.
-        progress: wraps the numbers of the splits.
+        cases: Cases of at least two patients.
+        slugs: Names of the foreground classes.
+        method: Method of the scaling.
+        levels: Levels to check, in (0, 1).
+        splits: Number of splits.
+        share: Share of the patients to fit on, in (0, 1).
+        progress: Wrapper of the splits' numbers.
 
     Returns:
         Level, as text -> figure -> class: ``outer_holds``, mean share of the reference inside the
@@ -81,7 +81,7 @@ def split_coverage(
             if case.patient not in inside:
                 scaled = fitted.scaling(case.probability)
                 for level in levels:
-                    _look(found[f"{level:g}"], fitted, level, case, scaled)
+                    _add_figures(found[f"{level:g}"], fitted, level, case, scaled)
     means = {
         level: {
             f: {s: mean_defined(values) for s, values in by.items()} for f, by in figures.items()

@@ -90,8 +90,8 @@ def shift(
     """How far a scaling moves the foreground of a case, relative to what was there.
 
     Args:
-        before: (K, ...) probabilities, background first.
-        after: (K, ...) the same, scaled.
+        before: Probabilities (K, ...), background first.
+        after: Scaled probabilities (K, ...).
         weight: Number of voxels that each stands for.
 
     Returns:

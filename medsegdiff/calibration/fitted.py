@@ -62,15 +62,15 @@ class Calibration:
     """A scaling, and the curves and scores for conformal guarantees at any level.
 
     Attributes:
-        method: how the scaling was fitted.
-        scaling: of the mean probability.
-        n: cases it was all fitted on.
-        missed: class -> (L,) mean share of the reference outside of {p >= threshold}.
-        wrong: class -> (L,) mean share of {p >= threshold} outside of the reference.
-        volume_scores: class -> (n,) ascending.
-        fitted_on: data, cases, patients, inputs, bundle, weights, settings.
-        checked: figures on cases that were left out of a fit, and why the method was chosen.
-        largest_shift: of the foreground by the scaling, over the cases, see ``fit.shift``.
+        method: Method of the scaling.
+        scaling: Scaling of the mean probability.
+        n: Number of cases of the fit.
+        missed: Mean share (L,) of the reference outside {p >= threshold}, by class.
+        wrong: Mean share (L,) of {p >= threshold} outside the reference, by class.
+        volume_scores: Volume scores (n,) of the cases, ascending, by class.
+        fitted_on: Record of data, cases, patients, inputs, bundle, weights and settings.
+        checked: Figures on cases that were left out of a fit, and why the method was chosen.
+        largest_shift: Largest shift of a case's foreground by the scaling, see ``fit.shift``.
     """
 
     method: ScalingMethod
@@ -98,7 +98,7 @@ class Calibration:
         return found
 
     def limits(self, level: float) -> list[str]:
-        """In words, what cannot be promised at a level; empty if all can."""
+        """Sentences on what cannot be guaranteed at a level in (0, 1); empty if all can."""
         words = {
             "outer": "no outer mask of {} but the whole image",
             "inner": "no inner mask of {} but an empty one",

@@ -58,7 +58,7 @@ class Candidate:
         after: Figure -> class -> value: the mean over the cases, or that of all together.
         change: Figure -> class -> [mean, low, high] change over patients; below 0 is better, for
             Dice too (its sign is turned). Low and high bound 95 % of the resampled patients.
-        gain: [mean, low, high] gain in log-likelihood of the image, relative to the region's size.
+        gain: Gain in log-likelihood of the image, relative to the region's size: [mean, low, high].
         refused: Reasons why it is not used; empty if it could be.
     """
 
@@ -75,9 +75,9 @@ class Choice:
 
     Attributes:
         method: Method that was chosen.
-        reason: Why, in a sentence.
+        reason: Reason for it, in a sentence.
         before: Figure -> class -> mean over the cases without scaling.
-        candidates: What each method reaches; empty where patients are too few to check.
+        candidates: Results of each method; empty where patients are too few to check.
     """
 
     method: ScalingMethod

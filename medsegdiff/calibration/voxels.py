@@ -38,12 +38,13 @@ class CaseVoxels:
     Attributes:
         case: Name of the case.
         patient: Name of its patient.
-        probability: (K, V) float32 mean probability, uncalibrated, background first.
-        share: (K, V) float32 share of the raters that chose each class.
-        reference: (V,) uint8 class that most raters chose.
-        weight: (V,) number of voxels of the image that each stands for.
-        region: (V,) whether in the region where the ensemble or a rater sees a structure.
-        class_roi: (K, V) region of interest of the metric ``ece_roi``, of each class; of all first.
+        probability: Mean probability (K, V), float32, uncalibrated, background first.
+        share: Share (K, V), float32, of the raters that chose each class.
+        reference: Class (V,), uint8, that most raters chose.
+        weight: Number (V,) of voxels of the image that each stands for.
+        region: Mask (V,) of the region where the ensemble or a rater sees a structure.
+        class_roi: Masks (K, V) of the region of interest of the metric ``ece_roi``: of all
+            classes first, then of each.
         run: Content of ``<case>_run.json``.
     """
 
@@ -108,10 +109,10 @@ def sampled_voxels(
     Args:
         case: Name of the case.
         patient: Name of its patient.
-        probability: (K, *shape) mean probability, summing to 1.
-        share: (K, *shape) share of the raters that chose each class.
-        reference: (*shape) index of the class that most raters chose, 0 to K - 1.
-        class_roi: K masks (*shape), regions of interest of the metric ``ece_roi``.
+        probability: Mean probability (K, *shape), summing to 1.
+        share: Share (K, *shape) of the raters that chose each class.
+        reference: Index (*shape) of the class that most raters chose, 0 to K - 1.
+        class_roi: Masks (*shape), K of them: regions of interest of the metric ``ece_roi``.
         spacing: Size of a voxel in millimetres, one value an axis.
         run: Content of ``<case>_run.json``.
     """
@@ -142,8 +143,8 @@ def near_structure(
     voxel at least.
 
     Args:
-        probability: (K, *shape) mean probability.
-        share: (K, *shape) share of the raters that chose each class.
+        probability: Mean probability (K, *shape).
+        share: Share (K, *shape) of the raters that chose each class.
         spacing: Size of a voxel in millimetres, one value an axis.
 
     Returns:

@@ -149,7 +149,8 @@ def _vacuous_sentences(found: Mapping[str, Any]) -> list[str]:
         "volume": "the volume of {} has no upper limit",
     }
     return [
-        f"In {count} of {found['n_cases']} cases {words[name].format(slug)}: there the guarantee says nothing."
+        f"In {count} of {found['n_cases']} cases {words[name].format(slug)}: there the guarantee "
+        "says nothing."
         for name, by_class in found.get("vacuous", {}).items()
         for slug, count in by_class.items()
         if count

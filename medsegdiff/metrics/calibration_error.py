@@ -96,11 +96,11 @@ def reliability(
     """Counts of voxels by their probability.
 
     Args:
-        probability: of the class, in [0, 1], any shape.
-        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
-        region: voxels to count, same shape; all of them if None.
-        bins: how many; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
-        weight: number of voxels that each stands for, same shape; 1 if None.
+        probability: Probability of the class in [0, 1], any shape.
+        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
+        region: Mask of the voxels to count, same shape; None: all voxels.
+        bins: Number of bins; bin b holds b / bins <= p < (b + 1) / bins, the last one also 1.
+        weight: Number of voxels that each stands for, same shape; 1 if None.
 
     >>> round(reliability(np.array([0.1, 0.9]), np.array([0, 1]), bins=2).ece, 6)
     0.1
@@ -147,9 +147,9 @@ def nll(
     """Mean negative log-likelihood of "is of the class", in nats.
 
     Args:
-        probability: of the class, in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
-        reference: in [0, 1], same shape: 0 or 1, or the share of raters.
-        weight: number of voxels that each stands for, same shape; 1 if None.
+        probability: Probability of the class in [0, 1], any shape; clamped to [1e-7, 1 - 1e-7].
+        reference: Reference in [0, 1], same shape: 0 or 1, or the share of raters.
+        weight: Number of voxels that each stands for, same shape; 1 if None.
     """
     p = np.clip(probability.astype(np.float64), NLL_CLAMP, 1.0 - NLL_CLAMP)
     of_voxels = reference * np.log(p) + (1.0 - reference) * np.log1p(-p)

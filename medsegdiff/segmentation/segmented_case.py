@@ -69,18 +69,19 @@ class SegmentedCase:
     """All maps of one case, on the grid of its input. Large ones lie on disk.
 
     Attributes:
-        geometry: of the input.
-        image: (C, *shape) intensities as the network saw them.
-        mask: (*shape) label map of the ensemble, fused from its members as the inferer says.
-        mean: (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was given.
-        variance: (K, *shape) in [0, 0.25], over all that were drawn.
-        entropy: (*shape) of the mean, in nats.
-        anchor: (*shape) label map of the deterministic pass; None where there is none.
-        members: (N, *shape) label map of each member.
-        seconds: spent in ``load``, ``encode`` and ``sample``.
-        windows: how many were ``run``, and how many ``skipped`` as empty.
-        storage: of the maps.
-        calibration_shift: how far the scaling moved the foreground, see ``calibration.fit.shift``;
+        geometry: Geometry of the input.
+        image: Intensities (C, *shape) as the network saw them.
+        mask: Label map (*shape) of the ensemble, fused from its members by the inferer's rule.
+        mean: Mean probability (K, *shape) in [0, 1], summing to 1; calibrated if a scaling was
+            given.
+        variance: Variance (K, *shape) in [0, 0.25], over all members that were drawn.
+        entropy: Entropy (*shape) of the mean probability, in nats.
+        anchor: Label map (*shape) of the deterministic pass; None where there is none.
+        members: Label map (N, *shape) of each member.
+        seconds: Time spent in ``load``, ``encode`` and ``sample``, in seconds.
+        windows: Number of windows that were ``run``, and that were ``skipped`` as empty.
+        storage: Storage that holds the maps.
+        calibration_shift: Shift of the foreground by the scaling, see ``calibration.fit.shift``;
             0 without one.
     """
 

@@ -93,7 +93,7 @@ def test_planes_of_a_stack_are_judged_by_themselves(
         ("noise_scale", [], "one at least"),
         ("noise_scale", [-1.0], "noise_scale must be 0 or more"),
         ("diversity_weight", [1.5], r"diversity_weight must be in \[0, 1\]"),
-        ("repulsoin", [0.5], "Did you mean diversity_weight"),
+        ("diversity_wieght", [0.5], "Did you mean diversity_weight"),
     ],
 )
 def test_values_that_do_not_suit_are_refused(
