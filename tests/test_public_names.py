@@ -14,8 +14,12 @@ import medsegdiff
 
 ROOT = Path(__file__).resolve().parents[1]
 SUBPACKAGES = sorted(p.parent.name for p in (ROOT / "medsegdiff").glob("*/__init__.pyi"))
-INTERNAL = {"medsegdiff.cli.common.parse_overrides", "medsegdiff.cli.main.main"}
-"""What no library user needs: the command line, which benchmarks run as a program."""
+INTERNAL = {
+    *("medsegdiff.cli.common.parse_overrides", "medsegdiff.cli.main.main"),
+    "medsegdiff.segmentation.sliding_window",
+}
+"""What no library user needs: the command line, which benchmarks run as a program, and a module
+whose parts a benchmark times."""
 
 
 def spelled(path: Path) -> Iterator[str]:

@@ -307,8 +307,8 @@ def test_one_step_gives_members_that_differ_even_from_the_same_start() -> None:
     assert not torch.allclose(p[0], p[1], atol=1e-3)
 
 
-def test_guesses_need_masks_as_target() -> None:
-    with pytest.raises(ValueError, match="samples_per_target need target 'x_0'"):
+def test_several_samples_need_masks_as_target() -> None:
+    with pytest.raises(ValueError, match="samples_per_target above 1 needs target 'x_0'"):
         tiny_segmenter(2, "v", samples_per_target=2)
 
 
