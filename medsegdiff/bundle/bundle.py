@@ -136,6 +136,9 @@ class Bundle:
     def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
         """The configuration, ready to be resolved, with some values replaced.
 
+        What it takes from another file of the bundle (``%configs/inference.yaml#network_def``) is
+        in its place, so that ``overrides`` may name keys within, and the working folder is free.
+
         Args:
             name: ``train``, ``inference``, ``evaluate`` or ``calibrate``.
             overrides: MONAI ids (``train#trainer#max_epochs``) -> values.
@@ -147,7 +150,7 @@ class Bundle:
         path = self.config(name)
         parser = ConfigParser()
         try:
-            parser.read_config(str(path))
+            parser.read_config(_with_shared(ConfigParser.load_config_file(path), self.root))
         except Exception as error:
             raise InputError(path, f"cannot be parsed ({error})", "Check its syntax") from error
         parser.read_meta(self.metadata)
@@ -233,6 +236,23 @@ def list_bundles() -> list[Bundle]:
 def _channel_def(metadata: dict[str, Any]) -> dict[int, str]:
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     return {int(value): str(name) for value, name in channels.items()}
+
+
+def _with_shared(config: Any, root: Path) -> Any:
+    """A configuration with what it takes from other files of the bundle in ``root``.
+
+    MONAI looks for such files from the working folder, which its own command asks to be ``root``.
+    """
+    if isinstance(config, dict):
+        return {key: _with_shared(value, root) for key, value in config.items()}
+    if isinstance(config, list):
+        return [_with_shared(value, root) for value in config]
+    file, key = ConfigParser.split_path_id(config[1:]) if _is_macro(config) else ("", "")
+    return ConfigParser(ConfigParser.load_config_file(root / file))[key] if file else config
+
+
+def _is_macro(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("%")
 
 
 def _ids(config: Any, prefix: str = "") -> Any:

@@ -1,4 +1,5 @@
 from .demonstration import demo as demo
+from .fold import segment_fold as segment_fold
 from .one_by_one import raise_for_failures as raise_for_failures
 from .segmenter import CaseSegmenter as CaseSegmenter
 from .segmenter import segment as segment

@@ -59,6 +59,7 @@ class LoadCased(Transform):
         raters: number of raters that a label file may hold in an additional last axis.
         references: which structures of a DICOM SEG or RTSTRUCT are which class; None takes the
             names of ``labels``, if it has some.
+        manifest: a data set, whose labels, raters and references take the place of these three.
         image_key: where the paths of the image are, and where it is put.
         label_key: the same for the label.
     """
@@ -70,9 +71,13 @@ class LoadCased(Transform):
         labels: Collection[int | str] | None = None,
         raters: int = 1,
         references: Structures | None = None,
+        manifest: Manifest | None = None,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
+        if manifest is not None:
+            labels, raters = list(manifest.labels), manifest.raters
+            references = manifest.references
         self.spatial_dims, self.channels, self.raters = spatial_dims, channels, raters
         if references is None and isinstance(labels, Mapping):
             references = Structures.of_labels(labels)

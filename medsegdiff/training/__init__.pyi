@@ -1,10 +1,6 @@
-from .checkpoints import resume as resume
-from .checkpoints import write_cases as write_cases
 from .encoder_start import encoder_weights as encoder_weights
-from .guards import clip_gradients as clip_gradients
-from .guards import stop_on_non_finite_loss as stop_on_non_finite_loss
 from .prepare_batch import NoisedMaskPrepareBatch as NoisedMaskPrepareBatch
 from .prepare_images import NoisedImagePrepareBatch as NoisedImagePrepareBatch
 from .pretrained import start_from_pretrained as start_from_pretrained
-from .progress import log_metrics as log_metrics
 from .run import train as train
+from .run_handlers import RunHandlers as RunHandlers

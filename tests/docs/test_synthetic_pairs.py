@@ -31,10 +31,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_small_bundle_is_what_the_text_says(folder: Path) -> None:
-    for name in ("train", "synthesize"):
-        text = (folder / "phantom_synthesis" / "configs" / f"{name}.yaml").read_text()
-        assert "size: [24, 24, 24]\n" in text and "channels: [16, 32]\n" in text
-        assert "\ndraws: image" in text
+    bundle = load_bundle(folder / "phantom_synthesis")
+    for parser in (bundle.parser("train"), bundle.parser("synthesize")):
+        assert parser["size"] == [24, 24, 24] and parser["draws"] == "image"
+        assert parser["network_def#denoiser#channels"] == [16, 32]
     used = json.loads((folder / "runs" / "images" / "cases.json").read_text())
     assert "phantom_009" in used["training"]  # one without a mask
 

@@ -23,7 +23,6 @@ from medsegdiff.training.run import train
 from tests.docs.test_docs import DOCS, section, table_keys
 
 SMALL = {
-    "size: [40, 56, 40]": "size: [16, 16, 16]",
     "window: [40, 56, 40]": "window: [16, 16, 16]",
     "channels: [16, 32, 64, 192]": "channels: [8, 8, 8, 8]",
     "noises: [0.05, 0.2, 0.35, 0.5, 0.65, 0.8]": "noises: [0.1, 0.4]",
