@@ -15,7 +15,10 @@ from medsegdiff.core.types import CalibrationUse
 def counterfactual(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="NIfTI or DICOM files, folders or zips of such."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Image files, folders or zips of such.",
+        ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
     output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],

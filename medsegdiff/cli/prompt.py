@@ -13,9 +13,7 @@ from medsegdiff.core.errors import UsageError
 
 
 def prompt(
-    image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="NIfTI, DICOM or photograph, folder or zip.")
-    ],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, folder or zip.")],
     words: Annotated[
         list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
     ],

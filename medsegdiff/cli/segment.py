@@ -17,7 +17,8 @@ def segment(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="NIfTI or DICOM files, folders or zips of such, a dataset.json, or https://.../studies/...",
+            help="Image files (NIfTI, NRRD, DICOM, PNG, ...), folders or zips of such, "
+            "a dataset.json, or https://.../studies/...",
         ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
