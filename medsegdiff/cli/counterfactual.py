@@ -7,8 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
-from medsegdiff.cli.segment import parse_formats
+from medsegdiff.cli.common import (
+    FORMATS_HELP,
+    Debug,
+    Device,
+    Quiet,
+    Verbose,
+    exit_with,
+    parse_formats,
+    set_up,
+)
 from medsegdiff.core.types import CalibrationUse
 
 
@@ -46,9 +54,7 @@ def counterfactual(
         str | None,
         typer.Option(help="Data to fit the bundle's calibration to first: its held-out fold."),
     ] = None,
-    formats: Annotated[
-        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
-    ] = "nifti",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do cases again that are done.")
     ] = False,

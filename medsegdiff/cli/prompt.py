@@ -7,8 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
-from medsegdiff.cli.segment import parse_formats
+from medsegdiff.cli.common import (
+    FORMATS_HELP,
+    Debug,
+    Device,
+    Quiet,
+    Verbose,
+    exit_with,
+    parse_formats,
+    set_up,
+)
 from medsegdiff.core.errors import UsageError
 
 
@@ -66,9 +74,7 @@ def prompt(
         int | None, typer.Option(min=0, help="The same seed gives the same masks.")
     ] = None,
     device: Device = "auto",
-    formats: Annotated[
-        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
-    ] = "nifti",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
     save_members: Annotated[
         bool, typer.Option("--save-members", help="Write each draw's mask, too.")
     ] = False,
