@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.contenders import ours
 from benchmarks.harness.data import Study, load_study
+from benchmarks.harness.result_table import Row
 from benchmarks.harness.scores import judge
-from benchmarks.harness.table import Row
 from benchmarks.harness.timing import Form
 from benchmarks.harness.training import Plan, Trained, train
 from medsegdiff.bundle import Bundle, load_bundle

@@ -21,12 +21,12 @@ import torch
 from torch import nn
 
 from benchmarks.contenders import diffusion_unet, ours, ssn, unets
-from benchmarks.harness import table
+from benchmarks.harness import result_table as table
 from benchmarks.harness.arithmetic import cost
 from benchmarks.harness.contender import Contender
 from benchmarks.harness.data import Study, load_study
+from benchmarks.harness.result_table import REFERENCE, Row
 from benchmarks.harness.scores import Scores, judge
-from benchmarks.harness.table import REFERENCE, Row
 from benchmarks.harness.timing import Form, interleaved, measured_forms
 from benchmarks.harness.training import Look, Plan, Trained, train
 from medsegdiff.bundle import Bundle, load_bundle

@@ -19,15 +19,15 @@ class ClassMaps:
     """Maps of one class on one grid; what several metrics share is computed once.
 
     Attributes:
-        mask: (*shape) bool, of the ensemble.
-        reference: (*shape) bool, what more than half of the raters marked.
-        raters: (M, *shape) bool, each rater's mask.
-        spacing: millimetres of a voxel along each axis.
-        tolerance_mm: the distance between surfaces that still counts as agreement.
-        mean: (*shape) mean probability in [0, 1], or None.
-        variance: (*shape) variance over the members, at least 0, or None.
-        votes: (*shape) share of the members that mark the voxel, in [0, 1], or None.
-        planes: whether the last axis counts planes that are judged by themselves.
+        mask: Mask (*shape) of the ensemble.
+        reference: Mask (*shape) of what more than half of the raters marked.
+        raters: Masks (M, *shape), one a rater.
+        spacing: Size of a voxel along each axis, in millimetres.
+        tolerance_mm: Distance between surfaces that still counts as agreement.
+        mean: Mean probability (*shape) in [0, 1], or None.
+        variance: Variance (*shape) over the members, at least 0, or None.
+        votes: Share (*shape) of the members that mark the voxel, in [0, 1], or None.
+        planes: Whether the last axis counts planes that are judged by themselves.
     """
 
     mask: NDArray[np.bool_]

@@ -32,17 +32,17 @@ class Metric:
     """A figure of a report.
 
     Attributes:
-        name: its key.
-        group: that it is shown in.
-        heading: in tables.
-        meaning: in plain words.
-        better: which values are; None: neither, it is to be compared with another.
-        unit: of its values; empty without one.
-        digits: behind the point, as it is shown.
-        needs: maps of :class:`ClassMaps` without which it is undefined.
-        of_class: its function of one class of a case; a missing key or NaN is undefined.
-        of_cases: its function of the cases' uncertainty and risk, both (cases,).
-        several_raters: whether there have to be several.
+        name: Key in reports.
+        group: Group of metrics that it is shown in.
+        heading: Heading in tables.
+        meaning: Meaning in plain words.
+        better: Direction of better values; None: neither, it is to be compared with another.
+        unit: Unit of its values; empty without one.
+        digits: Number of digits behind the point, as it is shown.
+        needs: Maps of :class:`ClassMaps` without which it is undefined.
+        of_class: Function of one class of a case; a missing key or NaN is undefined.
+        of_cases: Function of the cases' uncertainty and risk, both (cases,).
+        several_raters: Whether there have to be several raters.
     """
 
     name: str
@@ -365,8 +365,8 @@ def class_figures(maps: ClassMaps, several_raters: bool) -> dict[str, float]:
     """Every metric of one class of a case; NaN where it is undefined.
 
     Args:
-        maps: what is known of the class.
-        several_raters: whether the data set has several, be they one in this case.
+        maps: Maps of the class.
+        several_raters: Whether the data set has several raters, even if this case has one.
     """
     return {
         one.name: float("nan")

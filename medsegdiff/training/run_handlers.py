@@ -28,18 +28,18 @@ class RunHandlers:
     ``best.pt`` and ``final.pt``, the averaged weights by validation and at the end.
 
     Args:
-        trainer: of MONAI, whose metric ``train_loss`` is set here.
-        evaluator: validates the averaged weights, with a key metric.
-        ema: the averaged weights, attached here.
-        lr_scheduler: whose state a resumed run needs.
-        output_dir: folder of the run.
-        fold: which is held out; in the run's name at MLflow, and recorded.
-        cases: those of training, and those that are held out.
-        tracking_uri: where MLflow records the run.
-        experiment_name: that of MLflow.
-        parameters: further ones to record, beside numbers of cases and of the network's parameters.
-        max_gradient_norm: greatest norm of the gradient in a step; None: any.
-        lower_is_better: whether a lower key metric is the better one.
+        trainer: Trainer of MONAI, whose metric ``train_loss`` is set here.
+        evaluator: Evaluator that validates the averaged weights, with a key metric.
+        ema: Handler of the averaged weights, attached here.
+        lr_scheduler: Learning rate schedule, whose state a resumed run needs.
+        output_dir: Folder of the run.
+        fold: Number of the fold that is held out; in the run's name at MLflow, and recorded.
+        cases: Cases of training, and cases that are held out.
+        tracking_uri: Address at which MLflow records the run.
+        experiment_name: Name of the experiment at MLflow.
+        parameters: Further parameters to record, beside numbers of cases and of the network's parameters.
+        max_gradient_norm: Greatest norm of the gradient in a step; None: any.
+        lower_is_better: Whether a lower key metric is the better one.
     """
 
     trainer: SupervisedTrainer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.accuracy import per_second
-from benchmarks.harness import table
+from benchmarks.harness import result_table as table
 from medsegdiff.phantoms.cohort import write_cohort
 
 QUICK = ["--members", "2", "--rounds", "1", "--images", "1", "--evaluation-minutes", "0"]
