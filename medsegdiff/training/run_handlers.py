@@ -37,7 +37,8 @@ class RunHandlers:
         cases: Cases of training, and cases that are held out.
         tracking_uri: Address at which MLflow records the run.
         experiment_name: Name of the experiment at MLflow.
-        parameters: Further parameters to record, beside numbers of cases and of the network's parameters.
+        parameters: Further parameters to record, beside numbers of cases and of the network's
+            parameters.
         max_gradient_norm: Greatest norm of the gradient in a step; None: any.
         lower_is_better: Whether a lower key metric is the better one.
     """
