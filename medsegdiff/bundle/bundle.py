@@ -1,4 +1,7 @@
-"""Level 2: MONAI bundles as this package uses them: find, describe, and parse with checks."""
+"""MONAI bundles as this package uses them: find, describe, and parse with checks.
+
+MONAI and torch take seconds to import, so that they are imported where they are first needed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from monai.bundle import ConfigParser
+from typing import TYPE_CHECKING, Any
 
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from monai.bundle import ConfigParser
 
 WEIGHTS = "models/model.pt"
 CALIBRATION = "models/calibration.json"
@@ -145,6 +149,8 @@ class Bundle:
             UsageError: a key that the configuration does not have.
         """
         path = self.config(name)
+        from monai.bundle import ConfigParser
+
         parser = ConfigParser()
         try:
             parser.read_config(str(path))
@@ -189,6 +195,8 @@ def checked_device(device: str) -> torch.device:
     Raises:
         UsageError: torch has no such device here.
     """
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -200,13 +208,15 @@ def checked_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_bundle(name: str | Path) -> Bundle:
-    """The bundle in a folder, or one that ships, by name.
+def load_bundle(name: str | Path | Bundle) -> Bundle:
+    """The bundle in a folder, or one that ships, by name; a bundle is given back as it is.
 
     Raises:
         InputError: a folder that is no bundle.
         UsageError: an unknown name.
     """
+    if isinstance(name, Bundle):
+        return name
     folder = Path(name)
     shipped = {bundle.name: bundle for bundle in list_bundles()}
     if str(name) in shipped:

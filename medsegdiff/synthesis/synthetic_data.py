@@ -243,58 +243,37 @@ def remove_cases(folder: Path) -> None:
 
 
 def synthesize(
-    bundle: Bundle,
+    bundle: str | Path | Bundle,
     data: str | Path,
-    output: Path,
+    output: str | Path,
     *,
     count: int,
-    seed: int | None = None,
-    fold: int | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    masks: str | None = None,
-    segmenter: str | None = None,
-    agreement: float | None = None,
-    overwrite: bool = False,
     device: str = "auto",
+    **settings: Any,
 ) -> dict[str, Any]:
     """Draw new cases with a bundle's model and write them as a data set.
 
     Args:
-        bundle: whose ``configs/synthesize`` says how.
+        bundle: name, path or bundle, whose ``configs/synthesize`` says how.
         data: description of the data that it was trained on.
         output: folder of the new data set.
         count: cases wanted.
-        seed: the same seed gives the same cases; None here and below: as the bundle says.
-        fold: that was held out in training.
-        steps: denoiser evaluations a case.
-        guidance: by the given mask.
-        masks: description of the data whose masks are given, deformed.
-        segmenter: bundle that drawn masks have to agree with; ``none``: no such check.
-        agreement: least mean Dice with it.
-        overwrite: start again where ``output`` holds cases.
         device: ``auto``, or a torch device.
+        settings: keys of the configuration -> values, such as ``steps=20``; ``segmenter="none"``
+            or None: drawn masks need not agree with a bundle's.
 
     Returns:
         The record, as in ``synthesis.json``.
 
     Raises:
         InputError: the bundle or the data cannot be used, or too few pairs pass the filter.
-        UsageError: the device or an option cannot be used.
+        UsageError: the device cannot be used, or a setting is unknown or cannot be used.
     """
-    chosen: dict[str, Any] = {
-        "seed": seed,
-        "fold": fold,
-        "steps": steps,
-        "guidance": guidance,
-        "masks": masks,
-    }
-    chosen |= {"segmenter": segmenter, "agreement": agreement}
-    changes = {name: value for name, value in chosen.items() if value is not None}
-    if segmenter == "none":
+    own = {"dataset_dir": str(data), "output_dir": str(output)}
+    changes = {**settings, **own, **device_change(device)}
+    if changes.get("segmenter") == "none":
         changes["segmenter"] = None
-    changes |= {"dataset_dir": str(data), "output_dir": str(output), "overwrite": overwrite}
-    parser = bundle.parser("synthesize", {**changes, **device_change(device)})
+    parser = load_bundle(bundle).parser("synthesize", changes)
     with surfacing_input_errors():
         synthesizer = cast(Synthesizer, parser.get_parsed_content("synthesizer"))
     return synthesizer.run(count)

@@ -17,9 +17,9 @@ from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 
 from medsegdiff.bundle.bundle import Bundle
+from medsegdiff.cases.job import segment
 from medsegdiff.cases.one_by_one import raise_for_failures
 from medsegdiff.cases.run_record import size_warnings
-from medsegdiff.cases.segmenter import segment
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.types import Fusion, Geometry
 from medsegdiff.data.case_input import CaseInput
@@ -285,10 +285,12 @@ def test_series_of_a_study_as_channels(bundle: Bundle, tmp_path: Path) -> None:
     for number, name in enumerate(("T1", "FLAIR"), start=1):
         folder = tmp_path / "study" / name
         write_dicom_series(volume, ANISOTROPIC, folder, number=number, description=name)
-    assert run([tmp_path / "study"], bundle, tmp_path / "out", channels="flair") == {}
+    assert run([tmp_path / "study"], bundle, tmp_path / "out", channel_series="flair") == {}
     (case,) = (path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert case.endswith("_2")
-    (reason,) = run([tmp_path / "study"], bundle, tmp_path / "o", channels="T1, flair").values()
+    (reason,) = run(
+        [tmp_path / "study"], bundle, tmp_path / "o", channel_series="T1, flair"
+    ).values()
     assert "has 2 channels, but 1 are needed" in reason
 
 
