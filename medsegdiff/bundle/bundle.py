@@ -208,24 +208,24 @@ def checked_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_bundle(name: str | Path | Bundle) -> Bundle:
+def load_bundle(bundle: str | Path | Bundle) -> Bundle:
     """The bundle in a folder, or one that ships, by name; a bundle is given back as it is.
 
     Raises:
         InputError: a folder that is no bundle.
         UsageError: an unknown name.
     """
-    if isinstance(name, Bundle):
-        return name
-    folder = Path(name)
-    shipped = {bundle.name: bundle for bundle in list_bundles()}
-    if str(name) in shipped:
-        return shipped[str(name)]
+    if isinstance(bundle, Bundle):
+        return bundle
+    name, folder = str(bundle), Path(bundle)
+    shipped = {one.name: one for one in list_bundles()}
+    if name in shipped:
+        return shipped[name]
     if (folder / "configs" / "metadata.json").is_file():
         return Bundle(folder.resolve())
     if folder.is_dir():
         raise InputError(folder, "has no configs/metadata.json", "Give the folder of a bundle")
-    near = difflib.get_close_matches(str(name), shipped, n=1)
+    near = difflib.get_close_matches(name, shipped, n=1)
     remedy = f"Did you mean {near[0]}?" if near else f"Bundles at hand: {', '.join(shipped)}"
     raise UsageError(name, "is neither a folder nor a bundle that ships", remedy)
 
