@@ -20,8 +20,9 @@ from . import viz as viz
 from . import writers as writers
 from .bundle.bundle import load_bundle as load_bundle
 from .calibration.calibrate_bundle import calibrate as calibrate
-from .cases.segmenter import segment as segment
+from .cases.job import segment as segment
 from .data.fitness import check as check
 from .evaluation.folder import evaluate as evaluate
+from .training.run import train as train
 
 __version__: str

@@ -33,8 +33,8 @@ def medsegdiff(
     note = f"the bundle {bundle.name}: {steps} step{'s' if steps > 1 else ''}"
     if mirrors:
         note += f"; its members are shared out over mirror images along axes {list(mirrors)}"
-    if inferer.oversampling > 1:
-        note += f", and chosen from {inferer.oversampling} times as many"
+    if inferer.sampling.oversampling > 1:
+        note += f", and chosen from {inferer.sampling.oversampling} times as many"
     return Contender(
         name,
         [network],
@@ -42,7 +42,7 @@ def medsegdiff(
         predict,
         counted=_parts,
         weights="medsegdiff",
-        members=inferer.members,
+        members=inferer.sampling.members,
         steps=steps,
         note=note,
     )

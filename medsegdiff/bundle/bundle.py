@@ -1,4 +1,7 @@
-"""MONAI bundles as this package uses them: find, describe, and parse with checks."""
+"""MONAI bundles as this package uses them: find, describe, and parse with checks.
+
+MONAI and torch take seconds to import, so that they are imported where they are first needed.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
-from monai.bundle import ConfigParser
+from typing import TYPE_CHECKING, Any
 
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+    from monai.bundle import ConfigParser
 
 WEIGHTS = "models/model.pt"
 CALIBRATION = "models/calibration.json"
@@ -148,6 +152,8 @@ class Bundle:
             UsageError: a key that the configuration does not have.
         """
         path = self.config(name)
+        from monai.bundle import ConfigParser
+
         parser = ConfigParser()
         try:
             parser.read_config(_with_shared(ConfigParser.load_config_file(path), self.root))
@@ -192,6 +198,8 @@ def checked_device(device: str) -> torch.device:
     Raises:
         UsageError: torch has no such device here.
     """
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -203,22 +211,24 @@ def checked_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def load_bundle(name: str | Path) -> Bundle:
-    """The bundle in a folder, or one that ships, by name.
+def load_bundle(bundle: str | Path | Bundle) -> Bundle:
+    """The bundle in a folder, or one that ships, by name; a bundle is given back as it is.
 
     Raises:
         InputError: a folder that is no bundle.
         UsageError: an unknown name.
     """
-    folder = Path(name)
-    shipped = {bundle.name: bundle for bundle in list_bundles()}
-    if str(name) in shipped:
-        return shipped[str(name)]
+    if isinstance(bundle, Bundle):
+        return bundle
+    name, folder = str(bundle), Path(bundle)
+    shipped = {one.name: one for one in list_bundles()}
+    if name in shipped:
+        return shipped[name]
     if (folder / "configs" / "metadata.json").is_file():
         return Bundle(folder.resolve())
     if folder.is_dir():
         raise InputError(folder, "has no configs/metadata.json", "Give the folder of a bundle")
-    near = difflib.get_close_matches(str(name), shipped, n=1)
+    near = difflib.get_close_matches(name, shipped, n=1)
     remedy = f"Did you mean {near[0]}?" if near else f"Bundles at hand: {', '.join(shipped)}"
     raise UsageError(name, "is neither a folder nor a bundle that ships", remedy)
 

@@ -11,14 +11,9 @@ from numpy.typing import NDArray
 from medsegdiff.bundle.bundle import CALIBRATION, Bundle
 from medsegdiff.calibration.fitted import Calibration, ClassGuarantee, read_calibration
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.core.sampling_settings import BINDING
 from medsegdiff.core.types import CalibrationUse
 from medsegdiff.data.manifest import class_slug
-
-FITTED_WITH = (
-    *("members", "steps", "sampler", "sampler_options", "warm_start"),
-    *("anchor_share", "noise_scale", "oversampling", "diversity_weight"),
-)
-"""Settings of the inferer that a calibration depends on."""
 
 
 def read_bundle_calibration(bundle: Bundle) -> Calibration | None:
@@ -82,7 +77,7 @@ def calibration_warnings(
     changed = [
         f"the calibration was fitted with {name} {fitted[name]}, not {settings[name]}: "
         "it need not hold"
-        for name in FITTED_WITH
+        for name in BINDING
         if name in fitted and fitted[name] != settings[name]
     ]
     return changed + (calibration.limits(level) if level is not None else [])

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from medsegdiff.bundle.bundle import CALIBRATION, Bundle
-from medsegdiff.calibration.application import FITTED_WITH, input_id
+from medsegdiff.bundle.bundle import CALIBRATION, Bundle, load_bundle
+from medsegdiff.calibration.application import input_id
 from medsegdiff.calibration.coverage import LEVELS, SHARE, SPLITS, split_coverage
 from medsegdiff.calibration.fit import fit_calibration
 from medsegdiff.calibration.fitted import Calibration
@@ -19,6 +19,7 @@ from medsegdiff.calibration.selection import Choice, choose_method
 from medsegdiff.calibration.voxels import CaseVoxels, read_case_voxels
 from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.core.sampling_settings import BINDING
 from medsegdiff.core.types import ScalingChoice
 from medsegdiff.data.manifest import Manifest, class_slug, load_manifest
 from medsegdiff.data.predictions import foreground, matching
@@ -31,10 +32,10 @@ Progress = Callable[[Sequence[T]], Iterable[T]]
 
 
 def calibrate(
-    bundle: Bundle,
+    bundle: str | Path | Bundle,
     data: str | Path,
-    predictions: Path,
-    output: Path | None = None,
+    predictions: str | Path,
+    output: str | Path | None = None,
     *,
     method: ScalingChoice = "auto",
     splits: int = SPLITS,
@@ -43,7 +44,7 @@ def calibrate(
     """Fit a calibration to all cases that have a prediction and a reference, and write it.
 
     Args:
-        bundle: Bundle that made the predictions, without calibration.
+        bundle: Name, path or bundle that made the predictions, without calibration.
         data: Path of the data set's description, or a known name.
         predictions: Folder with one folder for each case, as segmenting leaves it. The cases must
             not be those that the network was trained on.
@@ -64,7 +65,7 @@ def calibrate(
         raise UsageError("method", f"must be one of {known}, not {method!r}", "Choose one")
     if splits < 0:
         raise UsageError("splits", f"must be 0 or more, not {splits}", "Give for instance 200")
-    manifest = load_manifest(data)
+    bundle, predictions, manifest = load_bundle(bundle), Path(predictions), load_manifest(data)
     slugs = list(foreground(manifest).values())
     if slugs != [class_slug(name) for value, name in bundle.labels.items() if value]:
         rule = f"has the classes {', '.join(slugs)}, not those of the bundle"
@@ -82,7 +83,7 @@ def calibrate(
         fitted_on=described(cases, manifest, bundle),
         checked=checked(cases, slugs, choice, splits, progress("checking")),
     )
-    write_json(output or bundle.root / CALIBRATION, fitted.to_json())
+    write_json(Path(output or bundle.root / CALIBRATION), fitted.to_json())
     if not fitted.scaling.changes and method != "none":
         logger.warning("%s", choice.reason)
     for level in LEVELS:
@@ -102,7 +103,7 @@ def check_runs(cases: Sequence[CaseVoxels], bundle: Bundle, predictions: Path) -
         if case.run.get("bundle_hash") != bundle.fingerprint():
             rule = f"was not made with the weights and the inference.yaml of {bundle.name}"
             raise InputError(predictions / case.case, rule, remedy)
-        different = [name for name in FITTED_WITH if case.run.get(name) != first.get(name)]
+        different = [name for name in BINDING if case.run.get(name) != first.get(name)]
         if different:
             rule = f"differs from {cases[0].case} in {', '.join(different)}"
             raise InputError(predictions / case.case, rule, remedy)
@@ -117,7 +118,7 @@ def described(cases: Sequence[CaseVoxels], manifest: Manifest, bundle: Bundle) -
         "bundle": bundle.name,
         "bundle_version": str(bundle.metadata.get("version", "")),
         "weights_hash": bundle.weights_hash(),
-        "settings": {name: cases[0].run.get(name) for name in FITTED_WITH},
+        "settings": {name: cases[0].run.get(name) for name in BINDING},
         "inputs": sorted(input_id(str(case.run.get("input_hash"))) for case in cases),
     }
 

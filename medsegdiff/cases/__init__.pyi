@@ -1,5 +1,5 @@
 from .demonstration import demo as demo
 from .fold import segment_fold as segment_fold
+from .job import segment as segment
 from .one_by_one import raise_for_failures as raise_for_failures
 from .segmenter import CaseSegmenter as CaseSegmenter
-from .segmenter import segment as segment

@@ -9,7 +9,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from medsegdiff.bundle.bundle import load_bundle
-from medsegdiff.cases.segmenter import segment
+from medsegdiff.cases.job import segment
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError
 

@@ -9,14 +9,12 @@ from typing import Any
 
 from medsegdiff.core.atomic_files import read_json, write_text
 from medsegdiff.core.errors import InputError, reason_of
+from medsegdiff.core.sampling_settings import SHOWN
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.viz.pages import render
 
 MOST_PICTURES = 24
 """More would make the page too heavy to open."""
-
-SHOWN = ("bundle", "members", "steps", "sampler", "seed", "fusion")
-"""Settings that the page names."""
 
 
 def write_overview(

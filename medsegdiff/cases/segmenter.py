@@ -1,4 +1,4 @@
-"""From a user's images to the files of each case: what ``medsegdiff segment`` does."""
+"""Cases with the network and the settings of a bundle, one after the other."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from monai.transforms import Compose
-from torch import nn
 from tqdm import tqdm
 
-from medsegdiff.bundle.bundle import Bundle, device_change
+from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.calibration.application import (
     calibration_record,
     calibration_warnings,
@@ -28,10 +27,10 @@ from medsegdiff.cases.overview import without_paths, write_overview
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.storing import check_store, store_case
 from medsegdiff.cases.writer import CaseWriter
-from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.core.errors import InputError
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.storage import Storage
-from medsegdiff.core.types import CalibrationUse, Fusion, OutputFormat, Uneven
+from medsegdiff.core.types import CalibrationUse, OutputFormat, Uneven
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
@@ -42,8 +41,6 @@ from medsegdiff.segmentation.segmented_case import CaseInferer, segment_case
 from medsegdiff.writers.segments import Algorithm, segments_of
 
 logger = logging.getLogger(__name__)
-
-N = TypeVar("N", bound=nn.Module)
 
 
 class CaseSegmenter:
@@ -213,72 +210,6 @@ class CaseSegmenter:
                 )
         device = next(self.network.parameters()).device
         self.writer.write(case, segmented, wanted, device, warnings, further, guarantee)
-
-
-def segment(
-    inputs: Sequence[str | Path],
-    bundle: Bundle,
-    output: Path,
-    *,
-    members: int | None = None,
-    steps: int | None = None,
-    seed: int | None = None,
-    fusion: Fusion | None = None,
-    device: str = "auto",
-    formats: Sequence[OutputFormat] = ("nifti",),
-    save_members: bool = False,
-    overwrite: bool = False,
-    calibration: CalibrationUse | None = None,
-    guarantee: float | None = None,
-    uneven: Uneven | None = None,
-    channels: str | None = None,
-    store: str | None = None,
-    key: Path | None = None,
-) -> dict[str, str]:
-    """Segment images with a bundle's model and write the files of each case.
-
-    Args:
-        inputs: NIfTI or DICOM files, folders or zips of such, or addresses of DICOMweb studies.
-        bundle: whose ``configs/inference`` says how.
-        output: gets a folder for each case.
-        members: masks drawn for each case; None here and below: what the bundle recommends.
-        steps: denoiser evaluations a mask.
-        seed: the same seed gives the same masks.
-        fusion: how the members become one mask.
-        device: ``auto``, or a torch device.
-        formats: files to write.
-        save_members: write the members' and the anchor's masks too.
-        overwrite: do complete cases again.
-        calibration: whether to apply the bundle's.
-        guarantee: level of the inner and outer masks and the volumes, in (0, 1).
-        uneven: what becomes of a DICOM series whose slices are not evenly spaced.
-        channels: words, with commas, for the series of a DICOM study that are a case's channels.
-        store: address of the DICOMweb server to store DICOM objects on; ``origin``: each case's.
-        key: file that shall say which image each case is; None: no file says it.
-
-    Returns:
-        Failed input or case -> reason.
-
-    Raises:
-        InputError: the bundle cannot be used, or the key not be written.
-        UsageError: the device cannot, the steps are too many, the guarantee cannot be given, or
-            nothing could be stored.
-    """
-    check_store(store, formats, parse_inputs(inputs))  # before the network is loaded
-    chosen: dict[str, Any] = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
-    chosen |= {"calibration": calibration, "guarantee": guarantee}
-    chosen |= {"uneven": uneven, "channel_series": channels}
-    changes: dict[str, Any] = {
-        "output_dir": str(output),
-        "formats": list(formats),
-        "save_members": save_members,
-        "overwrite": overwrite,
-        **{name: value for name, value in chosen.items() if value is not None},
-    }
-    parser = bundle.parser("inference", {**changes, **device_change(device)})
-    with surfacing_input_errors():
-        segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
-    return segmenter.segment_inputs(inputs, store, key)
 
 
 @contextmanager

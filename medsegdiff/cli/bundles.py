@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medsegdiff.cli.common import Debug, Quiet, Verbose, set_up
+from medsegdiff.cli.common import set_up
+from medsegdiff.cli.options import Debug, Quiet, Verbose
 from medsegdiff.core.errors import InputError
 
 if TYPE_CHECKING:

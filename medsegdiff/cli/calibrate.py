@@ -7,17 +7,14 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
+from medsegdiff.cli.common import progress, refuse_missing, set_up
+from medsegdiff.cli.options import BundleArgument, Data, Debug, Quiet, Verbose
 from medsegdiff.core.types import ScalingChoice
 
 
 def calibrate(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of one we ship.")
-    ],
-    data: Annotated[
-        str, typer.Option(help="A dataset.json, its folder, a known name, or NAME=FOLDER.")
-    ],
+    bundle: BundleArgument,
+    data: Data,
     predictions: Annotated[
         Path,
         typer.Option(
@@ -43,12 +40,12 @@ def calibrate(
     Example: medsegdiff calibrate hippocampus_mr --data data/hippocampus --predictions out
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle.bundle import load_bundle
+    refuse_missing(bundle, "inference", data, predictions)
     from medsegdiff.calibration.calibrate_bundle import calibrate as run
     from medsegdiff.calibration.calibrate_bundle import summary_lines
 
     fitted = run(
-        load_bundle(bundle),
+        bundle,
         data,
         predictions,
         output,

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from medsegdiff.cli.common import Debug, Quiet, Verbose, progress, set_up
+from medsegdiff.cli.common import progress, refuse_missing, set_up
+from medsegdiff.cli.options import DataArgument, Debug, Quiet, Verbose
 
 if TYPE_CHECKING:
     from medsegdiff.data.fitness import Problem
 
 
 def check(
-    data: Annotated[
-        str,
-        typer.Argument(
-            metavar="DATA", help="A dataset.json, its folder, a known name, or NAME=FOLDER."
-        ),
-    ],
+    data: DataArgument,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -33,6 +29,7 @@ def check(
     Example: medsegdiff check data/hippocampus
     """
     set_up(quiet, verbose)
+    refuse_missing(data=data)
     from medsegdiff.data.fitness import check as examine
 
     report = examine(data, progress("checking"))

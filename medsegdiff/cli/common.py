@@ -1,4 +1,4 @@
-"""What all commands share: options, how errors look, how progress shows."""
+"""What all commands share: how errors look, how progress shows, how ``--set`` is read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -17,18 +18,9 @@ from rich.progress import track
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from medsegdiff.cases.output_formats import OUTPUT_FORMATS
 from medsegdiff.core.errors import InputError, UsageError
 
 T = TypeVar("T")
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Explain what is done.")]
-Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one such as cuda:1.")]
-
-FORMATS_HELP = f"Any of {', '.join(OUTPUT_FORMATS)}, with commas."
-"""Of the option ``--format``."""
 
 
 class Command(TyperCommand):
@@ -88,6 +80,32 @@ def set_up(quiet: bool, verbose: bool) -> None:
     logger.propagate = False
     if not verbose:
         warnings.simplefilter("ignore")
+
+
+def refuse_missing(
+    bundle: str | None = None, config: str = "", data: str | None = None, folder: Path | None = None
+) -> None:
+    """Refuses what is not there, before libraries are imported that take seconds.
+
+    Args:
+        bundle: its folder or name.
+        config: what the bundle has to be made for.
+        data: description of a data set, its folder, or a known name.
+        folder: of predictions.
+
+    Raises:
+        InputError: data, folder or configuration are not there.
+        UsageError: the bundle is not.
+    """
+    from medsegdiff.bundle.bundle import load_bundle
+    from medsegdiff.data.named_sets import find_set
+
+    if bundle is not None:
+        load_bundle(bundle).config(config)
+    if data is not None:
+        find_set(data)
+    if folder is not None and not folder.is_dir():
+        raise InputError(folder, "no such folder", "Give the folder that segmenting wrote")
 
 
 def stderr() -> Console:
@@ -166,19 +184,3 @@ def _parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-
-
-def parse_formats(text: str) -> tuple[str, ...]:
-    """Reads a list of file formats.
-
-    Raises:
-        UsageError: one is not known.
-
-    >>> parse_formats("nifti,dicom-seg")
-    ('nifti', 'dicom-seg')
-    """
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    for name in names or [text]:
-        if name not in OUTPUT_FORMATS:
-            raise UsageError("--format", f"{name!r} is not a format", closest(name, OUTPUT_FORMATS))
-    return tuple(dict.fromkeys(name for name in names))

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Quiet, Verbose, exit_with, progress, set_up
+from medsegdiff.cli.common import exit_with, progress, set_up
+from medsegdiff.cli.options import Debug, Quiet, Verbose
 
 
 def convert(

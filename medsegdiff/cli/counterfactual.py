@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from medsegdiff.cli.common import (
-    FORMATS_HELP,
+from medsegdiff.cli.common import exit_with, refuse_missing, set_up
+from medsegdiff.cli.options import (
+    BundleKey,
+    BundleName,
+    Calibration,
     Debug,
     Device,
+    Formats,
+    Guidance,
+    Output,
+    Overwrite,
     Quiet,
+    Seed,
+    Settings,
+    Steps,
     Verbose,
-    exit_with,
-    parse_formats,
-    set_up,
+    given,
 )
-from medsegdiff.core.types import CalibrationUse
 
 
 def counterfactual(
@@ -28,36 +34,33 @@ def counterfactual(
             help="Image files, folders or zips of such.",
         ),
     ],
-    bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
-    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
+    bundle: BundleName,
+    output: Output,
     level: Annotated[
-        float | None, typer.Option(help="Share of the time steps to noise an image to.")
+        float | None,
+        BundleKey(),
+        typer.Option(help="Share of the time steps to noise an image to."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps of a way.")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Towards the healthy class. Else as the bundle says.")
-    ] = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
     encoding: Annotated[
         Literal["inversion", "noise"] | None,
+        BundleKey(),
         typer.Option(help="DDIM backwards, or draws of noise. Else as the bundle says."),
     ] = None,
-    draws: Annotated[int | None, typer.Option(min=1, help="Of noise, with 'noise'.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same maps.")
+    draws: Annotated[
+        int | None, BundleKey(), typer.Option(min=1, help="Of noise, with 'noise'.")
     ] = None,
+    seed: Seed = None,
     device: Device = "auto",
-    calibration: Annotated[
-        CalibrationUse | None,
-        typer.Option(help="Whether the bundle's calibration is applied. Else as the bundle says."),
-    ] = None,
+    calibration: Calibration = None,
     calibrate: Annotated[
         str | None,
         typer.Option(help="Data to fit the bundle's calibration to first: its held-out fold."),
     ] = None,
-    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Do cases again that are done.")
-    ] = False,
+    formats: Formats = None,
+    overwrite: Overwrite = False,
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -69,24 +72,9 @@ def counterfactual(
     Example: medsegdiff counterfactual scan.nii.gz --bundle phantom_counterfactual --output out
     """
     set_up(quiet, verbose)
-    chosen = parse_formats(formats)
-    from medsegdiff.bundle.bundle import load_bundle
+    changes = given(counterfactual, locals())
+    refuse_missing(bundle, "counterfactual", calibrate)
     from medsegdiff.counterfactual.maker import counterfactual as run
 
-    failures = run(
-        inputs,
-        load_bundle(bundle),
-        output,
-        level=level,
-        steps=steps,
-        guidance=guidance,
-        encoding=encoding,
-        draws=draws,
-        seed=seed,
-        device=device,
-        calibration=calibration,
-        calibrate=calibrate,
-        formats=chosen,
-        overwrite=overwrite,
-    )
+    failures = run(inputs, bundle, output, calibrate=calibrate, device=device, **changes)
     exit_with(failures, "" if quiet else f"written to {output}")

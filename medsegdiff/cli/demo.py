@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Quiet, Verbose, set_up
+from medsegdiff.cli.common import set_up
+from medsegdiff.cli.options import Debug, Quiet, Verbose
 
 
 def demo(

@@ -7,52 +7,81 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, set_up
+from medsegdiff.cli.common import set_up
+from medsegdiff.cli.options import (
+    BundleKey,
+    Debug,
+    Device,
+    Model,
+    Quiet,
+    Seed,
+    Settings,
+    Verbose,
+    given,
+    parse_words,
+)
 
 
 def diffumask(
     words: Annotated[
         list[str], typer.Argument(metavar="WORDS...", help="What is drawn, each in quotes.")
     ],
-    model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
-    ],
+    model: Model,
     output: Annotated[Path, typer.Option(help="Folder of the new data set.")],
     count: Annotated[int, typer.Option(min=1, help="Pairs wanted.")] = 20,
     template: Annotated[
-        str | None, typer.Option("--caption", help="The text around the words, which stand at {}.")
+        str | None,
+        BundleKey("finding#template"),
+        typer.Option("--caption", help="The text around the words, which stand at {}."),
     ] = None,
     attributes: Annotated[
         str, typer.Option(help="Words of which one, or none, is put before a thing, by comma.")
     ] = "",
     most: Annotated[int, typer.Option(min=1, help="Things of a picture, at most.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Of drawing.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Weight of the guidance.")] = 2.0,
+    steps: Annotated[
+        int | None, BundleKey("drawing#steps"), typer.Option(min=1, help="Of drawing. Else 30.")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        BundleKey("drawing#guidance"),
+        typer.Option(help="Weight of the guidance. Else 2."),
+    ] = None,
     guidance_kind: Annotated[
-        str, typer.Option(help="classifier-free, or segmentation-free.")
-    ] = "classifier-free",
+        str | None,
+        BundleKey("drawing#kind"),
+        typer.Option(help="classifier-free, as usual, or segmentation-free."),
+    ] = None,
     excite: Annotated[
-        float,
-        typer.Option(min=0.0, help="Step towards the most neglected word, such as 0.1; 0: none."),
-    ] = 0.0,
+        float | None,
+        BundleKey("drawing#excite"),
+        typer.Option(min=0.0, help="Step towards the most neglected word, such as 0.1. Else none."),
+    ] = None,
     agreement: Annotated[
-        float, typer.Option(help="Least overlap of a mask with its attention while drawing.")
-    ] = 0.3,
+        float | None,
+        BundleKey(),
+        typer.Option(help="Least overlap of a mask with its attention while drawing. Else 0.3."),
+    ] = None,
     attended: Annotated[
         float | None,
+        BundleKey("finding#attended"),
         typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
     ] = None,
     only_named: Annotated[
-        bool, typer.Option("--only-named", help="Leave out pictures that hold other words, too.")
+        bool,
+        BundleKey(),
+        typer.Option("--only-named", help="Leave out pictures that hold other words, too."),
     ] = False,
     fill_holes: Annotated[
-        bool, typer.Option("--fill-holes", help="Holes in a thing's mask are part of it.")
+        bool,
+        BundleKey(),
+        typer.Option("--fill-holes", help="Holes in a thing's mask are part of it."),
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same pairs.")] = 0,
+    seed: Seed = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a data set drawn before.")
     ] = False,
     device: Device = "auto",
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -64,39 +93,18 @@ def diffumask(
     Example: medsegdiff diffumask "liver" "kidney" --model text_model --output drawn
     """
     set_up(quiet, verbose)
-    from medsegdiff.prompting.drawing import DrawOptions
+    changes = given(diffumask, locals())
     from medsegdiff.prompting.drawn_data import diffumask as run
-    from medsegdiff.prompting.pairs import PairOptions
-    from medsegdiff.prompting.prompted_data import suited_options
 
-    finding = suited_options(model, template=template, attended=attended)
-    drawing = DrawOptions(
-        steps=steps,
-        guidance=guidance,
-        kind=guidance_kind,  # type: ignore[arg-type]
-        layers=finding.layers,
-        coarsest=finding.coarsest,
-        propagation=finding.propagation,
-        excite=excite,
-    )
-    options = PairOptions(
-        drawing=drawing,
-        finding=finding,
-        agreement=agreement,
-        only_named=only_named,
-        fill_holes=fill_holes,
-        seed=seed,
-    )
-    chosen = [word.strip() for word in attributes.split(",") if word.strip()]
     path = run(
         words,
         model,
         output,
         count,
-        options,
-        attributes=chosen,
+        attributes=parse_words(attributes),
         most=most,
         device=device,
         overwrite=overwrite,
+        **changes,
     )
     typer.echo(path)

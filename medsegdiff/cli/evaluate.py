@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Quiet, Verbose, exit_with, progress, set_up
+from medsegdiff.cli.common import exit_with, progress, refuse_missing, set_up
+from medsegdiff.cli.options import Data, Debug, Quiet, Verbose
 
 
 def evaluate(
-    data: Annotated[
-        str, typer.Option(help="A dataset.json, its folder, a known name, or NAME=FOLDER.")
-    ],
+    data: Data,
     predictions: Annotated[Path, typer.Option(help="What `medsegdiff segment` wrote.")],
     output: Annotated[Path, typer.Option(help="Gets report.html, report.json and cases.csv.")],
     tolerance_mm: Annotated[
@@ -28,6 +27,7 @@ def evaluate(
     Example: medsegdiff evaluate --data data/hippocampus --predictions out --output report
     """
     set_up(quiet, verbose)
+    refuse_missing(data=data, folder=predictions)
     from medsegdiff.evaluation.folder import evaluate as run
 
     failures = run(

@@ -7,23 +7,28 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import (
-    FORMATS_HELP,
+from medsegdiff.cli.common import exit_with, refuse_missing, set_up
+from medsegdiff.cli.options import (
+    BundleArgument,
+    BundleKey,
     Debug,
     Device,
+    Formats,
+    HeldOut,
+    Output,
+    Overwrite,
     Quiet,
+    SaveMembers,
+    Seed,
+    Settings,
     Verbose,
-    exit_with,
-    parse_formats,
-    set_up,
+    given,
 )
 
 
 def label_efficient(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of one we ship.")
-    ],
-    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
+    bundle: BundleArgument,
+    output: Output,
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
@@ -35,28 +40,26 @@ def label_efficient(
         typer.Option(help="Whose labelled cases teach: a dataset.json, its folder, or a name."),
     ] = None,
     labelled: Annotated[
-        int | None, typer.Option(min=1, help="How many teach. Else all outside the fold.")
+        int | None,
+        BundleKey(),
+        typer.Option(min=1, help="How many teach. Else all outside the fold."),
     ] = None,
     cases: Annotated[
-        str | None, typer.Option(help="Or the names of those that teach, with commas.")
+        str | None,
+        BundleKey(),
+        typer.Option(help="Or the names of those that teach, with commas."),
     ] = None,
     fitted: Annotated[
-        Path | None, typer.Option(help="Apply this few_labels.pt instead of learning.")
+        Path | None,
+        BundleKey(read=str),
+        typer.Option(help="Apply this few_labels.pt instead of learning."),
     ] = None,
-    fold: Annotated[
-        int | None, typer.Option(min=0, help="Whose cases do not teach. Else as the bundle says.")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="The same seed gives the same masks. Else as the bundle says."),
-    ] = None,
-    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
-    save_members: Annotated[
-        bool, typer.Option("--save-members", help="Write each member's mask, too.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Learn and do cases again that are done.")
-    ] = False,
+    fold: HeldOut = None,
+    seed: Seed = None,
+    formats: Formats = None,
+    save_members: SaveMembers = False,
+    overwrite: Overwrite = False,
+    settings: Settings = None,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -70,23 +73,9 @@ def label_efficient(
     --labelled 5 --output out
     """
     set_up(quiet, verbose)
-    chosen = parse_formats(formats)
-    from medsegdiff.bundle.bundle import load_bundle
+    changes = given(label_efficient, locals())
+    refuse_missing(bundle, "label_efficient", data)
     from medsegdiff.few_label.marker import label_efficient as run
 
-    failures = run(
-        load_bundle(bundle),
-        output,
-        inputs=inputs or (),
-        data=data,
-        labelled=labelled,
-        cases=cases,
-        fitted=fitted,
-        fold=fold,
-        seed=seed,
-        formats=chosen,
-        save_members=save_members,
-        overwrite=overwrite,
-        device=device,
-    )
+    failures = run(bundle, output, inputs=inputs or (), data=data, device=device, **changes)
     exit_with(failures, "" if quiet else f"written to {output}")

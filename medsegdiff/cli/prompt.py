@@ -7,17 +7,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from medsegdiff.cli.common import (
-    FORMATS_HELP,
+from medsegdiff.cli.common import exit_with, set_up
+from medsegdiff.cli.options import (
+    Attended,
+    Axis,
+    BundleKey,
+    Caption,
     Debug,
     Device,
+    Formats,
+    Model,
+    Output,
+    Overwrite,
     Quiet,
+    SaveMembers,
+    Seed,
+    Settings,
     Verbose,
-    exit_with,
-    parse_formats,
-    set_up,
+    given,
+    parse_levels,
 )
-from medsegdiff.core.errors import UsageError
 
 
 def prompt(
@@ -25,62 +34,64 @@ def prompt(
     words: Annotated[
         list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
     ],
-    model: Annotated[
-        str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
-    ],
-    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
-    template: Annotated[
-        str | None, typer.Option("--caption", help="The text around the words, which stand at {}.")
-    ] = None,
+    model: Model,
+    output: Output,
+    template: Caption = None,
     grounding: Annotated[
-        Path | None, typer.Option(help="A head taught by 'medsegdiff ground', to look with.")
+        Path | None,
+        typer.Option(help="A head taught by 'medsegdiff ground', to look with."),
     ] = None,
-    axis: Annotated[
-        Literal["axial", "coronal", "sagittal"], typer.Option(help="Plane of a volume's slices.")
-    ] = "axial",
-    draws: Annotated[int | None, typer.Option(help="Of noise; each is a member.")] = None,
+    axis: Axis = "axial",
+    draws: Annotated[
+        int | None, BundleKey(), typer.Option(help="Of noise; each is a member.")
+    ] = None,
     levels: Annotated[
-        str | None, typer.Option(help="Of noise, as shares of the forward process, with commas.")
+        str | None,
+        BundleKey(read=parse_levels),
+        typer.Option(help="Of noise, as shares of the forward process, with commas."),
     ] = None,
     evidence: Annotated[
         Literal["attention", "difference", "both"] | None,
+        BundleKey(),
         typer.Option(help="For where a word is: attention to it, what leaving it out changes."),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Part of the names of the attention layers that count.")
+        str | None,
+        BundleKey(),
+        typer.Option(help="Part of the names of the attention layers that count."),
     ] = None,
     background: Annotated[
-        float | None, typer.Option(help="Share of a map's range that a place has to reach.")
+        float | None,
+        BundleKey(),
+        typer.Option(help="Share of a map's range that a place has to reach."),
     ] = None,
     propagation: Annotated[
-        int | None, typer.Option(min=0, help="How often maps spread along self-attention.")
+        int | None,
+        BundleKey(),
+        typer.Option(min=0, help="How often maps spread along self-attention."),
     ] = None,
     radius: Annotated[
-        int | None, typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none.")
+        int | None,
+        BundleKey(),
+        typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none."),
     ] = None,
     crf: Annotated[
         float | None,
+        BundleKey(),
         typer.Option(min=0.0, help="Weight of a conditional random field, such as 8; 0: none."),
     ] = None,
-    attended: Annotated[
-        float | None,
-        typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
-    ] = None,
+    attended: Attended = None,
     presence: Annotated[
         float | None,
+        BundleKey(),
         typer.Option(help="Standard errors by which a word has to help to be there; -1: none."),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="The same seed gives the same masks.")
-    ] = None,
+    seed: Seed = None,
     device: Device = "auto",
-    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
-    save_members: Annotated[
-        bool, typer.Option("--save-members", help="Write each draw's mask, too.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Do cases again that are done.")
-    ] = False,
+    formats: Formats = None,
+    save_members: SaveMembers = False,
+    overwrite: Overwrite = False,
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -94,44 +105,10 @@ def prompt(
     --output out
     """
     set_up(quiet, verbose)
-    chosen = parse_formats(formats)
+    changes = given(prompt, locals())
     from medsegdiff.prompting.prompted_data import prompt as run
-    from medsegdiff.prompting.prompted_data import suited_options
 
-    options = suited_options(
-        model,
-        template=template,
-        evidence=evidence,
-        layers=layers,
-        levels=None if levels is None else _numbers(levels),
-        draws=draws,
-        background=background,
-        propagation=propagation,
-        radius=radius,
-        crf=crf,
-        attended=attended,
-        presence=presence,
-        seed=seed,
-    )
     failures = run(
-        [image],
-        words,
-        model,
-        output,
-        options,
-        grounding=grounding,
-        axis=axis,
-        device=device,
-        formats=chosen,
-        save_members=save_members,
-        overwrite=overwrite,
+        [image], words, model, output, grounding=grounding, axis=axis, device=device, **changes
     )
     exit_with(failures, "" if quiet else f"written to {output}")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(word) for word in text.split(",") if word.strip())
-    except ValueError as error:
-        rule = f"must be numbers with commas, not {text!r}"
-        raise UsageError("--levels", rule, "Give for instance 0.1,0.3") from error

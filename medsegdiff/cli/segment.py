@@ -7,17 +7,26 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import (
-    FORMATS_HELP,
+from medsegdiff.cli.common import exit_with, set_up
+from medsegdiff.cli.options import (
+    BundleKey,
+    BundleName,
+    Calibration,
     Debug,
     Device,
+    Formats,
+    Members,
+    Output,
+    Overwrite,
     Quiet,
+    SaveMembers,
+    Seed,
+    Settings,
+    Steps,
     Verbose,
-    exit_with,
-    parse_formats,
-    set_up,
+    given,
 )
-from medsegdiff.core.types import CalibrationUse, Fusion, Uneven
+from medsegdiff.core.types import Fusion, Uneven
 
 
 def segment(
@@ -29,43 +38,34 @@ def segment(
             "a dataset.json, or https://.../studies/...",
         ),
     ],
-    bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
-    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
-    members: Annotated[
-        int | None, typer.Option(min=1, help="Masks drawn for each case. Else as the bundle says.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps. Else as the bundle says.")
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="The same seed gives the same masks. Else as the bundle says."),
-    ] = None,
+    bundle: BundleName,
+    output: Output,
+    members: Members = None,
+    steps: Steps = None,
+    seed: Seed = None,
     fusion: Annotated[
-        Fusion | None, typer.Option(help="How members become one mask. Else as the bundle says.")
+        Fusion | None,
+        BundleKey(),
+        typer.Option(help="How members become one mask. Else as the bundle says."),
     ] = None,
     device: Device = "auto",
-    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
-    save_members: Annotated[
-        bool, typer.Option("--save-members", help="Write each member's mask, too.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Do cases again that are done.")
-    ] = False,
-    calibration: Annotated[
-        CalibrationUse | None,
-        typer.Option(help="Whether the bundle's calibration is applied. Else as the bundle says."),
-    ] = None,
+    formats: Formats = None,
+    save_members: SaveMembers = False,
+    overwrite: Overwrite = False,
+    calibration: Calibration = None,
     guarantee: Annotated[
         float | None,
+        BundleKey(),
         typer.Option(help="Write masks and volumes that hold at this level, such as 0.95."),
     ] = None,
     uneven: Annotated[
         Uneven | None,
+        BundleKey(),
         typer.Option(help="DICOM slices that are unevenly spaced: refuse, or resample them."),
     ] = None,
     channels: Annotated[
         str | None,
+        BundleKey("channel_series"),
         typer.Option(help="Words for the DICOM series of a study that are a case's channels."),
     ] = None,
     store: Annotated[
@@ -78,6 +78,7 @@ def segment(
     key: Annotated[
         Path | None, typer.Option(help="Write which image each case is to this file (CSV).")
     ] = None,
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -89,27 +90,9 @@ def segment(
     Example: medsegdiff segment scan.nii.gz --bundle hippocampus_mr --output out
     """
     set_up(quiet, verbose)
-    chosen = parse_formats(formats)
-    from medsegdiff.bundle.bundle import load_bundle
-    from medsegdiff.cases.segmenter import segment as run
+    changes = given(segment, locals())
+    from medsegdiff.cases.job import segment as run
 
-    failures = run(
-        inputs,
-        load_bundle(bundle),
-        output,
-        members=members,
-        steps=steps,
-        seed=seed,
-        fusion=fusion,
-        device=device,
-        formats=chosen,
-        save_members=save_members,
-        overwrite=overwrite,
-        calibration=calibration,
-        guarantee=guarantee,
-        uneven=uneven,
-        channels=channels,
-        store=store_to or ("origin" if store else None),
-        key=key,
-    )
+    target = store_to or ("origin" if store else None)
+    failures = run(inputs, bundle, output, device=device, store=target, key=key, **changes)
     exit_with(failures, "" if quiet else f"written to {output}")

@@ -7,45 +7,52 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, set_up
+from medsegdiff.cli.common import refuse_missing, set_up
+from medsegdiff.cli.options import (
+    BundleArgument,
+    BundleKey,
+    Debug,
+    Device,
+    Guidance,
+    HeldOut,
+    Overwrite,
+    Quiet,
+    Seed,
+    Settings,
+    Steps,
+    Verbose,
+    given,
+)
 
 
 def synthesize(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or the name of one we ship.")
-    ],
+    bundle: BundleArgument,
     data: Annotated[
         str, typer.Option(help="What it was trained on: a dataset.json, its folder, or a name.")
     ],
     output: Annotated[Path, typer.Option(help="Folder of the new data set.")],
     count: Annotated[int, typer.Option(min=1, help="Cases wanted.")] = 20,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="The same seed gives the same cases. Else as the bundle says."),
-    ] = None,
-    fold: Annotated[
-        int | None, typer.Option(min=0, help="Held out in training. Else as the bundle says.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Denoising steps. Else as the bundle says.")
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="By a mask that is given. Else as the bundle says.")
-    ] = None,
+    seed: Seed = None,
+    fold: HeldOut = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
     masks: Annotated[
         str | None,
+        BundleKey(),
         typer.Option(help="Data whose masks are given, deformed. Else those of the training."),
     ] = None,
     segmenter: Annotated[
         str | None,
+        BundleKey(),
         typer.Option(help="Bundle that masks have to agree with; none: no such check."),
     ] = None,
     agreement: Annotated[
-        float | None, typer.Option(help="Least mean Dice with it. Else as the bundle says.")
+        float | None,
+        BundleKey(),
+        typer.Option(help="Least mean Dice with it. Else as the bundle says."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again, instead of going on.")
-    ] = False,
+    overwrite: Overwrite = False,
+    settings: Settings = None,
     device: Device = "auto",
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -59,22 +66,9 @@ def synthesize(
     --count 20
     """
     set_up(quiet, verbose)
-    from medsegdiff.bundle.bundle import load_bundle
+    changes = given(synthesize, locals())
+    refuse_missing(bundle, "synthesize", data)
     from medsegdiff.synthesis.synthetic_data import synthesize as run
 
-    run(
-        load_bundle(bundle),
-        data,
-        output,
-        count=count,
-        seed=seed,
-        fold=fold,
-        steps=steps,
-        guidance=guidance,
-        masks=masks,
-        segmenter=segmenter,
-        agreement=agreement,
-        overwrite=overwrite,
-        device=device,
-    )
+    run(bundle, data, output, count=count, device=device, **changes)
     typer.echo(output / "dataset.json")

@@ -7,26 +7,18 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, parse_overrides, set_up
+from medsegdiff.cli.common import parse_overrides, refuse_missing, set_up
+from medsegdiff.cli.options import BundleArgument, Data, Debug, Device, Quiet, Settings, Verbose
 
 
 def train(
-    bundle: Annotated[
-        str, typer.Argument(metavar="BUNDLE", help="Its folder, or the name of one we ship.")
-    ],
-    data: Annotated[
-        str, typer.Option(help="A dataset.json, its folder, a known name, or NAME=FOLDER.")
-    ],
+    bundle: BundleArgument,
+    data: Data,
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, settings.")],
     fold: Annotated[int, typer.Option(min=0, help="The fold that is held out.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch.")] = False,
     device: Device = "auto",
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value of the bundle; can be repeated."
-        ),
-    ] = None,
+    settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -37,16 +29,8 @@ def train(
     --set train#trainer#max_epochs=5
     """
     set_up(quiet, verbose)
-    overrides = parse_overrides(settings or [])
-    from medsegdiff.bundle.bundle import load_bundle
+    changes = parse_overrides(settings or [])
+    refuse_missing(bundle, "train", data)
     from medsegdiff.training.run import train as run
 
-    run(
-        load_bundle(bundle),
-        data,
-        output,
-        fold=fold,
-        resume=resume,
-        device=device,
-        overrides=overrides,
-    )
+    run(bundle, data, output, fold=fold, resume=resume, device=device, overrides=changes)

@@ -14,7 +14,7 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medsegdiff.bundle.bundle import Bundle, device_change
+from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.calibration.scaling import Scaling, fit_scaling
 from medsegdiff.cases.inputs import found_cases, parse_inputs
 from medsegdiff.cases.one_by_one import one_by_one
@@ -23,7 +23,7 @@ from medsegdiff.core.atomic_files import digest, read_json, write_json
 from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.types import CalibrationUse, Geometry, OutputFormat
-from medsegdiff.counterfactual.healthy_image import Counterfactual, CounterfactualMaps, Encoding
+from medsegdiff.counterfactual.healthy_image import Counterfactual, CounterfactualMaps
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import datalist, load_manifest
 from medsegdiff.data.transforms import load, restore
@@ -277,64 +277,39 @@ def calibrate_differences(maker: CounterfactualMaker, data: str | Path, fold: in
 
 def counterfactual(
     inputs: Sequence[str | Path],
-    bundle: Bundle,
-    output: Path,
+    bundle: str | Path | Bundle,
+    output: str | Path,
     *,
-    level: float | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    encoding: Encoding | None = None,
-    draws: int | None = None,
-    seed: int | None = None,
+    calibrate: str | Path | None = None,
     device: str = "auto",
-    calibration: CalibrationUse | None = None,
-    calibrate: str | None = None,
-    formats: Sequence[OutputFormat] = ("nifti",),
-    overwrite: bool = False,
+    **settings: Any,
 ) -> dict[str, str]:
     """Show how images would look healthy, and where they do not.
 
     Args:
         inputs: NIfTI or DICOM files, folders or zips of such.
-        bundle: whose ``configs/counterfactual`` says how; None below: what it says.
+        bundle: name, path or bundle, whose ``configs/counterfactual`` says how.
         output: gets a folder for each case.
-        level: share of the time steps that an image is noised to.
-        steps: denoiser evaluations of a way.
-        guidance: towards the healthy class.
-        encoding: ``inversion`` or ``noise``.
-        draws: of noise.
-        seed: of noise.
+        calibrate: data to fit the bundle's calibration to first, to its held-out fold.
         device: ``auto``, or a torch device.
-        calibration: whether to apply the bundle's.
-        calibrate: data to fit it to first, to the bundle's held-out fold.
-        formats: files to write.
-        overwrite: do complete cases again.
+        settings: keys of the configuration -> values, such as ``level=0.5``.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
         InputError: bundle or data cannot be used.
-        UsageError: the device cannot.
+        UsageError: the device cannot, or a setting is unknown.
     """
-    chosen: Mapping[str, Any] = {
-        "level": level,
-        "steps": steps,
-        "guidance": guidance,
-        "encoding": encoding,
-        "draws": draws,
-        "seed": seed,
-        "calibration": calibration,
-    }
-    changes: dict[str, Any] = {k: v for k, v in chosen.items() if v is not None}
-    changes |= {"output_dir": str(output), "formats": list(formats), "overwrite": overwrite}
+    found = load_bundle(bundle)
+    changes = {**settings, "output_dir": str(output), **device_change(device)}
     if calibrate:
         changes["raters"] = load_manifest(calibrate).raters
-    parser = bundle.parser("counterfactual", {**changes, **device_change(device)})
+    parser = found.parser("counterfactual", changes)
     with surfacing_input_errors():
         maker = cast(CounterfactualMaker, parser.get_parsed_content("maker"))
         if calibrate:
             calibrate_differences(maker, calibrate, int(parser.get_parsed_content("fold")))
-            maker.scaling = read_scaling(bundle, maker.writer.settings)
+            maker.scaling = read_scaling(found, maker.writer.settings)
             maker.writer.settings["calibrated"] = maker.scaling is not None
     return maker.run(inputs)

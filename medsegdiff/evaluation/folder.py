@@ -12,6 +12,7 @@ from typing import Any
 
 from medsegdiff.core.atomic_files import write_json, write_text
 from medsegdiff.core.errors import InputError, UsageError, reason_of
+from medsegdiff.core.sampling_settings import SHOWN
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
 from medsegdiff.data.predictions import DAMAGE, foreground, matching
 from medsegdiff.evaluation.case_figures import CaseResult, evaluate_case
@@ -25,13 +26,12 @@ Progress = Callable[[Sequence[Case]], Iterable[Case]]
 """Gives the cases one by one and shows, if it likes, how many are done."""
 
 TOLERANCE_MM = 1.0
-SETTINGS = ("bundle", "members", "steps", "sampler", "seed", "fusion", "calibrated")
 
 
 def evaluate(
     data: str | Path,
-    predictions: Path,
-    output: Path,
+    predictions: str | Path,
+    output: str | Path,
     *,
     tolerance_mm: float = TOLERANCE_MM,
     progress: Progress = iter,
@@ -61,6 +61,7 @@ def evaluate(
     if not 0.0 <= tolerance_mm < math.inf:
         rule = f"must be a number of millimetres of 0 or more, not {tolerance_mm}"
         raise UsageError("tolerance_mm", rule, "Give for instance 1.0")
+    predictions, output = Path(predictions), Path(output)
     if output.resolve() == predictions.resolve():
         rule = "holds the predictions, whose own report.html the report would replace"
         raise UsageError(output, rule, f"Choose another folder, such as {output / 'report'}")
@@ -100,7 +101,7 @@ def build_report(
     slugs = list(classes.values())
     runs = [result.run for result in results]
     names = patient_names(manifest)
-    settings = {name: _common([run.get(name) for run in runs]) for name in SETTINGS}
+    settings = {name: _common([run.get(name) for run in runs]) for name in (*SHOWN, "calibrated")}
     settings |= {
         "data": manifest.name,
         "labels": {slug: manifest.labels[value] for value, slug in classes.items()},

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from monai.transforms import Compose
 
-from medsegdiff.bundle.bundle import Bundle, device_change
+from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.cases.run_record import peak_memory_mb
 from medsegdiff.cases.segmenter import CaseSegmenter
 from medsegdiff.core.atomic_files import digest, write_json
@@ -232,59 +232,35 @@ def teaching_cases(
 
 
 def label_efficient(
-    bundle: Bundle,
-    output: Path,
+    bundle: str | Path | Bundle,
+    output: str | Path,
     *,
     inputs: Sequence[str | Path] = (),
     data: str | Path | None = None,
-    labelled: int | None = None,
-    cases: str | None = None,
-    fitted: Path | None = None,
-    fold: int | None = None,
-    seed: int | None = None,
-    formats: Sequence[OutputFormat] = ("nifti",),
-    save_members: bool = False,
-    overwrite: bool = False,
     device: str = "auto",
+    **settings: Any,
 ) -> dict[str, str]:
     """Learn from a few labelled cases, or apply what was learned, and write the files of others.
 
     Args:
-        bundle: Bundle with the configuration ``configs/label_efficient``.
+        bundle: Name, path or bundle with the configuration ``configs/label_efficient``.
         output: Folder for a folder of each case, ``few_labels.pt``, ``few_labels.json``,
             ``report/``.
         inputs: Images to mark; none: all cases of the data that do not teach.
         data: Description of the data whose labelled cases teach, or a known name.
-        labelled: Number of them that teach, drawn by the seed; None: all outside the fold.
-        cases: Names of the cases that teach instead, with commas between.
-        fitted: Path of a ``few_labels.pt``, which is applied instead of learning.
-        fold: Number of the fold whose cases do not teach; None here and below: the bundle's value.
-        seed: Seed of all randomness.
-        formats: Formats of the files to write.
-        save_members: Whether each perceptron's mask is written, too.
-        overwrite: Whether to learn again, and to do complete cases again.
         device: Name of a torch device, or ``auto``.
+        settings: Keys of the configuration -> values, such as ``labelled=5`` or ``seed=1``.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
         InputError: the bundle or the data cannot be used.
-        UsageError: options that do not go together, or the device cannot be used.
+        UsageError: settings that are unknown or do not go together, or the device cannot be used.
     """
-    chosen = {"fold": fold, "seed": seed}
-    changes: dict[str, Any] = {
-        "output_dir": str(output),
-        "dataset_dir": None if data is None else str(data),
-        "labelled": labelled,
-        "cases": cases,
-        "fitted": None if fitted is None else str(fitted),
-        "formats": list(formats),
-        "save_members": save_members,
-        "overwrite": overwrite,
-        **{name: value for name, value in chosen.items() if value is not None},
-    }
-    parser = bundle.parser("label_efficient", {**changes, **device_change(device)})
+    own = {"output_dir": str(output), "dataset_dir": None if data is None else str(data)}
+    changes = {**settings, **own, **device_change(device)}
+    parser = load_bundle(bundle).parser("label_efficient", changes)
     with surfacing_input_errors():
         marker = cast(FewLabelMarker, parser.get_parsed_content("marker"))
     return marker.run(inputs)

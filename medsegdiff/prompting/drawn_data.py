@@ -16,9 +16,11 @@ from medsegdiff.core.atomic_files import read_json, write_json
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.manifest import class_slug
+from medsegdiff.prompting.changes import changed
+from medsegdiff.prompting.drawing import DrawOptions
 from medsegdiff.prompting.pairs import DrawnPairs, PairOptions, draw_pairs
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.prompted_data import checked_words, open_model
+from medsegdiff.prompting.prompted_data import checked_words, open_model, suited_options
 from medsegdiff.writers.nifti import write_nifti
 
 RECORD = "diffumask.json"
@@ -29,13 +31,14 @@ def diffumask(
     model: str,
     output: Path,
     count: int,
-    options: PairOptions,
+    options: PairOptions | None = None,
     *,
     attributes: Sequence[str] = (),
     most: int = 3,
     attempts: int = 4,
     device: str = "auto",
     overwrite: bool = False,
+    **settings: Any,
 ) -> Path:
     """Draw pictures of words with masks, and write them as a data set.
 
@@ -44,12 +47,14 @@ def diffumask(
         model: a folder in the ``diffusers`` format, or a hub's name.
         output: folder of the data set.
         count: pairs wanted.
-        options: how they are drawn and kept.
+        options: how they are drawn and kept; None: as is usual, words being looked for as the
+            model's bundle recommends.
         attributes: words of which one is put before a thing, or none, at random.
         most: things of a picture, at most.
         attempts: pictures drawn for each pair that is wanted, at most.
         device: ``auto``, or a torch device.
         overwrite: replace a data set that was drawn before.
+        settings: fields of the options, such as ``drawing#steps`` -> values that replace theirs.
 
     Returns:
         Path of the ``dataset.json``.
@@ -57,9 +62,10 @@ def diffumask(
     Raises:
         InputError: the folder holds something else, or too few pairs were fit; those that were are
             written.
-        UsageError: words are missing or alike.
+        UsageError: words are missing or alike, or a setting is unknown.
     """
     names = checked_words(words)
+    options = changed(suited_pairs(model) if options is None else options, settings)
     if (output / "dataset.json").exists() and not (overwrite and read_json(output / RECORD)):
         raise InputError(output, "holds a data set", "Choose another folder, or add --overwrite")
     pipeline = open_model(model, device)
@@ -79,6 +85,19 @@ def diffumask(
             "Lower --agreement or --attended, leave out --only-named, or name what it can draw",
         )
     return path
+
+
+def suited_pairs(model: str) -> PairOptions:
+    """How pairs are drawn with a model: attention is read as its bundle recommends.
+
+    Args:
+        model: as for ``open_model``.
+    """
+    finding = suited_options(model)
+    drawing = DrawOptions(
+        layers=finding.layers, coarsest=finding.coarsest, propagation=finding.propagation
+    )
+    return PairOptions(drawing=drawing, finding=finding)
 
 
 def random_captions(

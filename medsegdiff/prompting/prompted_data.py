@@ -21,6 +21,7 @@ from medsegdiff.core.quiet import silenced
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import class_slug
+from medsegdiff.prompting.changes import changed
 from medsegdiff.prompting.grounded import GroundedSegmenter, load_head
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
 from medsegdiff.prompting.prompted_case import Axis, FoundWords, find_words
@@ -34,7 +35,7 @@ def prompt(
     words: Sequence[str],
     model: str,
     output: Path,
-    options: PromptOptions,
+    options: PromptOptions | None = None,
     *,
     grounding: Path | None = None,
     axis: Axis = "axial",
@@ -42,6 +43,7 @@ def prompt(
     formats: Sequence[OutputFormat] = ("nifti",),
     save_members: bool = False,
     overwrite: bool = False,
+    **settings: Any,
 ) -> dict[str, str]:
     """Find words in images and write the files of each case, as ``segment`` does.
 
@@ -50,7 +52,7 @@ def prompt(
         words: what to find; the k-th is class k.
         model: a folder in the ``diffusers`` format, or a hub's name.
         output: gets a folder for each case.
-        options: how words are looked for.
+        options: how words are looked for; None: as the model's bundle recommends, else as is usual.
         grounding: a head taught by ``ground``, which looks instead of attention alone; of the
             options, ``draws`` and ``seed`` are left.
         axis: plane of the slices of a volume.
@@ -58,24 +60,26 @@ def prompt(
         formats: files to write.
         save_members: write the mask of each draw of noise.
         overwrite: do complete cases again.
+        settings: fields of the options -> values that replace theirs.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
         InputError: the model cannot be used.
-        UsageError: words are missing or alike, or the device cannot be had.
+        UsageError: words are missing or alike, a setting is unknown, or the device cannot be had.
     """
     names = checked_words(words)
+    options = changed(suited_options(model) if options is None else options, settings)
     pipeline = open_model(model, device)
     segmenter: FindWords = PromptSegmenter(pipeline, options)
-    settings: dict[str, Any] = {"model": pipeline.name, "words": names, "axis": axis}
-    settings["grounding"] = grounding and digest([grounding])
+    record: dict[str, Any] = {"model": pipeline.name, "words": names, "axis": axis}
+    record["grounding"] = grounding and digest([grounding])
     if grounding is not None:
         head, taught = load_head(grounding)
         taught = dataclasses.replace(taught, draws=options.draws, seed=options.seed)
         segmenter = GroundedSegmenter(pipeline, head, taught)
-    settings |= {
+    record |= {
         k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(options).items()
     }
     labels = {0: "background", **dict(enumerate(names, start=1))}
@@ -83,7 +87,7 @@ def prompt(
         output,
         segments_of(labels),
         Algorithm(pipeline.name[-64:], "prompted"),
-        settings,
+        record,
         formats,
         save_members,
         overwrite,
@@ -136,13 +140,13 @@ def suited_options(model: str, **changes: Any) -> PromptOptions:
 
     Raises:
         InputError: the bundle cannot be read.
-        UsageError: a value that is not allowed.
+        UsageError: a field that there is not, or a value that is not allowed.
     """
     bundle = _bundle_of(model)
     options = PromptOptions()
     if bundle is not None:
         options = bundle.parser("prompt").get_parsed_content("options")
-    return dataclasses.replace(options, **{k: v for k, v in changes.items() if v is not None})
+    return changed(options, {name: v for name, v in changes.items() if v is not None})
 
 
 def _bundle_of(model: str) -> Bundle | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -13,10 +14,11 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
 from medsegdiff.data.transforms import load
+from medsegdiff.prompting.changes import changed
 from medsegdiff.prompting.grounded import Example, TeachingOptions, save_head, teach
 from medsegdiff.prompting.intensities import as_picture
 from medsegdiff.prompting.prompted_case import Axis, picture_chain, slices_of
-from medsegdiff.prompting.prompted_data import open_model
+from medsegdiff.prompting.prompted_data import open_model, suited_options
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +27,13 @@ def ground(
     data: str | Path,
     model: str,
     output: Path,
-    options: TeachingOptions,
+    options: TeachingOptions | None = None,
     *,
     fold: int = 0,
     without: Sequence[str] = (),
     axis: Axis = "axial",
     device: str = "auto",
+    **settings: Any,
 ) -> Path:
     """Teach a head the masks of all but the held-out fold, and write it.
 
@@ -38,15 +41,22 @@ def ground(
         data: description of the data set, or a known name; its labels' names are the words.
         model: a folder in the ``diffusers`` format, or a hub's name.
         output: file to write.
-        options: how it is taught.
+        options: how it is taught; None: as is usual, the text and the layers as the model's bundle
+            recommends.
         fold: held out.
         without: names of labels whose masks are not shown.
         axis: plane of the slices of volumes.
         device: ``auto``, or a torch device.
+        settings: fields of the options -> values that replace theirs.
 
     Raises:
         InputError: data or model cannot be used, or no mask is left to learn from.
+        UsageError: a setting is unknown.
     """
+    if options is None:
+        suited = suited_options(model)
+        options = TeachingOptions(template=suited.template, layers=suited.layers)
+    options = changed(options, settings)
     manifest = load_manifest(data)
     pipeline = open_model(model, device)
     training = manifest.split(fold)[0]

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
 from medsegdiff.core.errors import UsageError
+from medsegdiff.core.sampling_settings import SamplingSettings
 from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import Fusion
 from medsegdiff.diffusion.samplers import make_sampler
@@ -29,13 +30,12 @@ from medsegdiff.segmentation.fusion import StepUncertainty, fuse
 from medsegdiff.segmentation.noise import MemberNoise, blocks_of
 from medsegdiff.segmentation.representatives import jaccard_distances, representatives
 
-LOWEST: str = "lowest"
 ROUNDING = 1e-6
 """Share of an image's range by which its background may vary."""
 
 
 class EnsembleInferer(Inferer):
-    """Samples ``members`` masks of an image and keeps their statistics.
+    """Samples several masks of an image and keeps their statistics.
 
     An image larger than the window is cut into overlapping windows; each is encoded once, its
     members are sampled together, and the statistics are blended with Gaussian weights. Overlapping
@@ -44,104 +44,43 @@ class EnsembleInferer(Inferer):
 
     Args:
         window: Largest size of a window, one value for each spatial axis of the network, in voxels.
-        members: Number N of members.
-        steps: Number of steps of the time grid, which is the number of denoiser evaluations for
-            each member (``heun``: 2 ``steps`` - 1).
-        sampler: Name of a sampler in ``diffusion.samplers``.
-        sampler_options: Further arguments of the sampler, such as ``{"eta": 1.0}``.
-        warm_start: Fraction of the time steps to begin at, in (0, 1]. Below 1, members begin with
-            the anchor's mask, noised to that step.
         overlap: Overlap of neighbouring windows, as a fraction in [0, 1).
         mirror_axes: Spatial axes along which anatomy may be mirrored. The members are shared out
             over all mirror images, each encoded once, and mirrored back; the anchor is the mean
             of theirs.
         member_batch: Number of members sampled at once; it bounds the memory and changes no result.
-        seed: Seed of the run.
-        fusion: Rule that makes one mask of the members; see ``segmentation.fusion``.
-        anchor_share: Share of the anchor in the mean probability, in [0, 1]. The anchor estimates
-            the same mean as the members do, without the noise of a few samples. The variance is
-            that of the members alone.
-        noise_scale: Standard deviation of the members' noise.
-        empty_up_to: Largest value of background; a window without any greater value is background
-            for sure and is not run. A number in the image's scale; ``lowest``: the image's lowest
-            value, which padding, masking or clipping leave around a body; None: all windows are
-            run. An image of one window is always run.
-        oversampling: Number of samples drawn for each member that is kept. Above 1 the N members
-            that represent all best are kept (``segmentation.representatives``); mean and variance
-            are over all samples. Members are chosen for an image as a whole; for a volume taken
-            slice by slice, by the mean distance over the slices.
-        diversity_weight: Weight in [0, 1] of the members' diversity when they are chosen; 1: as
-            diverse as all samples. It has no effect without oversampling.
+        sampling: Settings of :class:`~medsegdiff.core.sampling_settings.SamplingSettings`, such as
+            ``members=16``: all else that the masks depend on.
 
     Raises:
-        ValueError: an argument is out of its range, or a name is unknown.
+        ValueError: a setting is out of its range, or a name is unknown.
     """
 
     def __init__(
         self,
         window: Sequence[int],
-        members: int = 16,
-        steps: int = 4,
-        sampler: str = "ddim",
-        sampler_options: dict[str, float] | None = None,
-        warm_start: float = 1.0,
+        *,
         overlap: float = 0.25,
         mirror_axes: Sequence[int] = (),
         member_batch: int = 16,
-        seed: int = 0,
-        fusion: Fusion = "mean",
-        anchor_share: float = 0.0,
-        noise_scale: float = 1.0,
-        empty_up_to: float | Literal["lowest"] | None = "lowest",
-        oversampling: int = 1,
-        diversity_weight: float = 1.0,
+        **sampling: Any,
     ) -> None:
         super().__init__()
-        if min(members, oversampling) < 1:
-            rule = "members and oversampling must be at least 1"
-            raise ValueError(f"{rule}. Got {members}, {oversampling}.")
-        if not 0.0 <= diversity_weight <= 1.0:
-            raise ValueError(f"diversity_weight must be in [0, 1]. Got {diversity_weight}.")
-        if fusion not in get_args(Fusion):
-            raise ValueError(f"fusion must be one of {list(get_args(Fusion))}. Got {fusion!r}.")
-        if not 0.0 < warm_start <= 1.0:
-            raise ValueError(f"warm_start must be in (0, 1]. Got {warm_start}.")
-        self.window, self.members, self.steps = tuple(window), members, steps
-        self.oversampling, self.diversity_weight = oversampling, diversity_weight
-        self.drawn = members * oversampling
-        if not 0.0 <= anchor_share <= 1.0:
-            raise ValueError(f"anchor_share must be in [0, 1]. Got {anchor_share}.")
-        if noise_scale < 0.0:
-            raise ValueError(f"noise_scale must be 0 or more. Got {noise_scale}.")
-        if isinstance(empty_up_to, str | bool) and empty_up_to != LOWEST:
-            rule = f"empty_up_to must be a number, 'lowest' or None. Got {empty_up_to!r}."
-            raise ValueError(rule)
-        self.anchor_share, self.noise_scale = anchor_share, noise_scale
-        self.empty_up_to = empty_up_to
-        self.sampler_name, self.sampler_options = sampler, dict(sampler_options or {})
-        self.sampler = make_sampler(sampler, **self.sampler_options)
-        self.warm_start, self.overlap = warm_start, overlap
-        self.member_batch, self.seed, self.fusion = member_batch, seed, fusion
+        self.sampling = SamplingSettings(**sampling)
+        self.sampler = make_sampler(self.sampling.sampler, **(self.sampling.sampler_options or {}))
+        self.window, self.overlap, self.member_batch = tuple(window), overlap, member_batch
         axes = range(len(mirror_axes) + 1)
         self.mirrors = [c for n in axes for c in combinations(mirror_axes, n)]
 
     @property
+    def fusion(self) -> Fusion:
+        """How the members become one mask."""
+        return self.sampling.fusion
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All settings that the masks of a network depend on, for the record of a case."""
-        return {
-            "seed": self.seed,
-            "sampler": self.sampler_name,
-            "sampler_options": self.sampler_options,
-            "warm_start": self.warm_start,
-            "steps": self.steps,
-            "members": self.members,
-            "fusion": self.fusion,
-            "anchor_share": self.anchor_share,
-            "noise_scale": self.noise_scale,
-            "oversampling": self.oversampling,
-            "diversity_weight": self.diversity_weight,
-            "empty_up_to": self.empty_up_to,
-        }
+        return self.sampling.to_record()
 
     def check(self, network: DiffusionSegmenter) -> None:
         """Refuse a network whose process has fewer time steps than ``steps``.
@@ -150,10 +89,12 @@ class EnsembleInferer(Inferer):
             UsageError: the process has too few time steps.
         """
         try:
-            network.process.grid(self.steps, self.warm_start)
+            network.process.grid(self.sampling.steps, self.sampling.warm_start)
         except ValueError as error:
             remedy = "Choose fewer, or leave the option out"
-            raise UsageError(f"steps {self.steps}", str(error).rstrip("."), remedy) from error
+            raise UsageError(
+                f"steps {self.sampling.steps}", str(error).rstrip("."), remedy
+            ) from error
 
     def __call__(
         self, inputs: Tensor, network: DiffusionSegmenter, *args: Any, **kwargs: Any
@@ -213,21 +154,24 @@ class EnsembleInferer(Inferer):
 
     def _kept(self, labels: Tensor, num_classes: int, by_slice: bool) -> Tensor:
         """Labels (N, *spatial) of the members that represent all samples (drawn, *spatial)."""
-        if self.oversampling == 1:
+        settings = self.sampling
+        if settings.oversampling == 1:
             return labels
         parts = labels.unbind(-1) if by_slice else [labels]
         distances = torch.stack([jaccard_distances(part, num_classes) for part in parts])
-        return labels[representatives(distances.mean(dim=0), self.members, self.diversity_weight)]
+        mean, weight = distances.mean(dim=0), settings.diversity_weight
+        return labels[representatives(mean, settings.members, weight)]
 
     def _background(self, image: Tensor) -> Tensor | None:
         """Largest value of background in each channel, (C,); None: no window is skipped."""
-        if self.empty_up_to is None:
+        limit = self.sampling.empty_up_to
+        if limit is None:
             return None
-        if isinstance(self.empty_up_to, str):
+        if isinstance(limit, str):
             ranges = [torch.stack(channel.aminmax()) for channel in image]
             low, high = torch.stack(ranges, dim=1)
             return low + ROUNDING * (high - low)
-        return torch.full((len(image),), float(self.empty_up_to))
+        return torch.full((len(image),), float(limit))
 
     def _windows(
         self,
@@ -258,7 +202,7 @@ class EnsembleInferer(Inferer):
             maps, labels = maps_of(places[0])
             maps = {name: x.cpu() for name, x in maps.items()}
             return Ensemble(labels=labels, seconds={}, windows={}, **maps)
-        blend = Blend(size, roi, self.drawn, storage)
+        blend = Blend(size, roi, self.sampling.drawn, storage)
         for place in places:
             blend.add(place, *maps_of(place))
         maps, labels = blend.result()
@@ -272,7 +216,7 @@ class EnsembleInferer(Inferer):
         maps = {"mean": certain, "variance": zeros, "anchor": certain}
         if self.fusion == "step_uncertainty":
             maps["by_steps"] = certain
-        return maps, torch.zeros(self.drawn, *roi, dtype=torch.uint8)
+        return maps, torch.zeros(self.sampling.drawn, *roi, dtype=torch.uint8)
 
     def _window(
         self,
@@ -289,10 +233,10 @@ class EnsembleInferer(Inferer):
         """
         moments, anchors = RunningMoments(), RunningMoments()
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
-        labels = torch.zeros(self.drawn, *window.shape[2:], dtype=torch.uint8)
+        labels = torch.zeros(self.sampling.drawn, *window.shape[2:], dtype=torch.uint8)
         state = network.state_size(window.shape[2:])
-        for variant, axes in enumerate(self.mirrors[: self.drawn]):
-            mine = range(variant, self.drawn, len(self.mirrors))
+        for variant, axes in enumerate(self.mirrors[: self.sampling.drawn]):
+            mine = range(variant, self.sampling.drawn, len(self.mirrors))
             flipped = [2 + a for a in axes]
             started = time.perf_counter()
             condition = network.encode(window.flip(flipped) if axes else window)
@@ -304,7 +248,7 @@ class EnsembleInferer(Inferer):
             for start in range(0, len(mine), self.member_batch):
                 batch = mine[start : start + self.member_batch]
                 noise = MemberNoise(
-                    self.seed,
+                    self.sampling.seed,
                     case,
                     batch,
                     place,
@@ -312,7 +256,7 @@ class EnsembleInferer(Inferer):
                     blocks,
                     network.stride,
                     axes,
-                    self.noise_scale,
+                    self.sampling.noise_scale,
                 )
                 x_T = noise.start(network.num_classes).to(window.device)
                 probability = network.sample(
@@ -320,15 +264,15 @@ class EnsembleInferer(Inferer):
                     x_T,
                     noise,
                     sampler=self.sampler,
-                    steps=self.steps,
-                    start=self.warm_start,
+                    steps=self.sampling.steps,
+                    start=self.sampling.warm_start,
                     watch=watch,
                 )
                 probability = probability.flip(flipped) if axes else probability
                 moments.update(probability)
                 labels[list(batch)] = most_probable(probability).cpu()
             seconds["sample"] += time.perf_counter() - encoded
-        mean = moments.mean.lerp(anchors.mean, self.anchor_share)
+        mean = moments.mean.lerp(anchors.mean, self.sampling.anchor_share)
         maps = {"mean": mean, "variance": moments.variance, "anchor": anchors.mean}
         if by_steps is not None:
             maps["by_steps"] = by_steps.fused

@@ -243,58 +243,37 @@ def remove_cases(folder: Path) -> None:
 
 
 def synthesize(
-    bundle: Bundle,
+    bundle: str | Path | Bundle,
     data: str | Path,
-    output: Path,
+    output: str | Path,
     *,
     count: int,
-    seed: int | None = None,
-    fold: int | None = None,
-    steps: int | None = None,
-    guidance: float | None = None,
-    masks: str | None = None,
-    segmenter: str | None = None,
-    agreement: float | None = None,
-    overwrite: bool = False,
     device: str = "auto",
+    **settings: Any,
 ) -> dict[str, Any]:
     """Draw new cases with a bundle's model and write them as a data set.
 
     Args:
-        bundle: Bundle with the configuration ``configs/synthesize``.
+        bundle: Name, path or bundle with the configuration ``configs/synthesize``.
         data: Description of the data that it was trained on, or a known name.
         output: Folder of the new data set.
         count: Number of cases wanted.
-        seed: Seed of the cases; None here and below: the bundle's value.
-        fold: Number of the fold that was held out in training.
-        steps: Number of denoiser evaluations for each case.
-        guidance: Weight of the guidance by the given mask.
-        masks: Description of the data whose masks are given, deformed.
-        segmenter: Bundle that drawn masks have to agree with; ``none``: no such check.
-        agreement: Least mean Dice with the segmenter's mask.
-        overwrite: Whether to start again where ``output`` holds cases.
         device: Name of a torch device, or ``auto``.
+        settings: Keys of the configuration -> values, such as ``steps=20``; ``segmenter="none"``
+            or None: drawn masks need not agree with a bundle's.
 
     Returns:
         The record, as in ``synthesis.json``.
 
     Raises:
         InputError: the bundle or the data cannot be used, or too few pairs pass the filter.
-        UsageError: the device or an option cannot be used.
+        UsageError: the device cannot be used, or a setting is unknown or cannot be used.
     """
-    chosen: dict[str, Any] = {
-        "seed": seed,
-        "fold": fold,
-        "steps": steps,
-        "guidance": guidance,
-        "masks": masks,
-    }
-    chosen |= {"segmenter": segmenter, "agreement": agreement}
-    changes = {name: value for name, value in chosen.items() if value is not None}
-    if segmenter == "none":
+    own = {"dataset_dir": str(data), "output_dir": str(output)}
+    changes = {**settings, **own, **device_change(device)}
+    if changes.get("segmenter") == "none":
         changes["segmenter"] = None
-    changes |= {"dataset_dir": str(data), "output_dir": str(output), "overwrite": overwrite}
-    parser = bundle.parser("synthesize", {**changes, **device_change(device)})
+    parser = load_bundle(bundle).parser("synthesize", changes)
     with surfacing_input_errors():
         synthesizer = cast(Synthesizer, parser.get_parsed_content("synthesizer"))
     return synthesizer.run(count)

@@ -10,7 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle.bundle import Bundle, device_change
+from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.data.manifest import Manifest, load_manifest
@@ -20,19 +20,19 @@ logger = logging.getLogger(__name__)
 
 
 def train(
-    bundle: Bundle,
+    bundle: str | Path | Bundle,
     data: str | Path,
-    output: Path,
+    output: str | Path,
     *,
     fold: int = 0,
     resume: bool = False,
     device: str = "auto",
     overrides: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train ``bundle`` on ``data`` and leave checkpoints, cases and settings in ``output``.
+    """Train a bundle on data and leave checkpoints, cases and settings in a folder.
 
     Args:
-        bundle: Bundle with the configuration ``configs/train``.
+        bundle: Name, path or bundle with the configuration ``configs/train``.
         data: Path of a data set's description, its folder, or a known name.
         output: Folder of the run: ``best.pt`` and ``final.pt`` (averaged weights),
             ``last_checkpoint_epoch=N.pt`` (to resume), ``cases.json``, ``config.yaml``.
@@ -46,7 +46,7 @@ def train(
             it holds none and ``resume`` is set.
         UsageError: a key of ``overrides`` is unknown, or the device cannot be used.
     """
-    manifest = load_manifest(data)
+    bundle, output, manifest = load_bundle(bundle), Path(output), load_manifest(data)
     manifest.split(fold)  # raises a clear error before anything else starts
     check_labels(manifest, bundle)
     found = latest_checkpoint(output)

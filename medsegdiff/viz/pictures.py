@@ -122,6 +122,80 @@ def three_planes(
     return figure
 
 
+def members_picture(
+    image: Array,
+    members: Array,
+    mean: Array,
+    variance: Array,
+    spacing: Sequence[float],
+    *,
+    title: str = "",
+    axes: str = "",
+    most: int = 6,
+) -> Figure:
+    """A set of masks side by side: the image, outlines of its members, their mean and variance.
+
+    One plane is shown, of a volume the axial slice that shows most of what any member marks. Of
+    many members some are shown, from the smallest to the largest.
+
+    Args:
+        image: (X, Y[, Z]), any scale, or with a last axis of channels (three of them: colour).
+        members: (N, X, Y[, Z]), integer label map of each member, 0 is background.
+        mean: (X, Y[, Z]) in [0, 1], mean probability of what is shown, such as of any structure.
+        variance: (X, Y[, Z]), at least 0, of that probability over the members.
+        spacing: millimetres of a voxel along each spatial axis.
+        title: a line above the picture.
+        axes: the directions in which the array's axes increase, as for :func:`three_planes`.
+        most: number of members that are shown.
+
+    Returns:
+        A figure ten inches wide.
+
+    Raises:
+        ValueError: when the arrays' shapes do not agree.
+    """
+    _check_shapes(image, members[0], variance, mean, spacing)
+    ndim = members[0].ndim
+    image, mean, variance = (to_ras(array, ndim, axes) for array in (image, mean, variance))
+    masks = [to_ras(member, ndim, axes) for member in members]
+    plane = _planes(np.max(masks, axis=0), None, variance, spacing, axes)[0]
+    by_size = np.argsort([np.count_nonzero(mask) for mask in masks], kind="stable")
+    shown = by_size[np.linspace(0, len(masks) - 1, min(most, len(masks))).round().astype(int)]
+    headings = ["Image", *(f"Member {n + 1} of {len(masks)}" for n in shown), "Mean", "Variance"]
+    with rc_context(_STYLE):
+        figure, panels = _row_of_panels(plane, headings, title)
+        for panel in panels[:-2]:
+            pixels = _pixels(plane.of(image), grey_range(image, ndim))
+            panel.imshow(pixels, extent=_extent(plane), cmap="gray")
+        for panel, n in zip(panels[1:-2], shown, strict=True):
+            _draw_mask(panel, plane, masks[n], filled=True)
+        panels[-2].imshow(plane.of(mean), extent=_extent(plane), cmap="gray", vmin=0.0, vmax=1.0)
+        _draw_variance(panels[-1], plane, variance)
+    return figure
+
+
+def _row_of_panels(plane: _Plane, headings: Sequence[str], title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each heading, five in a row at most."""
+    columns = min(5, len(headings))
+    rows = math.ceil(len(headings) / columns)
+    width = (_WIDTH - (columns - 1) * _GAP) / columns
+    tall = width * plane.size[1] / plane.size[0] + 0.3  # with its heading
+    top = 0.4 if title else 0.0
+    height = top + rows * tall
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    panels = []
+    for n, heading in enumerate(headings):
+        left, row = (n % columns) * (width + _GAP), n // columns
+        box = (left, height - top - (row + 1) * tall, width, tall - 0.3)
+        place = (box[0] / _WIDTH, box[1] / height, box[2] / _WIDTH, box[3] / height)
+        panel = figure.add_axes(place, facecolor="black", xticks=[], yticks=[])
+        panel.set_title(heading, fontsize=10, pad=4)
+        panels.append(panel)
+    if title:
+        figure.text(0.0, 1 - 0.1 / height, title, fontsize=13, weight="bold", va="top")
+    return figure, panels
+
+
 def save_png(figure: Figure, path: Path) -> None:
     """Write a figure to ``path`` as PNG, 128 dots per inch; the file is complete or absent."""
     with written_aside(path) as aside:

@@ -18,7 +18,7 @@ from medsegdiff.bundle.bundle import CALIBRATION, Bundle
 from medsegdiff.calibration.application import read_bundle_calibration
 from medsegdiff.calibration.calibrate_bundle import calibrate, summary_lines
 from medsegdiff.calibration.conformal import THRESHOLDS
-from medsegdiff.cases.segmenter import segment
+from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.evaluation.folder import evaluate
@@ -192,7 +192,7 @@ def test_a_guarantee_needs_a_calibration(
         with pytest.raises(UsageError, match=f"between 0 and 1, not be {level}"):
             segment(images[:1], calibrated, tmp_path, guarantee=level, **SMALL)
     with pytest.raises(UsageError, match="auto or 'off', not False"):
-        segment(images[:1], calibrated, tmp_path, calibration=False, **SMALL)  # type: ignore[arg-type]
+        segment(images[:1], calibrated, tmp_path, calibration=False, **SMALL)
 
 
 def test_a_calibration_of_other_weights_is_refused(

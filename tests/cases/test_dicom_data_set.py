@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medsegdiff.bundle.bundle import Bundle
-from medsegdiff.cases.segmenter import segment
+from medsegdiff.cases.job import segment
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series

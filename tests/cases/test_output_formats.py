@@ -11,7 +11,7 @@ import pytest
 
 from medsegdiff.cases.case_files import ENDINGS, remove_case
 from medsegdiff.cases.output_formats import OUTPUT_FORMATS, Output, check_formats, chosen_formats
-from medsegdiff.cli.common import FORMATS_HELP, parse_formats
+from medsegdiff.cli.options import FORMATS_HELP, parse_formats
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.case_input import CaseInput
@@ -58,7 +58,7 @@ def test_a_format_leaves_the_files_that_it_names(one: Output, tmp_path: Path) ->
 def test_names_are_checked_wherever_they_come_from() -> None:
     given = CaseInput("a", ("a.nii.gz",))
     for name, one in OUTPUT_FORMATS.items():
-        assert name == one.name and name in FORMATS_HELP and parse_formats(name) == (name,)
+        assert name == one.name and name in FORMATS_HELP and parse_formats(name) == [name]
         if one.dicom_only:
             with pytest.raises(InputError, match="refers to the DICOM images"):
                 check_formats(given, [name])

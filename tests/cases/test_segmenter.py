@@ -17,10 +17,10 @@ from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 from PIL import Image
 
-from medsegdiff.bundle.bundle import Bundle, load_bundle
+from medsegdiff.bundle.bundle import Bundle
+from medsegdiff.cases.job import segment
 from medsegdiff.cases.one_by_one import raise_for_failures
 from medsegdiff.cases.run_record import size_warnings
-from medsegdiff.cases.segmenter import segment
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.types import Fusion, Geometry
 from medsegdiff.data.case_input import CaseInput
@@ -87,7 +87,7 @@ def test_photographs_are_segmented_in_pixels(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (48, 32)).astype(np.uint8)
     for name in ("a.png", "b.tif"):
         Image.fromarray(pixels).save(tmp_path / name)
-    assert run([tmp_path], load_bundle("lung_nodule_ct"), tmp_path / "out", members=2) == {}
+    assert run([tmp_path], "lung_nodule_ct", tmp_path / "out", members=2) == {}
     for name in "ab":
         folder = tmp_path / "out" / name
         written = nib.load(folder / f"{name}_seg.nii.gz")
@@ -312,10 +312,12 @@ def test_series_of_a_study_as_channels(bundle: Bundle, tmp_path: Path) -> None:
     for number, name in enumerate(("T1", "FLAIR"), start=1):
         folder = tmp_path / "study" / name
         write_dicom_series(volume, ANISOTROPIC, folder, number=number, description=name)
-    assert run([tmp_path / "study"], bundle, tmp_path / "out", channels="flair") == {}
+    assert run([tmp_path / "study"], bundle, tmp_path / "out", channel_series="flair") == {}
     (case,) = (path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert case.endswith("_2")
-    (reason,) = run([tmp_path / "study"], bundle, tmp_path / "o", channels="T1, flair").values()
+    (reason,) = run(
+        [tmp_path / "study"], bundle, tmp_path / "o", channel_series="T1, flair"
+    ).values()
     assert "has 2 channels, but 1 are needed" in reason
 
 

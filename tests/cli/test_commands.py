@@ -16,7 +16,6 @@ from medsegdiff.core.types import Fusion
 from medsegdiff.evaluation import folder as evaluation
 
 RUNNER = CliRunner()
-BUNDLE = Path("bundles/some")
 
 
 class Recorder:
@@ -39,20 +38,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: str, **functions: Recorder
     monkeypatch.setitem(sys.modules, module, fake)
 
 
-@pytest.fixture
-def load_bundle(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    recorder = Recorder(BUNDLE)
-    stand_in(monkeypatch, "medsegdiff.bundle.bundle", load_bundle=recorder)
-    return recorder
-
-
-def test_train(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None:
+def test_train(monkeypatch: pytest.MonkeyPatch, all_is_there: None) -> None:
     train = Recorder()
     stand_in(monkeypatch, "medsegdiff.training.run", train=train)
     line = "train mine --data d --output o --fold 2 --resume --device cpu --set a#b=5 --set c=x"
     assert RUNNER.invoke(app, line.split()).exit_code == 0
-    assert load_bundle.args == ("mine",)
-    assert train.args == (BUNDLE, "d", Path("o"))
+    assert train.args == ("mine", "d", Path("o"))
     overrides = {"a#b": 5, "c": "x"}
     assert train.kwargs == {"fold": 2, "resume": True, "device": "cpu", "overrides": overrides}
 
@@ -66,28 +57,25 @@ def test_convert(monkeypatch: pytest.MonkeyPatch, failures: dict[str, str], code
     assert all(f"{name}: {reason}" in result.stderr for name, reason in failures.items())
 
 
-def test_segment(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None:
+def test_segment(monkeypatch: pytest.MonkeyPatch) -> None:
     segment = Recorder({})
-    stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=segment)
+    stand_in(monkeypatch, "medsegdiff.cases.job", segment=segment)
     line = "segment a.nii b --bundle mine --output o --format nrrd,nifti --steps 3 --save-members"
     line += " --fusion staple --guarantee 0.9 --uneven resample --channels T1,T2"
-    line += " --store --key k.csv"
+    line += " --store --key k.csv --set inferer#overlap=0.5"
     result = RUNNER.invoke(app, line.split())
     assert result.exit_code == 0
-    assert segment.args == (["a.nii", "b"], BUNDLE, Path("o"))
-    assert segment.kwargs == {
-        "members": None,
+    assert segment.args == (["a.nii", "b"], "mine", Path("o"))
+    assert segment.kwargs == {  # what was not given is left to the bundle
         "steps": 3,
-        "seed": None,
         "fusion": "staple",
         "device": "auto",
-        "formats": ("nrrd", "nifti"),
+        "formats": ["nrrd", "nifti"],
         "save_members": True,
-        "overwrite": False,
-        "calibration": None,
         "guarantee": 0.9,
         "uneven": "resample",
-        "channels": "T1,T2",
+        "channel_series": "T1,T2",
+        "inferer#overlap": 0.5,
         "store": "origin",
         "key": Path("k.csv"),
     }
@@ -98,19 +86,19 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None
     [("", None), ("--store", "origin"), ("--store-to https://a/b", "https://a/b")],
 )
 def test_segment_stores_where_it_is_told(
-    options: str, store: str | None, monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder
+    options: str, store: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segment = Recorder({})
-    stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=segment)
+    stand_in(monkeypatch, "medsegdiff.cases.job", segment=segment)
     line = f"segment https://a/b/studies/1.2 --bundle mine --output o {options}"
     assert RUNNER.invoke(app, line.split()).exit_code == 0
     assert segment.args[0] == ["https://a/b/studies/1.2"]  # a path would lose a stroke
     assert segment.kwargs["store"] == store
 
 
-def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None:
+def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     failures = {"b": "d/b.nii: holds NaN. Export it again", "c.nii": "c.nii: no such file. Check"}
-    stand_in(monkeypatch, "medsegdiff.cases.segmenter", segment=Recorder(failures))
+    stand_in(monkeypatch, "medsegdiff.cases.job", segment=Recorder(failures))
     result = RUNNER.invoke(app, "segment a b c --bundle mine --output o -q".split())
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
@@ -119,14 +107,14 @@ def test_segment_names_what_failed(monkeypatch: pytest.MonkeyPatch, load_bundle:
     ]
 
 
-def test_segment_names_the_rules_of_fusion(load_bundle: Recorder) -> None:
+def test_segment_names_the_rules_of_fusion() -> None:
     result = RUNNER.invoke(app, "segment a --bundle b --output o --fusion median".split())
     assert result.exit_code == 2
     assert all(rule in result.stderr for rule in get_args(Fusion))
     assert "--fusion" in RUNNER.invoke(app, ["segment", "--help"]).stdout
 
 
-def test_segment_names_the_closest_format(load_bundle: Recorder) -> None:
+def test_segment_names_the_closest_format() -> None:
     result = RUNNER.invoke(app, "segment a --bundle b --output o --format nifty".split())
     assert result.exit_code == 2
     assert "Did you mean nifti?" in result.stderr
@@ -140,8 +128,10 @@ def test_evaluate(
     failures: dict[str, str],
     code: int,
     written: bool,
+    all_is_there: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("p").mkdir()
     evaluate = Recorder(failures)
     stand_in(monkeypatch, "medsegdiff.evaluation.folder", evaluate=evaluate)
     if written:
@@ -156,11 +146,13 @@ def test_evaluate(
     assert result.stdout.split() == ["o/report.html"] * written
 
 
-def test_evaluate_tolerates_what_the_function_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_tolerates_what_the_function_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, all_is_there: None
+) -> None:
     default = inspect.signature(evaluation.evaluate).parameters["tolerance_mm"].default
     evaluate = Recorder({})
     stand_in(monkeypatch, "medsegdiff.evaluation.folder", evaluate=evaluate)
-    RUNNER.invoke(app, "evaluate --data d --predictions p --output o".split())
+    RUNNER.invoke(app, f"evaluate --data d --predictions {tmp_path} --output o".split())
     assert evaluate.kwargs["tolerance_mm"] == default
 
 

@@ -76,7 +76,9 @@ def test_wrong_usage_is_one_line_and_exits_with_2(arguments: list[str], says: st
         (RuntimeError("several\nlines"), 1),
     ],
 )
-def test_errors_of_a_command(monkeypatch: pytest.MonkeyPatch, error: Exception, code: int) -> None:
+def test_errors_of_a_command(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, code: int, all_is_there: None
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
@@ -95,3 +97,38 @@ def test_a_missing_file_in_a_real_process(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(tmp_path / "none") in error_line(done.stderr)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("check nowhere", 1),
+        ("train hippocampus_mr --data nowhere --output o", 1),
+        ("train nobundle --data nowhere --output o", 2),
+        ("segment nowhere.nii --bundle hippocampus_mr --output o", 1),
+        ("segment nowhere.nii --bundle hippocampos_mr --output o", 2),
+        ("segment nowhere.nii --bundle hippocampus_synthesis --output o", 1),
+        ("evaluate --data nowhere --predictions o --output r", 1),
+        ("calibrate nobundle --data nowhere --predictions o", 2),
+        ("synthesize hippocampus_synthesis --data nowhere --output o", 1),
+        ("counterfactual a.nii --bundle hippocampus_mr --output o", 1),
+        ("label-efficient nobundle --output o", 2),
+        ("ground nowhere --model m --output h.pt", 1),
+        ("segment a.nii --bundle hippocampus_mr --output o --format nifty", 2),
+    ],
+)
+def test_what_is_not_there_is_refused_before_heavy_libraries(
+    line: str, code: int, tmp_path: Path
+) -> None:
+    """They take seconds: a fresh process tells which were imported."""
+    script = (
+        "import sys\nfrom medsegdiff.cli.main import app\n"
+        "try:\n    app(sys.argv[1:])\n"
+        "except SystemExit as done:\n"
+        "    print(done.code, sorted({'torch', 'monai', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *line.split()], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.strip() == f"{code} []", done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -41,7 +41,7 @@ def test_each_scale_is_that_of_the_sampling(
     sampled: list[tuple[float, int]] = []
 
     def watched(case: Any, network: Any, preprocessing: Any, inferer: Any) -> Any:
-        sampled.append((inferer.noise_scale, inferer.members))
+        sampled.append((inferer.sampling.noise_scale, inferer.sampling.members))
         return segment_case(case, network, preprocessing, inferer)
 
     monkeypatch.setattr(module, "segment_case", watched)

@@ -14,7 +14,7 @@ import torch
 from monai.bundle import run
 
 from medsegdiff.bundle.bundle import Bundle, load_bundle
-from medsegdiff.cases.segmenter import segment
+from medsegdiff.cases.job import segment
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.few_label.marker import label_efficient, teaching_cases

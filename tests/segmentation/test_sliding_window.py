@@ -118,7 +118,7 @@ def test_the_noise_scale_says_how_much_members_differ() -> None:
     network, image = tiny_segmenter(2), torch.randn(1, 12, 10)
     spread = [
         float(
-            EnsembleInferer([32, 32], 8, 1, noise_scale=s)
+            EnsembleInferer([32, 32], members=8, steps=1, noise_scale=s)
             .ensemble(image, network, "a")
             .variance.sum()
         )
@@ -218,7 +218,7 @@ def test_a_volume_of_slices_is_fused_like_its_slices() -> None:
 
 def test_an_unknown_fusion_is_refused() -> None:
     with pytest.raises(ValueError, match=r"one of .*'staple'.*Got 'median'"):
-        EnsembleInferer([8, 8], fusion="median")  # type: ignore[arg-type]
+        EnsembleInferer([8, 8], fusion="median")
 
 
 @pytest.mark.parametrize("size", [(20, 17), (12, 17, 11)], ids=["2d", "3d"])
@@ -296,7 +296,7 @@ def test_a_level_says_what_is_empty() -> None:
     image[..., 16:] += 1.0
 
     def windows(empty_up_to: Any) -> dict[str, int]:
-        inferer = EnsembleInferer([8, 8], 2, 1, overlap=0.0, empty_up_to=empty_up_to)
+        inferer = EnsembleInferer([8, 8], members=2, steps=1, overlap=0.0, empty_up_to=empty_up_to)
         return inferer.ensemble(image, network, "").windows
 
     assert windows(1.0) == {"run": 1, "skipped": 2}

@@ -1,0 +1,45 @@
+"""Options with some of their fields replaced, as ``--set`` and the commands' options ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from medsegdiff.core.errors import UsageError
+
+T = TypeVar("T")
+
+
+def changed(options: T, changes: Mapping[str, Any]) -> T:
+    """Options with some fields replaced.
+
+    Args:
+        options: a frozen dataclass, whose fields may be such.
+        changes: fields -> values; those of a nested one as ``drawing#steps``. A list stands for a
+            tuple.
+
+    Raises:
+        UsageError: a field that there is not, naming the closest one.
+
+    >>> from medsegdiff.prompting.word_segmenter import PromptOptions
+    >>> changed(PromptOptions(), {"draws": 2, "levels": [0.1]}).levels
+    (0.1,)
+    """
+    known = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+    found: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    for key, value in changes.items():
+        name, _, rest = key.partition("#")
+        if name not in known or (rest and not dataclasses.is_dataclass(known[name])):
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}"
+            raise UsageError(key, f"is not one of {type(options).__name__}", remedy)
+        if rest:
+            nested.setdefault(name, {})[rest] = value
+        else:
+            found[name] = tuple(value) if isinstance(known[name], tuple) else value
+    for name, inner in nested.items():
+        found[name] = changed(found.get(name, known[name]), inner)
+    return dataclasses.replace(options, **found)  # type: ignore[type-var]
