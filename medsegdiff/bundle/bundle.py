@@ -257,6 +257,8 @@ def _with_shared(config: Any, root: Path) -> Any:
         return {key: _with_shared(value, root) for key, value in config.items()}
     if isinstance(config, list):
         return [_with_shared(value, root) for value in config]
+    from monai.bundle import ConfigParser
+
     file, key = ConfigParser.split_path_id(config[1:]) if _is_macro(config) else ("", "")
     return ConfigParser(ConfigParser.load_config_file(root / file))[key] if file else config
 

@@ -139,14 +139,15 @@ def members_picture(
     many members some are shown, from the smallest to the largest.
 
     Args:
-        image: (X, Y[, Z]), any scale, or with a last axis of channels (three of them: colour).
-        members: (N, X, Y[, Z]), integer label map of each member, 0 is background.
-        mean: (X, Y[, Z]) in [0, 1], mean probability of what is shown, such as of any structure.
-        variance: (X, Y[, Z]), at least 0, of that probability over the members.
-        spacing: millimetres of a voxel along each spatial axis.
-        title: a line above the picture.
-        axes: the directions in which the array's axes increase, as for :func:`three_planes`.
-        most: number of members that are shown.
+        image: Image (X, Y[, Z]) of any scale, or with a last axis of channels (three of them:
+            colour).
+        members: Integer label maps (N, X, Y[, Z]) of the members, 0 is background.
+        mean: Mean probability (X, Y[, Z]) in [0, 1] of what is shown, such as of any structure.
+        variance: Variance (X, Y[, Z]), at least 0, of that probability over the members.
+        spacing: Size of a voxel along each spatial axis, in millimetres.
+        title: Line above the picture.
+        axes: Directions in which the array's axes increase, as for :func:`three_planes`.
+        most: Number of members that are shown.
 
     Returns:
         A figure ten inches wide.

@@ -17,7 +17,7 @@ from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
 from PIL import Image
 
-from medsegdiff.bundle.bundle import Bundle
+from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.cases.job import segment
 from medsegdiff.cases.one_by_one import raise_for_failures
 from medsegdiff.cases.run_record import size_warnings
@@ -87,7 +87,7 @@ def test_photographs_are_segmented_in_pixels(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (48, 32)).astype(np.uint8)
     for name in ("a.png", "b.tif"):
         Image.fromarray(pixels).save(tmp_path / name)
-    assert run([tmp_path], "lung_nodule_ct", tmp_path / "out", members=2) == {}
+    assert run([tmp_path], load_bundle("lung_nodule_ct"), tmp_path / "out", members=2) == {}
     for name in "ab":
         folder = tmp_path / "out" / name
         written = nib.load(folder / f"{name}_seg.nii.gz")
