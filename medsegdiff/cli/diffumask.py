@@ -27,7 +27,7 @@ def diffumask(
     ] = "",
     most: Annotated[int, typer.Option(min=1, help="Things of a picture, at most.")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Of drawing.")] = 30,
-    guidance: Annotated[float, typer.Option(help="Weight of the guidance.")] = 2.0,
+    guidance: Annotated[float, typer.Option(help="Towards the caption; 1: none.")] = 3.0,
     guidance_kind: Annotated[
         str, typer.Option(help="classifier-free, or segmentation-free.")
     ] = "classifier-free",

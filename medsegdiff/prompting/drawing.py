@@ -28,7 +28,8 @@ class DrawOptions:
 
     Args:
         steps: of DDIM.
-        guidance: weight w; eps = eps_caption + w (eps_caption - eps_away).
+        guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here);
+            eps = eps_caption + (w - 1) (eps_caption - eps_away), so that 1 is none.
         kind: of the guidance; ``segmentation-free`` is that of Azarian et al., arXiv 2407.04800.
         scale: a, by which the strongest word's attention is turned (times -a) at each place.
         switch: share of the steps that are guided away from no caption before segmentation-free
@@ -42,7 +43,7 @@ class DrawOptions:
     """
 
     steps: int = 30
-    guidance: float = 2.0
+    guidance: float = 3.0
     kind: GuidanceKind = "classifier-free"
     scale: float = 1.0
     switch: float = 0.2
@@ -144,7 +145,7 @@ def denoised(
                 eps = model.predict(torch.cat([x_t, x_t]), t, told)
         found = word_maps(record, caption.places, options.coarsest)
         maps = maps + propagated(found, record, options.propagation)[half:] / len(grid)
-        eps = eps[half:] + options.guidance * (eps[half:] - eps[:half])
+        eps = eps[half:] + (options.guidance - 1.0) * (eps[half:] - eps[:half])
         x_t = model.step(x_t, eps, t, grid[number + 1] if number + 1 < len(grid) else -1)
     return x_t, maps
 

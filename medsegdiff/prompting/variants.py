@@ -32,7 +32,7 @@ class VariantOptions:
     strength: float = 0.3
     correlation: float = 0.7
     template: str = "a scan with {}"
-    drawing: DrawOptions = field(default_factory=lambda: DrawOptions(steps=30, guidance=1.0))
+    drawing: DrawOptions = field(default_factory=lambda: DrawOptions(steps=30, guidance=2.0))
     seed: int = 0
 
 
