@@ -56,10 +56,10 @@ class DrawOptions:
     def __post_init__(self) -> None:
         if self.kind not in get_args(GuidanceKind):
             rule = f"must be one of {', '.join(get_args(GuidanceKind))}, not {self.kind}"
-            raise UsageError("--guidance-kind", rule, "Choose one")
+            raise UsageError("kind", rule, "Choose one")
         if self.steps < 1:
             raise UsageError(
-                "--steps", f"must be 1 or more, not {self.steps}", "Give for instance 30"
+                "steps", f"must be 1 or more, not {self.steps}", "Give for instance 30"
             )
 
 
@@ -111,9 +111,7 @@ def varied(
         UsageError: a strength outside of its range.
     """
     if not 0.0 < strength <= 1.0:
-        raise UsageError(
-            "--strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3"
-        )
+        raise UsageError("strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3")
     start = max(1, round(strength * (model.n_timesteps - 1)))
     grid = _grid(start, max(1, round(strength * options.steps)))
     noised = model.noised(model.encode(picture).expand(len(noise), -1, -1, -1), noise, start)

@@ -61,7 +61,7 @@ def diffumask(
     """
     names = checked_words(words)
     if (output / "dataset.json").exists() and not (overwrite and read_json(output / RECORD)):
-        raise InputError(output, "holds a data set", "Choose another folder, or add --overwrite")
+        raise InputError(output, "holds a data set", "Choose another folder, or allow to overwrite")
     pipeline = open_model(model, device)
     captions = random_captions(names, attributes, count * attempts, most, options.seed)
     with tqdm(desc="diffumask", total=count, unit="pair", disable=hidden_bars()) as bar:
@@ -76,7 +76,7 @@ def diffumask(
         raise InputError(
             output,
             rule,
-            "Lower --agreement or --attended, leave out --only-named, or name what it can draw",
+            "Lower agreement or attended, allow unnamed words, or name what it can draw",
         )
     return path
 

@@ -52,7 +52,7 @@ class PairOptions:
     def __post_init__(self) -> None:
         if self.only_named and not self.finding.tells_presence:
             raise UsageError(
-                "--only-named", "needs words that can be absent", "Give --attended, such as 0.2"
+                "only_named", "needs words that can be absent", "Give attended, such as 0.2"
             )
 
 

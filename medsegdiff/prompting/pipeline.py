@@ -106,7 +106,7 @@ class TextToImage:
             UsageError: a template without ``{}``, or more text than the model reads.
         """
         if "{}" not in template:
-            raise UsageError("--caption", "must hold {}, where the names go", "Add it")
+            raise UsageError("template", "must hold {}, where the names go", "Add it")
         text = template.format(", ".join(names)) if names else ""
         limit = self.tokenizer.model_max_length
         ids = self.tokenizer(text, truncation=False).input_ids

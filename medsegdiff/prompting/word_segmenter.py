@@ -81,21 +81,19 @@ class PromptOptions:
     def __post_init__(self) -> None:
         if self.evidence not in get_args(Evidence):
             rule = f"must be attention, difference or both, not {self.evidence!r}"
-            raise UsageError("--evidence", rule, "Choose one of them")
+            raise UsageError("evidence", rule, "Choose one of them")
         if not self.levels or not all(0.0 < level < 1.0 for level in self.levels):
             raise UsageError(
-                "--levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
+                "levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
             )
         if not 0.0 <= self.attended <= 1.0:
             raise UsageError(
-                "--attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
+                "attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
             )
         if self.crf < 0.0:
-            raise UsageError("--crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
+            raise UsageError("crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
         if self.draws < 1:
-            raise UsageError(
-                "--draws", f"must be 1 or more, not {self.draws}", "Give for instance 8"
-            )
+            raise UsageError("draws", f"must be 1 or more, not {self.draws}", "Give for instance 8")
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+from .averaging import weight_average as weight_average
 from .checkpoints import resume as resume
 from .checkpoints import write_cases as write_cases
 from .encoder_start import encoder_weights as encoder_weights

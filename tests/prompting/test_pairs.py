@@ -62,7 +62,7 @@ def test_pictures_of_what_no_caption_names_are_dropped(tiny: TextToImage) -> Non
     assert made.dropped["unnamed"] == 1
     sees_nothing = dataclasses.replace(strict, finding=dataclasses.replace(FINDING, attended=1.0))
     assert draw_pairs(tiny, captions, ["liver", "kidney"], 2, sees_nothing).dropped["absent"] == 2
-    with pytest.raises(UsageError, match="--only-named"):
+    with pytest.raises(UsageError, match=r"^only_named"):
         dataclasses.replace(LENIENT, only_named=True)
 
 

@@ -120,7 +120,7 @@ def test_nothing_to_find_is_refused(tiny: TextToImage) -> None:
         PromptOptions(evidence="mood")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="between 0 and 1"):
         PromptOptions(levels=(1.5,))
-    with pytest.raises(UsageError, match=r"--attended.*from 0 to 1"):
+    with pytest.raises(UsageError, match=r"^attended.*from 0 to 1"):
         PromptOptions(attended=2.0)
 
 
