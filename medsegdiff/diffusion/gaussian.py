@@ -17,6 +17,8 @@ class GaussianProcess(AffineProcess):
         n_timesteps: T; time steps are 0 ... T - 1, and T - 1 is pure noise with ``zero_snr``.
         input_scale: b of the schedule (see ``schedule.scale_input``).
         zero_snr: leave nothing of x_0 at the last step.
+        alphas_cumprod: (T,) falling levels of another schedule, such as a trained model's, in
+            place of all of the above.
     """
 
     def __init__(
@@ -25,10 +27,13 @@ class GaussianProcess(AffineProcess):
         n_timesteps: int = 1000,
         input_scale: float = 1.0,
         zero_snr: bool = True,
+        alphas_cumprod: Tensor | None = None,
     ) -> None:
-        alphas_cumprod = make_schedule(
-            schedule, n_timesteps, input_scale=input_scale, zero_snr=zero_snr
-        )
+        if alphas_cumprod is None:
+            alphas_cumprod = make_schedule(
+                schedule, n_timesteps, input_scale=input_scale, zero_snr=zero_snr
+            )
+        alphas_cumprod = alphas_cumprod.double()
         super().__init__(alphas_cumprod.sqrt(), (1.0 - alphas_cumprod).sqrt())
         self.alphas_cumprod = alphas_cumprod
 

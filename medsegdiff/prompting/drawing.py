@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from medsegdiff.core.errors import UsageError
+from medsegdiff.diffusion.grid import TimeGrid
+from medsegdiff.diffusion.prediction import x_0_from_eps
+from medsegdiff.diffusion.samplers import move
 from medsegdiff.prompting.attention import recorded
 from medsegdiff.prompting.maps import peak, propagated, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
@@ -78,7 +81,7 @@ def draw(
     Returns:
         (B, 3, H, W) pictures in [-1, 1], and (B, K, h', w') attention to the names, over all steps.
     """
-    grid = _grid(model.n_timesteps - 1, options.steps)
+    grid = _grid(model, 1.0, options.steps)
     latents, maps = denoised(model, caption, noise, grid, options)
     return model.decode(latents), maps
 
@@ -112,9 +115,9 @@ def varied(
     """
     if not 0.0 < strength <= 1.0:
         raise UsageError("strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3")
-    start = max(1, round(strength * (model.n_timesteps - 1)))
-    grid = _grid(start, max(1, round(strength * options.steps)))
-    noised = model.noised(model.encode(picture).expand(len(noise), -1, -1, -1), noise, start)
+    grid = _grid(model, strength, max(1, round(strength * options.steps)))
+    latents = model.encode(picture).expand(len(noise), -1, -1, -1)
+    noised = model.noised(latents, noise, grid.timesteps[0])
     return model.decode(denoised(model, caption, noised, grid, options)[0])
 
 
@@ -122,15 +125,18 @@ def denoised(
     model: TextToImage,
     caption: Caption,
     x_t: Tensor,
-    grid: Sequence[int],
+    grid: TimeGrid,
     options: DrawOptions,
 ) -> tuple[Tensor, Tensor]:
-    """Walk latents down a grid; the clean ones, and the names' attention (B, K, h', w')."""
+    """Walk latents down a grid; the clean ones, and the names' attention (B, K, h', w').
+
+    DDIM, whose step is taken from the state that was excited, not from the one before.
+    """
     nothing = model.caption([]).embedding
     half = len(x_t)
     maps = torch.zeros(())
-    for number, t in enumerate(grid):
-        if options.excite > 0.0 and t >= options.excite_until * model.n_timesteps:
+    for number, (t, now, after) in enumerate(grid):
+        if options.excite > 0.0 and t >= options.excite_until * model.process.n_timesteps:
             x_t = excited(model, caption, x_t, t, options)
         local = options.kind == "segmentation-free" and number >= options.switch * len(grid)
         away = caption.embedding if local else nothing
@@ -144,7 +150,7 @@ def denoised(
         found = word_maps(record, caption.places, options.coarsest)
         maps = maps + propagated(found, record, options.propagation)[half:] / len(grid)
         eps = eps[half:] + (options.guidance - 1.0) * (eps[half:] - eps[:half])
-        x_t = model.step(x_t, eps, t, grid[number + 1] if number + 1 < len(grid) else -1)
+        x_t = move(x_t, x_0_from_eps(x_t, eps, now.a, now.s), now, after)
     return x_t, maps
 
 
@@ -232,7 +238,7 @@ def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) 
         unet.set_attn_processor(before)
 
 
-def _grid(start: int, steps: int) -> list[int]:
-    """Steps of the forward process from ``start`` down, evenly spaced, the last above 0."""
-    spaced = torch.linspace(start, 0, steps + 1)[:-1].round().int().tolist()
-    return list(dict.fromkeys(max(1, t) for t in spaced))
+def _grid(model: TextToImage, start: float, steps: int) -> TimeGrid:
+    """Evenly spaced from a share of the forward process down, the last step above 0."""
+    spaced = torch.linspace(model.timestep(start), 0, steps + 1)[:-1].round().int().tolist()
+    return model.process.grid_at(list(dict.fromkeys(max(1, t) for t in spaced)))

@@ -108,7 +108,7 @@ def _taught(
     head = _new_head(model, encoded[0], options)
     average = weight_average(head, most=0.99)
     optimizer = torch.optim.AdamW(head.parameters(), lr=options.learning_rate, weight_decay=0.01)
-    t = _step_of(model, options.level)
+    t = model.timestep(options.level)
     for step in range(options.steps):
         total = torch.zeros((), device=model.device)
         for _ in range(options.batch):
@@ -133,7 +133,7 @@ def _taught(
 
 def _new_head(model: TextToImage, latents: Tensor, options: TeachingOptions) -> GroundingHead:
     """A head with random weights, as wide as the model's features."""
-    nothing, t = model.caption([]), _step_of(model, options.level)
+    nothing, t = model.caption([]), model.timestep(options.level)
     with block_outputs(model.unet) as features:
         model.predict(latents, t, nothing.embedding)
         channels = [map_.shape[1] for map_ in features]
@@ -175,10 +175,6 @@ def _loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
 
 
-def _step_of(model: TextToImage, level: float) -> int:
-    return max(1, round(level * (model.n_timesteps - 1)))
-
-
 class GroundedSegmenter:
     """Finds words in pictures by a taught head; used as a ``PromptSegmenter`` is.
 
@@ -196,11 +192,9 @@ class GroundedSegmenter:
         """Find names in a picture (1 or 3, H, W) in [-1, 1]; see ``PromptSegmenter``."""
         frame, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(frame)
-        generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
-        shape = (self.options.draws, *latents.shape[1:])
-        noise = torch.randn(shape, generator=generator).to(latents)
+        noise = self.model.noise(self.options.draws, self.options.seed, number)
         caption = self.model.caption(names, self.options.template)
-        t = _step_of(self.model, self.options.level)
+        t = self.model.timestep(self.options.level)
         spread = latents.expand(len(noise), -1, -1, -1)
         seen = seen_by_unet(self.model, spread, noise, t, caption, self.options.layers)
         logits = resize(self.head(*seen, embedded_words(caption)), self.model.size)

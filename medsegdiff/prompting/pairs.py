@@ -115,7 +115,6 @@ def draw_pairs(
     recogniser = PromptSegmenter(
         model, replace(options.finding, evidence="attention", radius=0, crf=0.0)
     )
-    shape = (1, model.unet.config.in_channels, *(n // model.factor for n in model.size))
     kept: list[DrawnPair] = []
     dropped = {"absent": 0, "unnamed": 0, "large": 0, "agreement": 0}
     drawn = 0
@@ -124,9 +123,8 @@ def draw_pairs(
     while left and len(kept) < count:
         number = min(left, key=lambda k: min(shown_in[of] for of in left[k]))
         names, numbers = captions[number], left.pop(number)
-        generator = torch.Generator().manual_seed(options.seed + 1_000_003 * number)
-        noise = torch.randn(shape, generator=generator).to(model.device, model.unet.dtype)
         caption = model.caption(names, options.finding.template)
+        noise = model.noise(1, options.seed, number)
         pictures, maps = draw(model, caption, noise, options.drawing)
         grey = pictures[0].mean(dim=0, keepdim=True)
         found = segmenter(grey, names, number)

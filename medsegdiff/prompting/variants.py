@@ -56,10 +56,7 @@ def kept_variants(
         (1, H, W) each, in [-1, 1]; at most ``options.count``.
     """
     framed, inside = fit(picture[None].to(model.device), model.size)
-    shape = (options.count, model.unet.config.in_channels)
-    size = tuple(n // model.factor for n in model.size)
-    generator = torch.Generator().manual_seed(options.seed)
-    noise = torch.randn((*shape, *size), generator=generator).to(model.device, model.unet.dtype)
+    noise = model.noise(options.count, options.seed)
     caption = model.caption(names, options.template)
     drawn = varied(model, caption, framed, noise, options.strength, options.drawing)
     grey = drawn.mean(dim=1, keepdim=True)[..., inside[0], inside[1]].cpu()

@@ -162,7 +162,7 @@ class PromptSegmenter:
             raise UsageError("the words", "are missing", "Name what is to be found")
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
-        noise = self._noise(latents, number)
+        noise = self.model.noise(self.options.draws, self.options.seed, number)
         compares = self.options.evidence != "attention"
         looked = self.look(latents, noise, names, compares or self.options.presence >= 0.0)
         present = self._present(looked)
@@ -192,7 +192,8 @@ class PromptSegmenter:
         """
         template = self.options.template
         caption = self.model.caption(names, template)
-        noised = [(t, self.model.noised(latents, noise, t)) for t in self._steps()]
+        steps = [self.model.timestep(level) for level in self.options.levels]
+        noised = [(t, self.model.noised(latents, noise, t)) for t in steps]
         with recorded(self.model.unet, latents, self.options.layers) as record:
             found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
         attention = word_maps(record, caption.places, self.options.coarsest)
@@ -237,16 +238,6 @@ class PromptSegmenter:
             return looked.difference
         attention = resize(scaled(looked.attention), looked.difference.shape[-2:])
         return attention * scaled(looked.difference)
-
-    def _steps(self) -> list[int]:
-        last = self.model.n_timesteps - 1
-        return [min(last, max(1, round(level * last))) for level in self.options.levels]
-
-    def _noise(self, latents: Tensor, number: int) -> Tensor:
-        """(draws, C, h, w), the same on every device."""
-        generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
-        shape = (self.options.draws, *latents.shape[1:])
-        return torch.randn(shape, generator=generator).to(latents)
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:

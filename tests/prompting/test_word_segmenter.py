@@ -55,7 +55,7 @@ def test_a_word_that_draws_too_little_attention_is_nowhere(tiny: TextToImage) ->
     picture, names = torch.rand(1, 32, 32), ["liver", "kidney"]
     segmenter = PromptSegmenter(tiny, FEW)
     latents = tiny.encode(picture[None])
-    peak = segmenter.look(latents, segmenter._noise(latents, 0), names).peak
+    peak = segmenter.look(latents, tiny.noise(FEW.draws, FEW.seed), names).peak
     between = dataclasses.replace(FEW, attended=float(peak.mean()))
     found = PromptSegmenter(tiny, between)(picture, names)
     assert found.present.tolist() == (peak > peak.mean()).tolist()
