@@ -102,7 +102,7 @@ def check(
 
     Args:
         data: as for :func:`~medsegdiff.data.manifest.load_manifest`.
-        progress: wraps the cases to show progress, such as ``tqdm`` or ``rich.progress.track``.
+        progress: wraps the cases to show progress, such as ``tqdm``.
 
     Raises:
         InputError: the description itself cannot be read.

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from monai.transforms import Compose, RandomizableTransform
 from torch import Tensor
-from tqdm import tqdm
 
 from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
+from medsegdiff.core.progress import progress
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, datalist, load_manifest
@@ -133,14 +133,13 @@ class Synthesizer:
         find_mask = self._mask_finder()
         learned = self.filter.described(self.classes)
         content = self.cases.save(learned)
-        hidden = None if logger.isEnabledFor(logging.INFO) else True
-        with tqdm(total=count, desc="synthesize", unit="case", disable=hidden) as bar:
-            bar.update(content["kept"])
+        with progress("synthesize", "case") as show:
+            show(content["kept"], count)
             while content["kept"] < count and content["drawn"] < self.attempts * count:
                 first = content["drawn"]
                 self._draw(range(first, first + self.drawer.batch), count, find_mask)
-                before, content = content["kept"], self.cases.save(learned)
-                bar.update(content["kept"] - before)
+                content = self.cases.save(learned)
+                show(content["kept"], count)
         if content["kept"] < count:
             told = ", ".join(f"{n} by {rule}" for rule, n in content["dropped"].items() if n)
             rule = f"only {content['kept']} of {count} cases are fit, of {content['drawn']} drawn"
