@@ -34,7 +34,7 @@ class DrawOptions:
         guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here);
             eps = eps_caption + (w - 1) (eps_caption - eps_away), so that 1 is none.
         kind: of the guidance; ``segmentation-free`` is that of Azarian et al., arXiv 2407.04800.
-        scale: a, by which the strongest word's attention is turned (times -a) at each place.
+        scale: a; the strongest word's attention is multiplied by -a at each place.
         switch: share of the steps that are guided away from no caption before segmentation-free
             guidance begins.
         layers: part of the names of the cross-attention layers that count; empty: all do.
@@ -140,13 +140,13 @@ def denoised(
             x_t = excited(model, caption, x_t, t, options)
         local = options.kind == "segmentation-free" and number >= options.switch * len(grid)
         away = caption.embedding if local else nothing
-        told = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
+        embeddings = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
         with recorded(model.unet, x_t, options.layers) as record:
             if local:
                 with segmentation_free(model.unet, caption.places, options.scale):
-                    eps = model.predict(torch.cat([x_t, x_t]), t, told)
+                    eps = model.predict(torch.cat([x_t, x_t]), t, embeddings)
             else:
-                eps = model.predict(torch.cat([x_t, x_t]), t, told)
+                eps = model.predict(torch.cat([x_t, x_t]), t, embeddings)
         found = word_maps(record, caption.places, options.coarsest)
         maps = maps + propagated(found, record, options.propagation)[half:] / len(grid)
         eps = eps[half:] + (options.guidance - 1.0) * (eps[half:] - eps[:half])
@@ -165,8 +165,8 @@ def excited(
     """
     with torch.enable_grad(), recorded(model.unet, x_t, options.layers) as record:
         moved = x_t.detach().requires_grad_()
-        told = caption.embedding.expand(len(moved), -1, -1)
-        model.unet(moved, t, encoder_hidden_states=told)
+        embeddings = caption.embedding.expand(len(moved), -1, -1)
+        model.unet(moved, t, encoder_hidden_states=embeddings)
         neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
         (gradient,) = torch.autograd.grad(SCALE * neglect.float().sum(), moved)
     gradient = gradient.float()  # half precision has no squares so small
@@ -176,7 +176,7 @@ def excited(
 
 
 class SegmentationFreeProcessor:
-    """Cross-attention whose first half of a batch is led away from the strongest thing.
+    """Cross-attention that suppresses the strongest word in the first half of a batch.
 
     At each place the names' token with the highest probability has it multiplied by -a (Azarian
     et al., 2024, section 3).
@@ -203,10 +203,10 @@ class SegmentationFreeProcessor:
         if encoder_hidden_states is None:
             return out
         half = len(hidden_states) // 2
-        led = self._away(attn, hidden_states[:half], encoder_hidden_states[:half])
-        return torch.cat([led, out[half:]])
+        suppressed = self._suppressed(attn, hidden_states[:half], encoder_hidden_states[:half])
+        return torch.cat([suppressed, out[half:]])
 
-    def _away(self, attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    def _suppressed(self, attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
         query, key, value = (
             values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for values in (attn.to_q(queries), attn.to_k(keys), attn.to_v(keys))
@@ -226,7 +226,7 @@ class SegmentationFreeProcessor:
 
 @contextmanager
 def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) -> Iterator[None]:
-    """Lead the first half of each batch away from what is there, as long as the context lasts."""
+    """Suppress the strongest word at each place in the first half of each batch, within."""
     before = dict(unet.attn_processors)
     tokens = [token for name in places for token in name]
     unet.set_attn_processor(

@@ -16,8 +16,8 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.prompting.grounding import (
     GroundingHead,
     block_outputs,
-    embedded_words,
-    seen_by_unet,
+    unet_features,
+    word_embeddings,
 )
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
@@ -113,12 +113,12 @@ def _taught(
         total = torch.zeros((), device=model.device)
         for _ in range(options.batch):
             chosen = int(torch.randint(len(frames), (), generator=generator))
-            names, target = _asked(examples[chosen], frames[chosen][1], known, generator)
+            names, target = _words_and_masks(examples[chosen], frames[chosen][1], known, generator)
             latents = encoded[chosen]
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             caption = model.caption(names, options.template)
-            seen = seen_by_unet(model, latents, noise, t, caption, options.layers)
-            logits = resize(head(*seen, embedded_words(caption)), target.shape[-2:])
+            seen = unet_features(model, latents, noise, t, caption, options.layers)
+            logits = resize(head(*seen, word_embeddings(caption)), target.shape[-2:])
             total = total + _loss(logits, target[None].to(logits)) / options.batch
         done = step / options.steps
         optimizer.param_groups[0]["lr"] = options.learning_rate * min(1.0, 2.0 * (1.0 - done))
@@ -151,7 +151,7 @@ def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return picture[0], masks
 
 
-def _asked(
+def _words_and_masks(
     example: Example, masks: Tensor, known: Sequence[str], generator: torch.Generator
 ) -> tuple[list[str], Tensor]:
     """What a picture is asked for, and (K, H, W) where that is."""
@@ -196,15 +196,15 @@ class GroundedSegmenter:
         caption = self.model.caption(names, self.options.template)
         t = self.model.timestep(self.options.level)
         spread = latents.expand(len(noise), -1, -1, -1)
-        seen = seen_by_unet(self.model, spread, noise, t, caption, self.options.layers)
-        logits = resize(self.head(*seen, embedded_words(caption)), self.model.size)
+        seen = unet_features(self.model, spread, noise, t, caption, self.options.layers)
+        logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
         logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
-        probability = _exclusive(logits.sigmoid())
+        probability = _exclusive_classes(logits.sigmoid())
         present = (probability.mean(dim=0)[1:] > 0.5).flatten(1).any(dim=1)
         return Prompted(probability, present.cpu())
 
 
-def _exclusive(chance: Tensor) -> Tensor:
+def _exclusive_classes(chance: Tensor) -> Tensor:
     """Chances (B, K, H, W) of each word by itself -> (B, K + 1, H, W), of none and of one alone.
 
     In proportion to the odds p / (1 - p), those of none being 1.

@@ -155,8 +155,8 @@ class TextToImage:
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: int, embedding: Tensor) -> Tensor:
         """The noise eps that the U-Net finds in x_t (B, C, h, w), told a text (1 or B, L, E)."""
-        told = embedding.expand(len(x_t), -1, -1)
-        found: Tensor = self.unet(x_t, t, encoder_hidden_states=told).sample
+        embeddings = embedding.expand(len(x_t), -1, -1)
+        found: Tensor = self.unet(x_t, t, encoder_hidden_states=embeddings).sample
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
             return found

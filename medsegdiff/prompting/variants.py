@@ -61,10 +61,10 @@ def kept_variants(
     drawn = varied(model, caption, framed, noise, options.strength, options.drawing)
     grey = drawn.mean(dim=1, keepdim=True)[..., inside[0], inside[1]].cpu()
     resized = resize(grey, picture.shape[-2:])
-    return [one for one in resized if keeps(one, picture, label, options.correlation)]
+    return [one for one in resized if keeps_structures(one, picture, label, options.correlation)]
 
 
-def keeps(variant: Tensor, picture: Tensor, label: Tensor, least: float) -> bool:
+def keeps_structures(variant: Tensor, picture: Tensor, label: Tensor, least: float) -> bool:
     """Whether every structure of a mask is as before, by correlation in it and about it."""
     for value in label.unique():
         if value:

@@ -110,8 +110,8 @@ class Prompted:
 
 
 @dataclass(frozen=True)
-class ImageLook:
-    """What one look at a picture shows of K words.
+class WordEvidence:
+    """Evidence in a picture for each of K words.
 
     Attributes:
         attention: (draws, K, h, w) to each, over all levels of noise.
@@ -164,17 +164,19 @@ class PromptSegmenter:
         latents = self.model.encode(fitted)
         noise = self.model.noise(self.options.draws, self.options.seed, number)
         compares = self.options.evidence != "attention"
-        looked = self.look(latents, noise, names, compares or self.options.presence >= 0.0)
-        present = self._present(looked)
+        evidence = self.gather_evidence(
+            latents, noise, names, compares or self.options.presence >= 0.0
+        )
+        present = self._present(evidence)
         if present.any() and not present.all():
             named = [name for name, there in zip(names, present, strict=True) if there]
-            looked = self.look(latents, noise, named, compares)
+            evidence = self.gather_evidence(latents, noise, named, compares)
         probability = torch.zeros(
             (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
         )
         probability[:, 0] = 1.0
         if present.any():
-            maps = self._evidence(looked)
+            maps = self._evidence(evidence)
             maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
             maps, seen = maps[..., inside[0], inside[1]], fitted[..., inside[0], inside[1]]
             found = competing(maps, self.options.background, self.options.inverse_temperature)
@@ -183,10 +185,10 @@ class PromptSegmenter:
             probability[:, kept] = resize(found, picture.shape[-2:])
         return Prompted(probability, present)
 
-    def look(
+    def gather_evidence(
         self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
-    ) -> ImageLook:
-        """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels.
+    ) -> WordEvidence:
+        """Evidence for K names in latents (1, C, h, w), noised by (draws, C, h, w) at all levels.
 
         ``compares`` the predictions with those without each name, in K further passes a level.
         """
@@ -199,7 +201,7 @@ class PromptSegmenter:
         attention = word_maps(record, caption.places, self.options.coarsest)
         attention = propagated(attention, record, self.options.propagation)
         if not compares:
-            return ImageLook(attention, torch.zeros(0), torch.zeros(0))
+            return WordEvidence(attention, torch.zeros(0), torch.zeros(0))
         errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
         differences, gains = [], []
         for name in names:
@@ -217,27 +219,27 @@ class PromptSegmenter:
             gains.append(torch.cat(lost).float())
         gain = torch.stack(gains)
         spread = gain.std(dim=1) / gain.shape[1] ** 0.5
-        return ImageLook(
+        return WordEvidence(
             attention,
             torch.cat(differences, dim=1).sqrt(),
             gain.mean(dim=1) / spread.clamp_min(1e-12),
         )
 
-    def _present(self, looked: ImageLook) -> Tensor:
+    def _present(self, evidence: WordEvidence) -> Tensor:
         """(K,) which words are taken to be there."""
-        present = looked.peak >= self.options.attended
+        present = evidence.peak >= self.options.attended
         if self.options.presence >= 0.0:
-            present &= looked.gain > self.options.presence
+            present &= evidence.gain > self.options.presence
         return present.cpu()
 
-    def _evidence(self, looked: ImageLook) -> Tensor:
+    def _evidence(self, evidence: WordEvidence) -> Tensor:
         """(draws, K, h, w) of the kind that is asked for."""
         if self.options.evidence == "attention":
-            return looked.attention
+            return evidence.attention
         if self.options.evidence == "difference":
-            return looked.difference
-        attention = resize(scaled(looked.attention), looked.difference.shape[-2:])
-        return attention * scaled(looked.difference)
+            return evidence.difference
+        attention = resize(scaled(evidence.attention), evidence.difference.shape[-2:])
+        return attention * scaled(evidence.difference)
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:
