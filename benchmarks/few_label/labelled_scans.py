@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from monai.networks.nets import UNet
@@ -30,6 +29,7 @@ from benchmarks.harness.training import schedule
 from medsegdiff.core import UNKNOWN_CLASS
 from medsegdiff.data import Case, LoadCased, RandomDeformationd, datalist, load
 from medsegdiff.synthesis import mean_dice
+from medsegdiff.training import weight_average
 
 N = TypeVar("N", bound=nn.Module)
 Item = dict[str, Any]
@@ -165,7 +165,7 @@ def batches(items: Sequence[Item], augment: Compose) -> Iterator[dict[str, Tenso
 
 def fit(network: N, step: Step, seconds: float, rate: float) -> N:
     """Train for so many seconds of this process's computing; gives the averaged weights."""
-    average = copy.deepcopy(network)
+    average = weight_average(network, 0.995)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
     network.train()
     number, started = 0, time.process_time()
@@ -178,8 +178,5 @@ def fit(network: N, step: Step, seconds: float, rate: float) -> N:
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         number += 1
-        share = min(0.995, number / (10 + number))
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-                mean.lerp_(value, 1.0 - share)
-    return average
+        average.update_parameters(network)
+    return cast(N, average.module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.harness.contender import Contender
 from benchmarks.harness.data import Study
+from medsegdiff.training import weight_average
 
 Look = Callable[[nn.Module], float]
 """Network with averaged weights -> Dice of its contender on the held-out fold."""
@@ -102,7 +102,7 @@ def _train_network(
     layout = torch.channels_last if study.dims == 2 else torch.channels_last_3d
     network.to(plan.device)
     network.to(memory_format=layout).train()  # type: ignore[call-overload]
-    average = copy.deepcopy(network)
+    average = weight_average(network, AVERAGING)
     rate = contender.rate * plan.learning_rate
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.01)
     steps = skipped = 0
@@ -115,7 +115,7 @@ def _train_network(
             spent = max(spent, steps / plan.max_steps)
         if dice is not None and len(curve) < plan.looks and spent >= (len(curve) + 1) / plan.looks:
             state = torch.get_rng_state()
-            curve.append((seconds, dice(average.eval())))
+            curve.append((seconds, dice(average.module.eval())))
             torch.set_rng_state(state)
             looking = time.perf_counter() - started - seconds
         if spent >= 1.0:
@@ -130,10 +130,10 @@ def _train_network(
         else:
             skipped += 1
         steps += 1
-        _follow(average, network, min(AVERAGING, (1 + steps) / (10 + steps)))
+        average.update_parameters(network)
     seconds = time.perf_counter() - started - looking
     set_determinism(None)
-    return Trained([average.eval()], seconds, steps, skipped, curve)
+    return Trained([average.module.eval()], seconds, steps, skipped, curve)
 
 
 def schedule(spent: float) -> float:
@@ -155,12 +155,3 @@ def _on_device(
             return contender.loss(network, moved, step)
 
     return loss
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Exponential moving average of the weights; other state is copied."""
-    for mean, weight in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(weight, 1.0 - keep)
-    for copied, state in zip(average.buffers(), network.buffers(), strict=True):
-        copied.copy_(state)

@@ -206,7 +206,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--grounding-steps", type=int, default=2500)
     parser.add_argument("--pairs", type=int, default=150, help="drawn images that are kept")
     parser.add_argument("--draw-steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, default=2.0, help="1: none")
     parser.add_argument("--agreement", type=float, default=0.3, help="of pairs that are kept")
     parser.add_argument("--excite", type=float, default=0.0, help="step to the neglected word")
     parser.add_argument("--most", type=int, default=5, help="things of a drawn picture")

@@ -10,12 +10,11 @@ minutes.
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,6 +39,7 @@ from medsegdiff.core import read_json, write_json
 from medsegdiff.models import autocast
 from medsegdiff.phantoms import SIZE, captioned_image, texts_of
 from medsegdiff.prompting import Example, as_picture
+from medsegdiff.training import weight_average
 
 UNTOLD, CLEAR = 0.3, 0.75
 """Share of images that are denoised without their caption, and of those, share that are noised no
@@ -204,7 +204,8 @@ def fit(
     keep: Callable[[Sequence[Any]], None] = lambda networks: None,
 ) -> list[Any]:
     """Train for so long by this process's clock; the averaged networks. Logs to ``LOSSES``."""
-    average = copy.deepcopy(networks).eval()
+    average = weight_average(networks, 0.998).eval()
+    averaged = list(cast(nn.ModuleList, average.module))
     started, number, recent, kept = time.process_time(), 0, [], 0.0
     while (spent := (time.process_time() - started) / (60.0 * minutes)) < 1.0:
         for group in optimizer.param_groups:
@@ -215,10 +216,7 @@ def fit(
         nn.utils.clip_grad_norm_(networks.parameters(), 1.0)
         optimizer.step()
         number += 1
-        share = min(0.998, number / (10 + number))
-        with torch.no_grad():
-            for mean, new in zip(average.parameters(), networks.parameters(), strict=True):
-                mean.lerp_(new, 1.0 - share)
+        average.update_parameters(networks)
         recent.append(float(value.detach()))
         if number % 100 == 0:
             LOSSES.append({"stage": name, "step": number, "loss": sum(recent) / len(recent)})
@@ -226,9 +224,9 @@ def fit(
             recent = []
         if spent * minutes - kept > 10.0:
             kept = spent * minutes
-            keep(list(average))
-    keep(list(average))
-    return list(average)
+            keep(averaged)
+    keep(averaged)
+    return averaged
 
 
 LOSSES: list[dict[str, Any]] = []

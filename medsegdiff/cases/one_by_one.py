@@ -6,10 +6,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import InputError, in_words, place_of, surfacing_input_errors
+from medsegdiff.core.progress import tracked
 from medsegdiff.data.case_input import CaseInput
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ def one_by_one(
     """
     errors = dict(failures)
     output.mkdir(parents=True, exist_ok=True)
-    for case in tqdm(cases, desc=title, unit="case", disable=hidden_bars()):
+    for case in tracked(cases, title):
         try:
             with surfacing_input_errors():
                 do(case)
@@ -62,8 +61,3 @@ def raise_for_failures(failures: Mapping[str, str]) -> None:
     if failures:
         rule = f"could not be segmented: {'; '.join(failures.values())}"
         raise InputError(f"{len(failures)} inputs", rule, "The others are done")
-
-
-def hidden_bars() -> bool | None:
-    """Whether bars are hidden; None: where no terminal is."""
-    return not logger.isEnabledFor(logging.INFO) or None

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.transforms import Compose
-from tqdm import tqdm
 
 from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.calibration.application import (
@@ -22,12 +20,13 @@ from medsegdiff.calibration.application import (
 from medsegdiff.calibration.fitted import ClassGuarantee
 from medsegdiff.cases.inputs import DicomOptions, described_cases, found_cases, parse_inputs
 from medsegdiff.cases.key import write_key
-from medsegdiff.cases.one_by_one import hidden_bars, one_by_one
+from medsegdiff.cases.one_by_one import one_by_one
 from medsegdiff.cases.overview import without_paths, write_overview
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.storing import check_store, store_case
 from medsegdiff.cases.writer import CaseWriter
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.progress import progress
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import CalibrationUse, OutputFormat, Uneven
@@ -183,7 +182,7 @@ class CaseSegmenter:
         if wanted is None:
             return
         scaling = self.calibration.scaling if self.calibration else None
-        with _window_bar(case.id) as progress:
+        with progress(case.id, "window", brief=True) as show:
             segmented = segment_case(
                 case,
                 self.network,
@@ -191,7 +190,7 @@ class CaseSegmenter:
                 self.inferer,
                 scaling,
                 Storage(self.output),
-                progress,
+                show,
             )
         warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
         further: dict[str, Any] = {"calibration": None, "guarantee": None}
@@ -210,15 +209,3 @@ class CaseSegmenter:
                 )
         device = next(self.network.parameters()).device
         self.writer.write(case, segmented, wanted, device, warnings, further, guarantee)
-
-
-@contextmanager
-def _window_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Within, shows how far a case of several windows is."""
-    with tqdm(desc=name, unit="window", leave=False, disable=hidden_bars(), delay=1.0) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import track
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.core.progress import tracked
 
 T = TypeVar("T")
 
@@ -115,12 +115,7 @@ def stderr() -> Console:
 
 def progress(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
     """A wrapper of a sequence that shows how far it is, unless the command is quiet."""
-    hidden = not logging.getLogger("medsegdiff").isEnabledFor(logging.INFO)
-
-    def shown(items: Iterable[T]) -> Iterable[T]:
-        return track(items, description, console=stderr(), disable=hidden, transient=True)
-
-    return shown
+    return lambda items: tracked(items, description, "step")
 
 
 def exit_with(failures: Mapping[str, str], done: str) -> None:

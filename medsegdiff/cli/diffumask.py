@@ -44,7 +44,7 @@ def diffumask(
     guidance: Annotated[
         float | None,
         BundleKey("drawing#guidance"),
-        typer.Option(help="Weight of the guidance. Else 2."),
+        typer.Option(help="Towards the caption; 1: none. Else 3."),
     ] = None,
     guidance_kind: Annotated[
         str | None,

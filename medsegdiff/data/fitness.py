@@ -103,7 +103,7 @@ def check(
 
     Args:
         data: Data set, or input of :func:`~medsegdiff.data.manifest.load_manifest`.
-        progress: Wrapper of the cases that shows progress, such as ``rich.progress.track``.
+        progress: Wrapper of the cases that shows progress, such as ``tqdm``.
 
     Raises:
         InputError: the description itself cannot be read.

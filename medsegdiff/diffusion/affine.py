@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from medsegdiff.core.types import Target
-from medsegdiff.diffusion.grid import Level, TimeGrid, time_grid
+from medsegdiff.diffusion.grid import Level, TimeGrid, grid_at, time_grid
 from medsegdiff.diffusion.prediction import mask_from_logits, x_0_from_eps
 
 
@@ -100,6 +101,10 @@ class AffineProcess(nn.Module, ABC):
             ValueError: if ``steps`` or ``start`` is out of its range.
         """
         return time_grid(self.a, self.s, steps, start)
+
+    def grid_at(self, timesteps: Sequence[int]) -> TimeGrid:
+        """A grid of chosen time steps, falling, as of a model with a spacing of its own."""
+        return grid_at(self.a, self.s, timesteps)
 
 
 def posterior_coefficients(now: Level, after: Level) -> tuple[float, float, float]:

@@ -17,6 +17,8 @@ class GaussianProcess(AffineProcess):
         n_timesteps: Number T of time steps 0 ... T - 1; T - 1 is pure noise with ``zero_snr``.
         input_scale: Factor b of the schedule (``schedule.scale_input``).
         zero_snr: Whether nothing of x_0 is left at the last step.
+        alphas_cumprod: Levels (T,) of another schedule, falling, such as a trained model's; they
+            take the place of all of the above.
 
     Raises:
         ValueError: for an unknown schedule, fewer than two time steps or a non-positive scale.
@@ -28,10 +30,13 @@ class GaussianProcess(AffineProcess):
         n_timesteps: int = 1000,
         input_scale: float = 1.0,
         zero_snr: bool = True,
+        alphas_cumprod: Tensor | None = None,
     ) -> None:
-        alphas_cumprod = make_schedule(
-            schedule, n_timesteps, input_scale=input_scale, zero_snr=zero_snr
-        )
+        if alphas_cumprod is None:
+            alphas_cumprod = make_schedule(
+                schedule, n_timesteps, input_scale=input_scale, zero_snr=zero_snr
+            )
+        alphas_cumprod = alphas_cumprod.double()
         super().__init__(alphas_cumprod.sqrt(), (1.0 - alphas_cumprod).sqrt())
         self.alphas_cumprod = alphas_cumprod
 

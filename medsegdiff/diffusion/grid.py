@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -74,4 +75,19 @@ def time_grid(
             f"{'' if start == 1.0 else f' below start {start}'}. Got {steps}."
         )
     timesteps = tuple(top - 1 - (i * top) // steps for i in range(steps))
-    return TimeGrid(timesteps, tuple(Level(float(a[t]), float(s[t])) for t in timesteps), states)
+    return grid_at(a, s, timesteps, states)
+
+
+def grid_at(
+    a: Tensor, s: Tensor, timesteps: Sequence[int], states: States = "continuous"
+) -> TimeGrid:
+    """The grid of chosen time steps, falling; other arguments as for ``time_grid``.
+
+    Raises:
+        ValueError: if there are none, or they do not fall.
+    """
+    falling = all(t > after for t, after in itertools.pairwise(timesteps))
+    if not timesteps or not falling:
+        raise ValueError(f"timesteps must be one at least, and fall. Got {list(timesteps)}.")
+    levels = tuple(Level(float(a[t]), float(s[t])) for t in timesteps)
+    return TimeGrid(tuple(timesteps), levels, states)

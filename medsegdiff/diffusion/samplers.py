@@ -7,7 +7,8 @@ A sampler is a function ``(denoise, x_T, grid, noise) -> x_0``, where
 - ``grid`` lists the time steps to visit, and the levels (a, s) there: x_t = a x_0 + s eps;
 - ``noise(x)`` gives fresh standard normal noise like ``x`` (only stochastic samplers call it).
 
-The last call's mask is the result. ``heun`` calls ``denoise`` 2 ``len(grid)`` - 1 times, each of
+The last call's mask is the result, as it came: a model may bring more than the mask along with it.
+``heun`` calls ``denoise`` 2 ``len(grid)`` - 1 times, each of
 the others ``len(grid)`` times. A sampler whose states are not those of the grid's process raises a
 ``ValueError``.
 """

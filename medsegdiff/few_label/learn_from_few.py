@@ -16,6 +16,7 @@ from medsegdiff.few_label.location_search import search_locations
 from medsegdiff.few_label.voxel_features import VoxelFeatures
 from medsegdiff.few_label.voxel_mlps import VoxelMLPs
 from medsegdiff.models.image_diffusion import ImageDiffusion
+from medsegdiff.training.seeding import seeded
 
 Item = tuple[Tensor, Tensor]
 """Image (C', *spatial) and label map (1, *spatial)."""
@@ -98,11 +99,11 @@ class FewLabelLearner:
         generator = torch.Generator().manual_seed(self.seed)
         voxels = draw_voxels(self._views(items, augment), features, self.voxels, generator)
         drawn = time.perf_counter()
-        with torch.random.fork_rng(devices=[]):  # of weights and dropout
-            torch.manual_seed(self.seed)
+        device = next(network.parameters()).device
+        with seeded(self.seed, device):  # of weights and dropout
             mlps = VoxelMLPs(
                 features.channels, num_classes, self.members, self.hidden, self.dropout
-            ).to(next(network.parameters()).device)
+            ).to(device)
             loss = fit_mlps(mlps, voxels, self.steps, self.batch, generator=generator)
         record = {
             "locations": [list(location) for location in chosen],

@@ -92,13 +92,13 @@ class FewLabelMarker:
         self.teaching_cases: list[Case] = []
         if self.fitted is None:
             if self.manifest is None:
-                remedy = "Give --data to learn from, or --fitted to apply what was learned"
-                raise UsageError("--data", "is missing", remedy)
+                remedy = "Give data to learn from, or fitted to apply what was learned"
+                raise UsageError("data", "is missing", remedy)
             pool = self.manifest.split(fold)[0]
             self.teaching_cases = teaching_cases(pool, labelled, cases, learner.seed)
         elif labelled is not None or cases is not None:
-            rule = "cannot be used with --fitted, whose cases are known"
-            raise UsageError("--labelled and --cases", rule, "Leave one of them out")
+            rule = "cannot be used with fitted, whose cases are known"
+            raise UsageError("labelled and cases", rule, "Leave one of them out")
 
     def run(self, inputs: Sequence[str | Path] | str | None = None) -> dict[str, str]:
         """Learn, mark, compare.
@@ -116,7 +116,7 @@ class FewLabelMarker:
             UsageError: there is nothing to mark.
         """
         if not inputs and self.manifest is None:
-            raise UsageError("INPUT", "there is none to mark", "Name images, or give --data")
+            raise UsageError("inputs", "there is none to mark", "Name images, or give data")
         learned, taught = self._learned()
         inferer = FewLabelInferer(
             learned.features,
@@ -162,7 +162,7 @@ class FewLabelMarker:
                 logger.info("%s is there: not learned again", path)
                 return learned, names
             rule = "was learned from other cases or with another seed"
-            raise InputError(path, rule, "Add --overwrite, or choose another output folder")
+            raise InputError(path, rule, "Allow to overwrite, or choose another output folder")
         started = time.perf_counter()
         items = [self._item(item) for item in datalist(self.teaching_cases)]
         classes = len(manifest.labels)
@@ -214,20 +214,20 @@ def teaching_cases(
         UsageError: both are given, there are not so many, or a name is unknown.
     """
     if labelled is not None and names is not None:
-        raise UsageError("--labelled and --cases", "say the same twice", "Leave one of them out")
+        raise UsageError("labelled and cases", "say the same twice", "Leave one of them out")
     if names is not None:
         known = {case.id: case for case in pool}
         wanted = [name.strip() for name in names.split(",") if name.strip()]
         missing = [name for name in wanted if name not in known]
         if missing or not wanted:
             rule = f"names no labelled case outside the fold: {', '.join(missing) or names!r}"
-            raise UsageError("--cases", rule, f"Some are {', '.join(list(known)[:3])}")
+            raise UsageError("cases", rule, f"Some are {', '.join(list(known)[:3])}")
         return [known[name] for name in dict.fromkeys(wanted)]
     drawn = list(pool)
     random.Random(seed).shuffle(drawn)
     if labelled is not None and not 1 <= labelled <= len(drawn):
         rule = f"must be 1 to {len(drawn)}, the labelled cases outside the fold, not {labelled}"
-        raise UsageError("--labelled", rule, "Choose another number")
+        raise UsageError("labelled", rule, "Choose another number")
     return drawn[:labelled]
 
 

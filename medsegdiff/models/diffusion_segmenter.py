@@ -195,7 +195,9 @@ class DiffusionSegmenter(nn.Module):
             condition: of B images, from ``encode``.
             x_T: (B * N, K, *state) standard normal noise, the members of an image side by side.
             noise: gives further noise to a stochastic sampler and a distributional denoiser.
-            sampler: one of ``diffusion.samplers``.
+            sampler: one of ``diffusion.samplers``, or one like them: it returns the estimate that
+                the last call of ``denoise`` gave it. The image's size comes from the features
+                of that call, so nothing else could be brought to it.
             steps: of the time grid.
             start: fraction of the time steps to begin at, in (0, 1]. Below 1, sampling begins with
                 the anchor's mask noised to there, instead of pure noise.
@@ -203,7 +205,8 @@ class DiffusionSegmenter(nn.Module):
                 that come back.
 
         Raises:
-            ValueError: if the sampler does not suit the process, or there are not so many steps.
+            ValueError: if the sampler does not suit the process or returns anything but the last
+                estimate, or there are not so many steps.
         """
         grid = self.process.grid(steps, start)
         timesteps = torch.tensor(grid.timesteps, device=x_T.device).split(1)
@@ -225,7 +228,9 @@ class DiffusionSegmenter(nn.Module):
             calls += 1
             return previous
 
-        sampler(denoise, first, grid, noise)
+        x_0 = sampler(denoise, first, grid, noise)
+        if previous is None or not (x_0 is previous or torch.equal(x_0, previous)):
+            raise ValueError("the sampler must return the last estimate that denoise gave it.")
         return self._fine(features, condition)
 
     def _fine(self, features: Tensor, condition: Conditioned) -> Tensor:

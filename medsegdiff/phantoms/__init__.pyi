@@ -9,4 +9,5 @@ from .captioned import captioned_image as captioned_image
 from .captioned import texts_of as texts_of
 from .captioned import write_captioned as write_captioned
 from .cohort import write_cohort as write_cohort
+from .cohort import write_dicom_series as write_dicom_series
 from .cohort import write_lesion_cohort as write_lesion_cohort

@@ -118,7 +118,7 @@ def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[Attention
     crossing = [name for name in before if CROSS in name]
     if not any(layers in name for name in crossing):
         rule = f"is in the name of no cross-attention layer: {layers!r}"
-        raise UsageError("--layers", rule, f"Choose a part of, for instance, {crossing[0]}")
+        raise UsageError("layers", rule, f"Choose a part of, for instance, {crossing[0]}")
     unet.set_attn_processor(
         {name: RecordingProcessor(p, record, layers in name) for name, p in before.items()}
     )

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from medsegdiff.core.errors import UsageError
+from medsegdiff.diffusion.grid import TimeGrid
+from medsegdiff.diffusion.prediction import x_0_from_eps
+from medsegdiff.diffusion.samplers import move
 from medsegdiff.prompting.attention import recorded
 from medsegdiff.prompting.maps import peak, propagated, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
@@ -28,9 +31,10 @@ class DrawOptions:
 
     Args:
         steps: of DDIM.
-        guidance: weight w; eps = eps_caption + w (eps_caption - eps_away).
+        guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here);
+            eps = eps_caption + (w - 1) (eps_caption - eps_away), so that 1 is none.
         kind: of the guidance; ``segmentation-free`` is that of Azarian et al., arXiv 2407.04800.
-        scale: a, by which the strongest word's attention is turned (times -a) at each place.
+        scale: a; the strongest word's attention is multiplied by -a at each place.
         switch: share of the steps that are guided away from no caption before segmentation-free
             guidance begins.
         layers: part of the names of the cross-attention layers that count; empty: all do.
@@ -42,7 +46,7 @@ class DrawOptions:
     """
 
     steps: int = 30
-    guidance: float = 2.0
+    guidance: float = 3.0
     kind: GuidanceKind = "classifier-free"
     scale: float = 1.0
     switch: float = 0.2
@@ -55,10 +59,10 @@ class DrawOptions:
     def __post_init__(self) -> None:
         if self.kind not in get_args(GuidanceKind):
             rule = f"must be one of {', '.join(get_args(GuidanceKind))}, not {self.kind}"
-            raise UsageError("--guidance-kind", rule, "Choose one")
+            raise UsageError("kind", rule, "Choose one")
         if self.steps < 1:
             raise UsageError(
-                "--steps", f"must be 1 or more, not {self.steps}", "Give for instance 30"
+                "steps", f"must be 1 or more, not {self.steps}", "Give for instance 30"
             )
 
 
@@ -77,7 +81,7 @@ def draw(
     Returns:
         (B, 3, H, W) pictures in [-1, 1], and (B, K, h', w') attention to the names, over all steps.
     """
-    grid = _grid(model.n_timesteps - 1, options.steps)
+    grid = _grid(model, 1.0, options.steps)
     latents, maps = denoised(model, caption, noise, grid, options)
     return model.decode(latents), maps
 
@@ -110,12 +114,10 @@ def varied(
         UsageError: a strength outside of its range.
     """
     if not 0.0 < strength <= 1.0:
-        raise UsageError(
-            "--strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3"
-        )
-    start = max(1, round(strength * (model.n_timesteps - 1)))
-    grid = _grid(start, max(1, round(strength * options.steps)))
-    noised = model.noised(model.encode(picture).expand(len(noise), -1, -1, -1), noise, start)
+        raise UsageError("strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3")
+    grid = _grid(model, strength, max(1, round(strength * options.steps)))
+    latents = model.encode(picture).expand(len(noise), -1, -1, -1)
+    noised = model.noised(latents, noise, grid.timesteps[0])
     return model.decode(denoised(model, caption, noised, grid, options)[0])
 
 
@@ -123,29 +125,32 @@ def denoised(
     model: TextToImage,
     caption: Caption,
     x_t: Tensor,
-    grid: Sequence[int],
+    grid: TimeGrid,
     options: DrawOptions,
 ) -> tuple[Tensor, Tensor]:
-    """Walk latents down a grid; the clean ones, and the names' attention (B, K, h', w')."""
+    """Walk latents down a grid; the clean ones, and the names' attention (B, K, h', w').
+
+    DDIM, whose step is taken from the state that was excited, not from the one before.
+    """
     nothing = model.caption([]).embedding
     half = len(x_t)
     maps = torch.zeros(())
-    for number, t in enumerate(grid):
-        if options.excite > 0.0 and t >= options.excite_until * model.n_timesteps:
+    for number, (t, now, after) in enumerate(grid):
+        if options.excite > 0.0 and t >= options.excite_until * model.process.n_timesteps:
             x_t = excited(model, caption, x_t, t, options)
         local = options.kind == "segmentation-free" and number >= options.switch * len(grid)
         away = caption.embedding if local else nothing
-        told = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
+        embeddings = torch.cat([away.expand(half, -1, -1), caption.embedding.expand(half, -1, -1)])
         with recorded(model.unet, x_t, options.layers) as record:
             if local:
                 with segmentation_free(model.unet, caption.places, options.scale):
-                    eps = model.predict(torch.cat([x_t, x_t]), t, told)
+                    eps = model.predict(torch.cat([x_t, x_t]), t, embeddings)
             else:
-                eps = model.predict(torch.cat([x_t, x_t]), t, told)
+                eps = model.predict(torch.cat([x_t, x_t]), t, embeddings)
         found = word_maps(record, caption.places, options.coarsest)
         maps = maps + propagated(found, record, options.propagation)[half:] / len(grid)
-        eps = eps[half:] + options.guidance * (eps[half:] - eps[:half])
-        x_t = model.step(x_t, eps, t, grid[number + 1] if number + 1 < len(grid) else -1)
+        eps = eps[half:] + (options.guidance - 1.0) * (eps[half:] - eps[:half])
+        x_t = move(x_t, x_0_from_eps(x_t, eps, now.a, now.s), now, after)
     return x_t, maps
 
 
@@ -160,8 +165,8 @@ def excited(
     """
     with torch.enable_grad(), recorded(model.unet, x_t, options.layers) as record:
         moved = x_t.detach().requires_grad_()
-        told = caption.embedding.expand(len(moved), -1, -1)
-        model.unet(moved, t, encoder_hidden_states=told)
+        embeddings = caption.embedding.expand(len(moved), -1, -1)
+        model.unet(moved, t, encoder_hidden_states=embeddings)
         neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
         (gradient,) = torch.autograd.grad(SCALE * neglect.float().sum(), moved)
     gradient = gradient.float()  # half precision has no squares so small
@@ -171,7 +176,7 @@ def excited(
 
 
 class SegmentationFreeProcessor:
-    """Cross-attention whose first half of a batch is led away from the strongest thing.
+    """Cross-attention that suppresses the strongest word in the first half of a batch.
 
     At each place the names' token with the highest probability has it multiplied by -a (Azarian
     et al., 2024, section 3).
@@ -198,10 +203,10 @@ class SegmentationFreeProcessor:
         if encoder_hidden_states is None:
             return out
         half = len(hidden_states) // 2
-        led = self._away(attn, hidden_states[:half], encoder_hidden_states[:half])
-        return torch.cat([led, out[half:]])
+        suppressed = self._suppressed(attn, hidden_states[:half], encoder_hidden_states[:half])
+        return torch.cat([suppressed, out[half:]])
 
-    def _away(self, attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
+    def _suppressed(self, attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
         query, key, value = (
             values.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for values in (attn.to_q(queries), attn.to_k(keys), attn.to_v(keys))
@@ -221,7 +226,7 @@ class SegmentationFreeProcessor:
 
 @contextmanager
 def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) -> Iterator[None]:
-    """Lead the first half of each batch away from what is there, as long as the context lasts."""
+    """Suppress the strongest word at each place in the first half of each batch, within."""
     before = dict(unet.attn_processors)
     tokens = [token for name in places for token in name]
     unet.set_attn_processor(
@@ -233,7 +238,7 @@ def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) 
         unet.set_attn_processor(before)
 
 
-def _grid(start: int, steps: int) -> list[int]:
-    """Steps of the forward process from ``start`` down, evenly spaced, the last above 0."""
-    spaced = torch.linspace(start, 0, steps + 1)[:-1].round().int().tolist()
-    return list(dict.fromkeys(max(1, t) for t in spaced))
+def _grid(model: TextToImage, start: float, steps: int) -> TimeGrid:
+    """Evenly spaced from a share of the forward process down, the last step above 0."""
+    spaced = torch.linspace(model.timestep(start), 0, steps + 1)[:-1].round().int().tolist()
+    return model.process.grid_at(list(dict.fromkeys(max(1, t) for t in spaced)))

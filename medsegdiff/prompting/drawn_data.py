@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from medsegdiff.cases.one_by_one import hidden_bars
 from medsegdiff.core.atomic_files import read_json, write_json
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.progress import progress
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.prompting.changes import changed
@@ -67,14 +66,10 @@ def diffumask(
     names = checked_words(words)
     options = changed(suited_pairs(model) if options is None else options, settings)
     if (output / "dataset.json").exists() and not (overwrite and read_json(output / RECORD)):
-        raise InputError(output, "holds a data set", "Choose another folder, or add --overwrite")
+        raise InputError(output, "holds a data set", "Choose another folder, or allow to overwrite")
     pipeline = open_model(model, device)
     captions = random_captions(names, attributes, count * attempts, most, options.seed)
-    with tqdm(desc="diffumask", total=count, unit="pair", disable=hidden_bars()) as bar:
-
-        def show(kept: int, _: int) -> None:
-            bar.update(kept - bar.n)
-
+    with progress("diffumask", "pair") as show:
         made = draw_pairs(pipeline, captions, names, count, options, show)
     path = _write(made, names, pipeline, output, options)
     if len(made.kept) < count:
@@ -82,7 +77,7 @@ def diffumask(
         raise InputError(
             output,
             rule,
-            "Lower --agreement or --attended, leave out --only-named, or name what it can draw",
+            "Lower agreement or attended, allow unnamed words, or name what it can draw",
         )
     return path
 

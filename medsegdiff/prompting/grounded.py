@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +13,17 @@ from torch import Tensor
 
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError
-from medsegdiff.prompting.grounding import GroundingHead, embedded_words, seen_by_unet
+from medsegdiff.prompting.grounding import (
+    GroundingHead,
+    block_outputs,
+    unet_features,
+    word_embeddings,
+)
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.word_segmenter import Prompted, fit
+from medsegdiff.training.averaging import weight_average
+from medsegdiff.training.seeding import seeded
 
 
 @dataclass(frozen=True)
@@ -75,50 +81,63 @@ def teach(
         progress: told after each step how many are done, and of how many.
 
     Returns:
-        The head with its averaged weights.
+        The head with its averaged weights; a function of these arguments alone.
+
+    Raises:
+        ValueError: there is no example, or no step.
     """
-    torch.manual_seed(options.seed)
+    if not examples or options.steps < 1:
+        raise ValueError(
+            "a head needs one example and one step at least. "
+            f"Got {len(examples)} examples and {options.steps} steps."
+        )
+    with seeded(options.seed, model.device):
+        return _taught(model, examples, options, progress)
+
+
+def _taught(
+    model: TextToImage,
+    examples: Sequence[Example],
+    options: TeachingOptions,
+    progress: Callable[[int, int], None] | None,
+) -> GroundingHead:
     generator = torch.Generator().manual_seed(options.seed)
     known = sorted({texts[-1] for example in examples for texts in example.texts})
     frames = [framed(example, model.size) for example in examples]
     encoded = [model.encode(picture[None].to(model.device)) for picture, _ in frames]
-    head: GroundingHead | None = None
-    average: GroundingHead | None = None
-    optimizer: torch.optim.Optimizer | None = None
+    head = _new_head(model, encoded[0], options)
+    average = weight_average(head, most=0.99)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=options.learning_rate, weight_decay=0.01)
+    t = model.timestep(options.level)
     for step in range(options.steps):
         total = torch.zeros((), device=model.device)
         for _ in range(options.batch):
             chosen = int(torch.randint(len(frames), (), generator=generator))
-            names, target = _asked(examples[chosen], frames[chosen][1], known, generator)
+            names, target = _words_and_masks(examples[chosen], frames[chosen][1], known, generator)
             latents = encoded[chosen]
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             caption = model.caption(names, options.template)
-            t = _step_of(model, options.level)
-            seen = seen_by_unet(model, latents, noise, t, caption, options.layers)
-            words = embedded_words(caption)
-            if head is None:
-                head = GroundingHead([f.shape[1] for f in seen[0]], words.shape[1])
-                head.to(model.device)
-                average = copy.deepcopy(head)
-                optimizer = torch.optim.AdamW(
-                    head.parameters(), lr=options.learning_rate, weight_decay=0.01
-                )
-            logits = resize(head(*seen, words), target.shape[-2:])
+            seen = unet_features(model, latents, noise, t, caption, options.layers)
+            logits = resize(head(*seen, word_embeddings(caption)), target.shape[-2:])
             total = total + _loss(logits, target[None].to(logits)) / options.batch
-        assert head is not None and average is not None and optimizer is not None
         done = step / options.steps
         optimizer.param_groups[0]["lr"] = options.learning_rate * min(1.0, 2.0 * (1.0 - done))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        with torch.no_grad():
-            for mean, new in zip(average.parameters(), head.parameters(), strict=True):
-                mean.lerp_(new, 1.0 - min(0.99, (step + 1) / (11 + step)))
+        average.update_parameters(head)
         if progress:
             progress(step + 1, options.steps)
-    if average is None:
-        raise ValueError("a head needs one step and one example at least.")
-    return average.eval()
+    return cast(GroundingHead, average.module).eval()
+
+
+def _new_head(model: TextToImage, latents: Tensor, options: TeachingOptions) -> GroundingHead:
+    """A head with random weights, as wide as the model's features."""
+    nothing, t = model.caption([]), model.timestep(options.level)
+    with block_outputs(model.unet) as features:
+        model.predict(latents, t, nothing.embedding)
+        channels = [map_.shape[1] for map_ in features]
+    return GroundingHead(channels, nothing.embedding.shape[-1]).to(model.device)
 
 
 def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -132,7 +151,7 @@ def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return picture[0], masks
 
 
-def _asked(
+def _words_and_masks(
     example: Example, masks: Tensor, known: Sequence[str], generator: torch.Generator
 ) -> tuple[list[str], Tensor]:
     """What a picture is asked for, and (K, H, W) where that is."""
@@ -156,10 +175,6 @@ def _loss(logits: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, target) + dice.mean()
 
 
-def _step_of(model: TextToImage, level: float) -> int:
-    return max(1, round(level * (model.n_timesteps - 1)))
-
-
 class GroundedSegmenter:
     """Finds words in pictures by a taught head; used as a ``PromptSegmenter`` is.
 
@@ -177,21 +192,19 @@ class GroundedSegmenter:
         """Find names in a picture (1 or 3, H, W) in [-1, 1]; see ``PromptSegmenter``."""
         frame, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(frame)
-        generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
-        shape = (self.options.draws, *latents.shape[1:])
-        noise = torch.randn(shape, generator=generator).to(latents)
+        noise = self.model.noise(self.options.draws, self.options.seed, number)
         caption = self.model.caption(names, self.options.template)
-        t = _step_of(self.model, self.options.level)
+        t = self.model.timestep(self.options.level)
         spread = latents.expand(len(noise), -1, -1, -1)
-        seen = seen_by_unet(self.model, spread, noise, t, caption, self.options.layers)
-        logits = resize(self.head(*seen, embedded_words(caption)), self.model.size)
+        seen = unet_features(self.model, spread, noise, t, caption, self.options.layers)
+        logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
         logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
-        probability = _exclusive(logits.sigmoid())
+        probability = _exclusive_classes(logits.sigmoid())
         present = (probability.mean(dim=0)[1:] > 0.5).flatten(1).any(dim=1)
         return Prompted(probability, present.cpu())
 
 
-def _exclusive(chance: Tensor) -> Tensor:
+def _exclusive_classes(chance: Tensor) -> Tensor:
     """Chances (B, K, H, W) of each word by itself -> (B, K + 1, H, W), of none and of one alone.
 
     In proportion to the odds p / (1 - p), those of none being 1.

@@ -27,7 +27,7 @@ class GroundingHead(nn.Module):
     """Features, attention and words -> a map for each word.
 
     Args:
-        channels: of the features, from :func:`seen_by_unet`.
+        channels: of the features, from :func:`unet_features`.
         text_dim: E of the embeddings.
         width: channels of the head.
         text_dropout: how often the embedding is left out in training, so that attention alone has
@@ -116,10 +116,10 @@ def block_outputs(unet: Any) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def seen_by_unet(
+def unet_features(
     model: TextToImage, latents: Tensor, noise: Tensor, t: int, caption: Caption, layers: str = ""
 ) -> tuple[list[Tensor], Tensor]:
-    """One look of the U-Net at latents (B, C, h, w), noised to step t, told a caption of K names.
+    """One pass of the U-Net over latents (B, C, h, w), noised to step t, with a caption of K names.
 
     ``layers`` is part of the names of the cross-attention layers that count.
 
@@ -131,7 +131,7 @@ def seen_by_unet(
         return list(blocks), word_maps(record, caption.places)
 
 
-def embedded_words(caption: Caption) -> Tensor:
+def word_embeddings(caption: Caption) -> Tensor:
     """(K, E) the mean embedding of each name's tokens."""
     return torch.stack(
         [caption.embedding[0, list(tokens)].mean(dim=0) for tokens in caption.places]

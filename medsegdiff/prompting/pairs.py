@@ -52,7 +52,7 @@ class PairOptions:
     def __post_init__(self) -> None:
         if self.only_named and not self.finding.tells_presence:
             raise UsageError(
-                "--only-named", "needs words that can be absent", "Give --attended, such as 0.2"
+                "only_named", "needs words that can be absent", "Give attended, such as 0.2"
             )
 
 
@@ -115,7 +115,6 @@ def draw_pairs(
     recogniser = PromptSegmenter(
         model, replace(options.finding, evidence="attention", radius=0, crf=0.0)
     )
-    shape = (1, model.unet.config.in_channels, *(n // model.factor for n in model.size))
     kept: list[DrawnPair] = []
     dropped = {"absent": 0, "unnamed": 0, "large": 0, "agreement": 0}
     drawn = 0
@@ -124,17 +123,16 @@ def draw_pairs(
     while left and len(kept) < count:
         number = min(left, key=lambda k: min(shown_in[of] for of in left[k]))
         names, numbers = captions[number], left.pop(number)
-        generator = torch.Generator().manual_seed(options.seed + 1_000_003 * number)
-        noise = torch.randn(shape, generator=generator).to(model.device, model.unet.dtype)
         caption = model.caption(names, options.finding.template)
+        noise = model.noise(1, options.seed, number)
         pictures, maps = draw(model, caption, noise, options.drawing)
         grey = pictures[0].mean(dim=0, keepdim=True)
         found = segmenter(grey, names, number)
-        attended = adaptive(guided(resize(maps, model.size), grey[None], 1))[0]
+        attended = otsu_masks(guided(resize(maps, model.size), grey[None], 1))[0]
         label = label_of(found, options.fill_holes)
         masks = torch.stack([label == 1 + place for place in range(len(names))])
         drawn += 1
-        reason = _broken(masks, attended, found.present, options)
+        reason = _broken_rule(masks, attended, found.present, options)
         if not reason and options.only_named:
             shown = recogniser(grey, classes, number).present.tolist()
             others = [there for k, there in enumerate(shown, start=1) if k not in numbers]
@@ -165,7 +163,7 @@ def label_of(found: Prompted, fill_holes: bool = False) -> Tensor:
     return label
 
 
-def _broken(masks: Tensor, attended: Tensor, present: Tensor, options: PairOptions) -> str:
+def _broken_rule(masks: Tensor, attended: Tensor, present: Tensor, options: PairOptions) -> str:
     """Which rule a pair breaks, if one."""
     area = masks.float().mean(dim=(1, 2))
     if not bool(present.all()) or not bool((area > 0).all()):
@@ -193,7 +191,7 @@ def class_of(name: str, classes: Sequence[str]) -> int:
     raise UsageError("the words", f"{name!r} ends with no class", f"Classes: {', '.join(classes)}")
 
 
-def adaptive(maps: Tensor) -> Tensor:
+def otsu_masks(maps: Tensor) -> Tensor:
     """Maps (B, K, H, W) -> masks, each above its own threshold, the strongest where they overlap.
 
     The threshold is Otsu's ("A Threshold Selection Method from Gray-Level Histograms", 1979).
@@ -205,11 +203,11 @@ def adaptive(maps: Tensor) -> Tensor:
     for b in range(len(maps)):
         for k in range(maps.shape[1]):
             values = scaled[b, k]
-            masks[b, k] = (values > otsu(values)) & (strongest[b] == k)
+            masks[b, k] = (values > otsu_threshold(values)) & (strongest[b] == k)
     return masks
 
 
-def otsu(values: Tensor, bins: int = 64) -> float:
+def otsu_threshold(values: Tensor, bins: int = 64) -> float:
     """The threshold of values in [0, 1] that separates two groups best."""
     counts = torch.histc(values.float().cpu(), bins, 0.0, 1.0).double().numpy()
     centres = (np.arange(bins) + 0.5) / bins

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.diffusion.gaussian import GaussianProcess
+from medsegdiff.diffusion.prediction import eps_from_v, eps_from_x_0
 
 INSTALL = "pip install 'medsegdiff[text]'"
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
@@ -54,7 +56,7 @@ class TextToImage:
         self.tokenizer: Any = pipeline.tokenizer
         self.scheduler: Any = pipeline.scheduler
         self.factor: int = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.alphas_cumprod: Tensor = self.scheduler.alphas_cumprod
+        self.process = GaussianProcess(alphas_cumprod=self.scheduler.alphas_cumprod)
 
     @property
     def device(self) -> torch.device:
@@ -67,11 +69,6 @@ class TextToImage:
         sample = self.unet.config.sample_size
         height, width = (sample, sample) if isinstance(sample, int) else sample
         return self.factor * height, self.factor * width
-
-    @property
-    def n_timesteps(self) -> int:
-        """Steps of the forward process."""
-        return len(self.alphas_cumprod)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -106,7 +103,7 @@ class TextToImage:
             UsageError: a template without ``{}``, or more text than the model reads.
         """
         if "{}" not in template:
-            raise UsageError("--caption", "must hold {}, where the names go", "Add it")
+            raise UsageError("template", "must hold {}, where the names go", "Add it")
         text = template.format(", ".join(names)) if names else ""
         limit = self.tokenizer.model_max_length
         ids = self.tokenizer(text, truncation=False).input_ids
@@ -133,33 +130,38 @@ class TextToImage:
         embedding: Tensor = self.text_encoder(tokens.to(self.device))[0]
         return embedding.to(self.unet.dtype)
 
+    def timestep(self, share: float) -> int:
+        """The step of the forward process at a share of it, above the clean latents."""
+        last = self.process.n_timesteps - 1
+        return min(last, max(1, round(share * last)))
+
+    def noise(self, count: int, seed: int, number: int = 0) -> Tensor:
+        """(count, C, h, w) standard normal, the same on every device.
+
+        Args:
+            count: Number of latents.
+            seed: Seed of the whole task.
+            number: Number of the picture; each has noise of its own.
+        """
+        generator = torch.Generator().manual_seed(seed + 1_000_003 * number)
+        height, width = (pixels // self.factor for pixels in self.size)
+        shape = (count, self.unet.config.in_channels, height, width)
+        return torch.randn(shape, generator=generator).to(self.device, self.unet.dtype)
+
     def noised(self, latents: Tensor, noise: Tensor, t: int) -> Tensor:
         """x_t of latents (B, C, h, w) at a step of the forward process (Ho et al. 2020, eq. 4)."""
-        level = self.alphas_cumprod[t].to(latents)
-        return level.sqrt() * latents + (1.0 - level).sqrt() * noise
-
-    def step(self, x_t: Tensor, eps: Tensor, t: int, before: int) -> Tensor:
-        """X at an earlier step (or clean, at -1) from x_t and the noise in it.
-
-        DDIM with eta 0 (Song et al., "Denoising Diffusion Implicit Models", ICLR 2021, eq. 12).
-        """
-        level = self.alphas_cumprod[t].to(x_t)
-        lower = self.alphas_cumprod[before].to(x_t) if before >= 0 else torch.ones_like(level)
-        x_0 = (x_t - (1.0 - level).sqrt() * eps) / level.sqrt()
-        return lower.sqrt() * x_0 + (1.0 - lower).sqrt() * eps
+        return self.process.add_noise(latents, noise, torch.tensor([t], device=latents.device))
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: int, embedding: Tensor) -> Tensor:
         """The noise eps that the U-Net finds in x_t (B, C, h, w), told a text (1 or B, L, E)."""
-        told = embedding.expand(len(x_t), -1, -1)
-        found: Tensor = self.unet(x_t, t, encoder_hidden_states=told).sample
+        embeddings = embedding.expand(len(x_t), -1, -1)
+        found: Tensor = self.unet(x_t, t, encoder_hidden_states=embeddings).sample
         kind = self.scheduler.config.prediction_type
         if kind == "epsilon":
             return found
-        level = self.alphas_cumprod[t].to(x_t)
-        if kind == "v_prediction":
-            return level.sqrt() * found + (1.0 - level).sqrt() * x_t
-        return (x_t - level.sqrt() * found) / (1.0 - level).sqrt()
+        a, s = self.process.coefficients(torch.tensor([t], device=x_t.device), x_t)
+        return (eps_from_v if kind == "v_prediction" else eps_from_x_0)(x_t, found, a, s)
 
 
 def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype) -> TextToImage:

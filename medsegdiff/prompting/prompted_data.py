@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from medsegdiff.bundle.bundle import Bundle, checked_device, list_bundles
 from medsegdiff.cases.inputs import found_cases, parse_inputs
-from medsegdiff.cases.one_by_one import hidden_bars, one_by_one
+from medsegdiff.cases.one_by_one import one_by_one
 from medsegdiff.cases.writer import CaseWriter
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import UsageError
+from medsegdiff.core.progress import progress
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.case_input import CaseInput
@@ -97,7 +96,7 @@ def prompt(
         wanted = writer.to_write(case)
         if wanted is None:
             return
-        with _slice_bar(case.id) as show:
+        with progress(case.id, "slice", brief=True) as show:
             found = find_words(case, segmenter, names, axis, show)
         slices = {
             class_slug(name): {"found": n, "of": found.of}
@@ -154,18 +153,6 @@ def _bundle_of(model: str) -> Bundle | None:
     shipped = {bundle.name: bundle for bundle in list_bundles()}
     found = shipped.get(model, Bundle(Path(model)))
     return found if found.pipeline else None
-
-
-@contextmanager
-def _slice_bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """Within, shows how far a volume of several slices is."""
-    with tqdm(desc=name, unit="slice", leave=False, disable=hidden_bars(), delay=1.0) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield show
 
 
 def _warnings(found: FoundWords, names: Sequence[str]) -> list[str]:

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from medsegdiff.cases.one_by_one import hidden_bars
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.progress import progress
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
 from medsegdiff.data.transforms import load
@@ -65,11 +63,7 @@ def ground(
     ]
     if not any(example.masks for example in examples):
         raise InputError(manifest.name, "has no mask to learn from", "Leave out fewer labels")
-    with tqdm(desc="ground", total=options.steps, unit="step", disable=hidden_bars()) as bar:
-
-        def show(done: int, _: int) -> None:
-            bar.update(done - bar.n)
-
+    with progress("ground", "step") as show:
         head = teach(pipeline, examples, options, show)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_head(output, head, options, pipeline.name)

@@ -32,7 +32,7 @@ class VariantOptions:
     strength: float = 0.3
     correlation: float = 0.7
     template: str = "a scan with {}"
-    drawing: DrawOptions = field(default_factory=lambda: DrawOptions(steps=30, guidance=1.0))
+    drawing: DrawOptions = field(default_factory=lambda: DrawOptions(steps=30, guidance=2.0))
     seed: int = 0
 
 
@@ -56,18 +56,15 @@ def kept_variants(
         (1, H, W) each, in [-1, 1]; at most ``options.count``.
     """
     framed, inside = fit(picture[None].to(model.device), model.size)
-    shape = (options.count, model.unet.config.in_channels)
-    size = tuple(n // model.factor for n in model.size)
-    generator = torch.Generator().manual_seed(options.seed)
-    noise = torch.randn((*shape, *size), generator=generator).to(model.device, model.unet.dtype)
+    noise = model.noise(options.count, options.seed)
     caption = model.caption(names, options.template)
     drawn = varied(model, caption, framed, noise, options.strength, options.drawing)
     grey = drawn.mean(dim=1, keepdim=True)[..., inside[0], inside[1]].cpu()
     resized = resize(grey, picture.shape[-2:])
-    return [one for one in resized if keeps(one, picture, label, options.correlation)]
+    return [one for one in resized if keeps_structures(one, picture, label, options.correlation)]
 
 
-def keeps(variant: Tensor, picture: Tensor, label: Tensor, least: float) -> bool:
+def keeps_structures(variant: Tensor, picture: Tensor, label: Tensor, least: float) -> bool:
     """Whether every structure of a mask is as before, by correlation in it and about it."""
     for value in label.unique():
         if value:

@@ -81,21 +81,19 @@ class PromptOptions:
     def __post_init__(self) -> None:
         if self.evidence not in get_args(Evidence):
             rule = f"must be attention, difference or both, not {self.evidence!r}"
-            raise UsageError("--evidence", rule, "Choose one of them")
+            raise UsageError("evidence", rule, "Choose one of them")
         if not self.levels or not all(0.0 < level < 1.0 for level in self.levels):
             raise UsageError(
-                "--levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
+                "levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
             )
         if not 0.0 <= self.attended <= 1.0:
             raise UsageError(
-                "--attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
+                "attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
             )
         if self.crf < 0.0:
-            raise UsageError("--crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
+            raise UsageError("crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
         if self.draws < 1:
-            raise UsageError(
-                "--draws", f"must be 1 or more, not {self.draws}", "Give for instance 8"
-            )
+            raise UsageError("draws", f"must be 1 or more, not {self.draws}", "Give for instance 8")
 
 
 @dataclass(frozen=True)
@@ -112,8 +110,8 @@ class Prompted:
 
 
 @dataclass(frozen=True)
-class ImageLook:
-    """What one look at a picture shows of K words.
+class WordEvidence:
+    """Evidence in a picture for each of K words.
 
     Attributes:
         attention: (draws, K, h, w) to each, over all levels of noise.
@@ -164,19 +162,21 @@ class PromptSegmenter:
             raise UsageError("the words", "are missing", "Name what is to be found")
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
-        noise = self._noise(latents, number)
+        noise = self.model.noise(self.options.draws, self.options.seed, number)
         compares = self.options.evidence != "attention"
-        looked = self.look(latents, noise, names, compares or self.options.presence >= 0.0)
-        present = self._present(looked)
+        evidence = self.gather_evidence(
+            latents, noise, names, compares or self.options.presence >= 0.0
+        )
+        present = self._present(evidence)
         if present.any() and not present.all():
             named = [name for name, there in zip(names, present, strict=True) if there]
-            looked = self.look(latents, noise, named, compares)
+            evidence = self.gather_evidence(latents, noise, named, compares)
         probability = torch.zeros(
             (self.options.draws, 1 + len(names), *picture.shape[-2:]), device=latents.device
         )
         probability[:, 0] = 1.0
         if present.any():
-            maps = self._evidence(looked)
+            maps = self._evidence(evidence)
             maps = guided(resize(maps, fitted.shape[-2:]), fitted, self.options.radius)
             maps, seen = maps[..., inside[0], inside[1]], fitted[..., inside[0], inside[1]]
             found = competing(maps, self.options.background, self.options.inverse_temperature)
@@ -185,22 +185,23 @@ class PromptSegmenter:
             probability[:, kept] = resize(found, picture.shape[-2:])
         return Prompted(probability, present)
 
-    def look(
+    def gather_evidence(
         self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
-    ) -> ImageLook:
-        """What latents (1, C, h, w) show of K names, noised by (draws, C, h, w) at all levels.
+    ) -> WordEvidence:
+        """Evidence for K names in latents (1, C, h, w), noised by (draws, C, h, w) at all levels.
 
         ``compares`` the predictions with those without each name, in K further passes a level.
         """
         template = self.options.template
         caption = self.model.caption(names, template)
-        noised = [(t, self.model.noised(latents, noise, t)) for t in self._steps()]
+        steps = [self.model.timestep(level) for level in self.options.levels]
+        noised = [(t, self.model.noised(latents, noise, t)) for t in steps]
         with recorded(self.model.unet, latents, self.options.layers) as record:
             found = [self.model.predict(x_t, t, caption.embedding) for t, x_t in noised]
         attention = word_maps(record, caption.places, self.options.coarsest)
         attention = propagated(attention, record, self.options.propagation)
         if not compares:
-            return ImageLook(attention, torch.zeros(0), torch.zeros(0))
+            return WordEvidence(attention, torch.zeros(0), torch.zeros(0))
         errors = [(eps - noise).square().mean(dim=(1, 2, 3)) for eps in found]
         differences, gains = [], []
         for name in names:
@@ -218,37 +219,27 @@ class PromptSegmenter:
             gains.append(torch.cat(lost).float())
         gain = torch.stack(gains)
         spread = gain.std(dim=1) / gain.shape[1] ** 0.5
-        return ImageLook(
+        return WordEvidence(
             attention,
             torch.cat(differences, dim=1).sqrt(),
             gain.mean(dim=1) / spread.clamp_min(1e-12),
         )
 
-    def _present(self, looked: ImageLook) -> Tensor:
+    def _present(self, evidence: WordEvidence) -> Tensor:
         """(K,) which words are taken to be there."""
-        present = looked.peak >= self.options.attended
+        present = evidence.peak >= self.options.attended
         if self.options.presence >= 0.0:
-            present &= looked.gain > self.options.presence
+            present &= evidence.gain > self.options.presence
         return present.cpu()
 
-    def _evidence(self, looked: ImageLook) -> Tensor:
+    def _evidence(self, evidence: WordEvidence) -> Tensor:
         """(draws, K, h, w) of the kind that is asked for."""
         if self.options.evidence == "attention":
-            return looked.attention
+            return evidence.attention
         if self.options.evidence == "difference":
-            return looked.difference
-        attention = resize(scaled(looked.attention), looked.difference.shape[-2:])
-        return attention * scaled(looked.difference)
-
-    def _steps(self) -> list[int]:
-        last = self.model.n_timesteps - 1
-        return [min(last, max(1, round(level * last))) for level in self.options.levels]
-
-    def _noise(self, latents: Tensor, number: int) -> Tensor:
-        """(draws, C, h, w), the same on every device."""
-        generator = torch.Generator().manual_seed(self.options.seed + 1_000_003 * number)
-        shape = (self.options.draws, *latents.shape[1:])
-        return torch.randn(shape, generator=generator).to(latents)
+            return evidence.difference
+        attention = resize(scaled(evidence.attention), evidence.difference.shape[-2:])
+        return attention * scaled(evidence.difference)
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:

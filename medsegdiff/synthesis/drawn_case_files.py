@@ -49,12 +49,12 @@ class SyntheticCases:
         self.spacing, self.of = tuple(spacing), of
         before = read_json(folder / RECORD)
         if before is None and (folder / "dataset.json").exists():
-            remedy = "Choose another folder for --output"
+            remedy = "Choose another output folder"
             raise InputError(folder, "holds another data set", remedy)
         if before is not None and before["settings"] != self.settings:
             changed = [k for k, v in self.settings.items() if before["settings"].get(k) != v]
             rule = f"holds cases of other settings ({', '.join(changed) or 'further ones'})"
-            raise InputError(folder, rule, "Add --overwrite, or choose another folder")
+            raise InputError(folder, rule, "Allow to overwrite, or choose another folder")
         self.pairs: list[dict[str, Any]] = before["pairs"] if before else []
 
     @property

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from monai.transforms import Compose, RandomizableTransform
 from torch import Tensor
-from tqdm import tqdm
 
 from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
+from medsegdiff.core.progress import progress
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, datalist, load_manifest
@@ -77,7 +77,7 @@ class Synthesizer:
     ) -> None:
         if masks and not drawer.given_masks:
             rule = f"cannot be used: {bundle.name} draws masks itself"
-            raise UsageError("--masks", rule, "Leave it out, or train the bundle with draws=image")
+            raise UsageError("masks", rule, "Leave it out, or train the bundle with draws=image")
         self.bundle, self.drawer, self.deformation = bundle, drawer, deformation
         self.attempts, self.segmenter = attempts, segmenter
         manifest = load_manifest(data)
@@ -129,18 +129,17 @@ class Synthesizer:
             InputError: too few pairs pass the filter. Those that do are written.
         """
         if count < 1:
-            raise UsageError("--count", f"must be 1 or more, not {count}", "Give for instance 20")
+            raise UsageError("count", f"must be 1 or more, not {count}", "Give for instance 20")
         find_mask = self._mask_finder()
         learned = self.filter.described(self.classes)
         content = self.cases.save(learned)
-        hidden = None if logger.isEnabledFor(logging.INFO) else True
-        with tqdm(total=count, desc="synthesize", unit="case", disable=hidden) as bar:
-            bar.update(content["kept"])
+        with progress("synthesize", "case") as show:
+            show(content["kept"], count)
             while content["kept"] < count and content["drawn"] < self.attempts * count:
                 first = content["drawn"]
                 self._draw(range(first, first + self.drawer.batch), count, find_mask)
-                before, content = content["kept"], self.cases.save(learned)
-                bar.update(content["kept"] - before)
+                content = self.cases.save(learned)
+                show(content["kept"], count)
         if content["kept"] < count:
             told = ", ".join(f"{n} by {rule}" for rule, n in content["dropped"].items() if n)
             rule = f"only {content['kept']} of {count} cases are fit, of {content['drawn']} drawn"
@@ -161,7 +160,7 @@ class Synthesizer:
         known = {value for value in bundle.labels if value}
         if known != set(self.classes):
             rule = f"finds the classes {sorted(known)}, not {sorted(self.classes)} of the cases"
-            raise UsageError("--segmenter", rule, "Choose another, or none")
+            raise UsageError("segmenter", rule, "Choose another, or none")
         return mask_finder(bundle, self.drawer, self.spacing)
 
     def _draw(self, numbers: range, count: int, find_mask: FindMask | None) -> None:
@@ -233,7 +232,7 @@ def remove_cases(folder: Path) -> None:
         return
     if not (folder / RECORD).is_file():
         rule = f"holds no {RECORD}, so it is not of an earlier run"
-        raise InputError(folder, rule, "Choose another folder for --output")
+        raise InputError(folder, rule, "Choose another output folder")
     for name in (RECORD, "dataset.json", CHART):
         (folder / name).unlink(missing_ok=True)
     for name in ("imagesTr", "labelsTr"):

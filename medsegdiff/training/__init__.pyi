@@ -1,3 +1,4 @@
+from .averaging import weight_average as weight_average
 from .encoder_start import encoder_weights as encoder_weights
 from .prepare_batch import NoisedMaskPrepareBatch as NoisedMaskPrepareBatch
 from .prepare_images import NoisedImagePrepareBatch as NoisedImagePrepareBatch

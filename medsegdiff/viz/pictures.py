@@ -5,7 +5,6 @@ A figure is made with matplotlib's object interface: no global state, no display
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -201,11 +200,6 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write a figure to ``path`` as PNG, 128 dots per inch; the file is complete or absent."""
     with written_aside(path) as aside:
         aside.write_bytes(_png(figure))
-
-
-def to_data_uri(figure: Figure) -> str:
-    """The figure as a ``data:image/png;base64,...`` address, for a page without other files."""
-    return "data:image/png;base64," + base64.b64encode(_png(figure)).decode("ascii")
 
 
 def _png(figure: Figure) -> bytes:

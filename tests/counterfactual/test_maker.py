@@ -56,6 +56,7 @@ def test_lesions_are_found_and_healthy_images_left_alone(cohort: Path, tmp_path:
         assert (folder / f"{name}_preview.png").is_file()
         record = json.loads((folder / f"{name}_run.json").read_text())
         assert record["calibrated"] and record["warnings"] == []
+        assert record["seconds"]["load"] > 0 and record["seconds"]["sample"] > 0
     assert np.mean(scores) > 0.9
     assert np.mean(on_healthy) < 0.25 * np.mean(on_lesions)
     first = (out / "phantom_0000" / "phantom_0000_run.json").stat().st_mtime_ns

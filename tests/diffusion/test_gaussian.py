@@ -43,3 +43,12 @@ def test_targets(target: Target) -> None:
     a, s = process.coefficients(t, x_0)
     expected = {"x_0": x_0, "eps": eps, "v": a * eps - s * x_0}[target]
     torch.testing.assert_close(process.target(x_0, eps, t, target), expected)
+
+
+def test_the_levels_of_another_model_are_taken_as_they_are() -> None:
+    levels = torch.linspace(0.99, 0.01, 50)
+    process = GaussianProcess(alphas_cumprod=levels)
+    assert process.n_timesteps == 50 and process.alphas_cumprod.dtype == torch.float64
+    x_0, eps = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
+    x_t = process.add_noise(x_0, eps, torch.tensor([49]))
+    torch.testing.assert_close(x_t, torch.full_like(x_t, 0.1))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medsegdiff.diffusion.grid import CLEAN, TimeGrid, time_grid
+from medsegdiff.diffusion.grid import CLEAN, Level, TimeGrid, grid_at, time_grid
 
 TAU = torch.arange(1, 1001, dtype=torch.float64) / 1000
 
@@ -34,3 +34,14 @@ def test_too_many_or_no_steps_are_refused(steps: int, start: float) -> None:
 def test_starts_outside_the_process_are_refused(start: float) -> None:
     with pytest.raises(ValueError, match=r"start must be in \(0, 1\]"):
         grid_of(1, start)
+
+
+def test_a_grid_of_chosen_steps_has_their_levels() -> None:
+    grid = grid_at(1 - TAU, TAU, [499, 99])
+    assert list(grid) == [(499, Level(0.5, 0.5), Level(0.9, 0.1)), (99, Level(0.9, 0.1), CLEAN)]
+
+
+@pytest.mark.parametrize("timesteps", [[], [3, 3], [3, 5]])
+def test_chosen_steps_that_do_not_fall_are_refused(timesteps: list[int]) -> None:
+    with pytest.raises(ValueError, match="timesteps must be one at least, and fall"):
+        grid_at(1 - TAU, TAU, timesteps)

@@ -74,6 +74,20 @@ def test_a_denoiser_that_knows_x_0_gives_x_0(
     assert seen == sorted([*grid.timesteps, *(grid.timesteps[1:] if twice else ())], reverse=True)
 
 
+@pytest.mark.parametrize(("sampler", "process"), CASES.values(), ids=CASES)
+def test_the_result_is_the_very_estimate_of_the_last_call(
+    sampler: Callable[..., Tensor], process: Process
+) -> None:
+    noise, estimates = Normal(), []
+
+    def denoise(x_t: Tensor, t: int) -> Tensor:
+        estimates.append(torch.tanh(noise(x_t)))
+        return estimates[-1]
+
+    x_T = process.start(noise(torch.zeros(2, 3, 6, 5)))
+    assert sampler(denoise, x_T, process.grid(4), noise) is estimates[-1]
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=["2d", "3d"])
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("process", AFFINE.values(), ids=AFFINE)

@@ -200,14 +200,14 @@ def test_one_case_is_enough(study: tuple[Bundle, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({}, "--data: is missing"),
+        ({}, "data: is missing"),
         ({"data": True, "labelled": 4}, "1 to 3"),
         (
             {"data": True, "cases": "phantom_000"},
             "no labelled case outside the fold: 'phantom",
         ),
         ({"data": True, "labelled": 1, "cases": "phantom_002"}, "say the same twice"),
-        ({"fitted": True, "labelled": 1}, "cannot be used with --fitted"),
+        ({"fitted": True, "labelled": 1}, "cannot be used with fitted"),
         ({"fitted": True}, "there is none to mark"),
     ],
 )

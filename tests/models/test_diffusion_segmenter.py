@@ -118,9 +118,9 @@ def test_a_warm_start_is_the_anchors_mask_noised(size: tuple[int, ...], process:
     condition = condition._replace(coarse=condition.coarse.sign() * 50)
     x_T = torch.randn(6, 3, *network.state_size(size))
 
-    def stop(denoise: object, x_T: torch.Tensor, grid: TimeGrid, noise: object) -> torch.Tensor:
+    def stop(denoise: Denoise, x_T: torch.Tensor, grid: TimeGrid, noise: object) -> torch.Tensor:
         first.append((x_T, grid.timesteps))
-        return x_T
+        return denoise(x_T, grid.timesteps[0])
 
     network._fine = lambda features, condition: features  # type: ignore[method-assign]
     network.sample(condition, x_T, torch.randn_like, sampler=stop, steps=1, start=0.01)
@@ -152,6 +152,22 @@ def test_the_image_is_encoded_once_however_many_masks_are_drawn() -> None:
     condition = network.encode(torch.randn(1, 1, 12, 12))
     network.sample(condition, torch.randn(8, 3, 6, 6), torch.randn_like, sampler=ddim, steps=5)
     assert len(calls) == 1
+
+
+def test_a_sampler_that_returns_anything_but_the_last_estimate_is_refused() -> None:
+    network = tiny_segmenter(2)
+    condition, x_T = network.encode(torch.randn(1, 1, 12, 12)), torch.randn(2, 3, 6, 6)
+
+    def averaging(denoise: Denoise, x_T: torch.Tensor, grid: TimeGrid, _: object) -> torch.Tensor:
+        estimates = [denoise(x_T, t) for t in grid.timesteps]
+        return torch.stack(estimates).mean(dim=0)
+
+    def idle(denoise: Denoise, x_T: torch.Tensor, grid: TimeGrid, _: object) -> torch.Tensor:
+        return x_T
+
+    for sampler in (averaging, idle):
+        with pytest.raises(ValueError, match="must return the last estimate"):
+            network.sample(condition, x_T, torch.randn_like, sampler=sampler, steps=3)
 
 
 def test_an_anchor_can_only_be_added_to_logits() -> None:

@@ -10,6 +10,7 @@ from medsegdiff.prompting.attention import recorded
 from medsegdiff.prompting.drawing import DrawOptions, draw, excited, segmentation_free, varied
 from medsegdiff.prompting.maps import peak, word_maps
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
+from tests.tiny_pipeline import diffusers
 
 
 def noise(count: int = 2) -> torch.Tensor:
@@ -28,12 +29,27 @@ def test_a_picture_depends_on_its_own_noise_alone(tiny: TextToImage) -> None:
 
 def test_without_guidance_the_caption_alone_is_followed(tiny: TextToImage) -> None:
     caption = tiny.caption(["liver"])
-    x, grid = noise(), [999, 666, 333]
-    for number, t in enumerate(grid):
-        eps = tiny.predict(x, t, caption.embedding)
-        x = tiny.step(x, eps, t, grid[number + 1] if number < 2 else -1)
-    drawn, _ = draw(tiny, caption, noise(), DrawOptions(steps=3, guidance=0.0))
+    scheduler = diffusers.DDIMScheduler.from_config(
+        tiny.scheduler.config, set_alpha_to_one=True, clip_sample=False
+    )
+    scheduler.set_timesteps(3)  # steps of 333
+    x = noise()
+    for t in (999, 666, 333):
+        step = scheduler.step(tiny.predict(x, t, caption.embedding), t, x)
+        x = step.prev_sample if t > 333 else step.pred_original_sample
+    drawn, _ = draw(tiny, caption, noise(), DrawOptions(steps=3, guidance=1.0))
     torch.testing.assert_close(drawn, tiny.decode(x), atol=1e-3, rtol=1e-3)
+
+
+def test_guidance_weighs_the_caption_as_diffusers_do(tiny: TextToImage) -> None:
+    """eps = eps_empty + w (eps_caption - eps_empty): a step of one at w is w times as far."""
+    caption, empty = tiny.caption(["liver"]), tiny.caption([])
+    with_caption, without = (tiny.predict(noise(), 999, c.embedding) for c in (caption, empty))
+    guided = without + 2.5 * (with_caption - without)
+    a, s = tiny.process.coefficients(torch.tensor([999]), guided)
+    expected = tiny.decode((noise() - s * guided) / a)
+    drawn, _ = draw(tiny, caption, noise(), DrawOptions(steps=1, guidance=2.5))
+    torch.testing.assert_close(drawn, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_neglected_word_is_attended_to_more(tiny: TextToImage) -> None:
@@ -78,8 +94,8 @@ def test_words_are_excited_in_the_first_half_of_drawing(tiny: TextToImage) -> No
 def test_attention_that_is_not_turned_leads_nowhere(tiny: TextToImage) -> None:
     """With a = -1 the strongest word keeps its weight, so guided away from is guided to."""
     caption = tiny.caption(["liver", "kidney"])
-    still = DrawOptions(steps=3, guidance=3.0, kind="segmentation-free", scale=-1.0, switch=0.0)
-    plain = DrawOptions(steps=3, guidance=0.0)
+    still = DrawOptions(steps=3, guidance=4.0, kind="segmentation-free", scale=-1.0, switch=0.0)
+    plain = DrawOptions(steps=3, guidance=1.0)
     pictures = [draw(tiny, caption, noise(), options)[0] for options in (still, plain)]
     torch.testing.assert_close(*pictures, atol=1e-3, rtol=1e-3)
 
@@ -100,7 +116,7 @@ def test_variants_stray_further_with_strength(tiny: TextToImage) -> None:
     caption = tiny.caption(["liver"])
     picture = torch.rand(1, 1, 32, 32) * 2 - 1
     plain = tiny.decode(tiny.encode(picture))
-    options = DrawOptions(steps=20, guidance=0.0)
+    options = DrawOptions(steps=20, guidance=1.0)
     strayed = [
         float((varied(tiny, caption, picture, noise(), strength, options) - plain).square().mean())
         for strength in (0.001, 0.3, 0.9)

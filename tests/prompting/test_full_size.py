@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from medsegdiff.prompting.drawing import DrawOptions, draw
-from medsegdiff.prompting.grounding import GroundingHead, embedded_words, seen_by_unet
+from medsegdiff.prompting.grounding import GroundingHead, unet_features, word_embeddings
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.word_segmenter import PromptOptions, PromptSegmenter
 from tests.tiny_pipeline import diffusers, tiny_tokenizer, transformers
@@ -71,10 +71,10 @@ def test_every_step_has_the_right_shapes_in_bounded_memory(full_size: TextToImag
     assert found.probability.shape == (1, 3, 100, 120) and found.present.shape == (2,)
     caption = full_size.caption(["liver", "kidney"])
     latents = torch.randn(1, 4, 64, 64, dtype=torch.bfloat16)
-    features, attention = seen_by_unet(full_size, latents, latents, 100, caption)
+    features, attention = unet_features(full_size, latents, latents, 100, caption)
     assert len(features) == 9 and attention.shape == (1, 2, 64, 64)
     head = GroundingHead([f.shape[1] for f in features], 768)
-    assert head(features, attention, embedded_words(caption)).shape == (1, 2, 128, 128)
+    assert head(features, attention, word_embeddings(caption)).shape == (1, 2, 128, 128)
     pictures, maps = draw(full_size, caption, latents, DrawOptions(steps=1, excite=0.1))
     assert pictures.shape == (1, 3, 512, 512) and maps.shape == (1, 2, 64, 64)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2

@@ -53,6 +53,25 @@ def test_a_head_learns_the_masks_it_is_shown_and_is_read_again(
     assert torch.equal(same.probability, found.probability)
 
 
+def test_a_head_follows_its_seed_alone_and_leaves_the_callers_numbers(tiny: TextToImage) -> None:
+    options = TeachingOptions(steps=2, batch=1)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    heads = []
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        heads.append(teach(tiny, examples(), options).state_dict())
+        if seed == 3:
+            assert torch.equal(torch.rand(4), expected)
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+
+
+def test_a_head_needs_something_to_learn_from(tiny: TextToImage) -> None:
+    for given, steps in (([], 2), (examples(), 0)):
+        with pytest.raises(ValueError, match="one example and one step"):
+            teach(tiny, given, TeachingOptions(steps=steps))
+
+
 def test_what_is_no_head_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         load_head(tmp_path / "head.pt")

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from medsegdiff.prompting.grounding import (
     GroundingHead,
     block_outputs,
-    embedded_words,
-    seen_by_unet,
+    unet_features,
     weighted,
+    word_embeddings,
 )
 from medsegdiff.prompting.pipeline import TextToImage
 
@@ -16,10 +16,10 @@ from medsegdiff.prompting.pipeline import TextToImage
 def test_all_blocks_of_the_unet_are_seen(tiny: TextToImage) -> None:
     caption = tiny.caption(["liver", "kidney"])
     latents = torch.randn(2, 4, 16, 16)
-    features, attention = seen_by_unet(tiny, latents, torch.randn_like(latents), 100, caption)
+    features, attention = unet_features(tiny, latents, torch.randn_like(latents), 100, caption)
     assert len(features) == 5 and attention.shape == (2, 2, 16, 16)
     head = GroundingHead([f.shape[1] for f in features], 16, width=8)
-    assert head(features, attention, embedded_words(caption)).shape == (2, 2, 32, 32)
+    assert head(features, attention, word_embeddings(caption)).shape == (2, 2, 32, 32)
 
 
 def test_outputs_are_of_the_last_run_and_hooks_go(tiny: TextToImage) -> None:

@@ -10,14 +10,14 @@ from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.drawing import DrawOptions
 from medsegdiff.prompting.pairs import (
     PairOptions,
-    adaptive,
     class_of,
     draw_pairs,
     label_of,
-    otsu,
+    otsu_masks,
+    otsu_threshold,
 )
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.variants import VariantOptions, keeps, kept_variants
+from medsegdiff.prompting.variants import VariantOptions, keeps_structures, kept_variants
 from medsegdiff.prompting.word_segmenter import Prompted, PromptOptions
 
 FINDING = PromptOptions(draws=2, levels=(0.2,), presence=-1.0)
@@ -62,7 +62,7 @@ def test_pictures_of_what_no_caption_names_are_dropped(tiny: TextToImage) -> Non
     assert made.dropped["unnamed"] == 1
     sees_nothing = dataclasses.replace(strict, finding=dataclasses.replace(FINDING, attended=1.0))
     assert draw_pairs(tiny, captions, ["liver", "kidney"], 2, sees_nothing).dropped["absent"] == 2
-    with pytest.raises(UsageError, match="--only-named"):
+    with pytest.raises(UsageError, match=r"^only_named"):
         dataclasses.replace(LENIENT, only_named=True)
 
 
@@ -91,7 +91,7 @@ def test_things_are_of_the_class_that_they_end_with() -> None:
 def test_the_threshold_is_otsus() -> None:
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(0.2, 0.05, 900), rng.normal(0.8, 0.05, 100)]).clip(0, 1)
-    found = otsu(torch.tensor(values))
+    found = otsu_threshold(torch.tensor(values))
 
     def within(threshold: float) -> float:
         groups = values[values < threshold], values[values >= threshold]
@@ -105,7 +105,7 @@ def test_where_masks_meet_the_stronger_one_has_it() -> None:
     maps = torch.zeros(1, 2, 8, 8)
     maps[0, 0, :5], maps[0, 1, 3:] = 1.0, 0.6
     maps[0, 1, 4] = 0.9
-    masks = adaptive(maps)
+    masks = otsu_masks(maps)
     assert not (masks[0, 0] & masks[0, 1]).any()
     assert masks[0, 0, 0].all() and masks[0, 1, 7].all()
 
@@ -116,8 +116,8 @@ def test_variants_that_lose_a_structure_are_left_out(tiny: TextToImage) -> None:
     label[10:20, 10:20] = 1
     picture[0, 10:20, 10:20] = 1.0
     moved = picture.roll(12, dims=2)
-    assert keeps(0.5 * picture + 0.1, picture, label, 0.9)
-    assert not keeps(moved, picture, label, 0.5)
+    assert keeps_structures(0.5 * picture + 0.1, picture, label, 0.9)
+    assert not keeps_structures(moved, picture, label, 0.5)
     options = VariantOptions(count=2, strength=0.1, correlation=-1.0)
     kept = kept_variants(tiny, picture, label, ["liver"], options)
     assert len(kept) == 2 and kept[0].shape == (1, 32, 32)

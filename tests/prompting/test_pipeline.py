@@ -7,12 +7,12 @@ import torch
 
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
-from tests.tiny_pipeline import diffusers, save_tiny
+from tests.tiny_pipeline import save_tiny
 
 
 def test_size_is_that_of_the_models_own_images(tiny: TextToImage) -> None:
     assert tiny.size == (32, 32)
-    assert tiny.n_timesteps == 1000
+    assert tiny.process.n_timesteps == 1000
 
 
 def test_a_caption_knows_where_its_names_are(tiny: TextToImage) -> None:
@@ -42,19 +42,17 @@ def test_noise_is_added_as_diffusers_does(tiny: TextToImage) -> None:
     torch.testing.assert_close(tiny.noised(latents, noise, 300), expected)
 
 
-def test_a_step_is_that_of_diffusers_ddim(tiny: TextToImage) -> None:
-    scheduler = diffusers.DDIMScheduler.from_config(tiny.scheduler.config)
-    scheduler.set_timesteps(10)
-    t = int(scheduler.timesteps[3])
-    x_t, eps = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16)
-    expected = scheduler.step(eps, t, x_t).prev_sample
-    torch.testing.assert_close(tiny.step(x_t, eps, t, t - 100), expected)
+def test_a_share_of_the_forward_process_is_a_step_above_the_clean_latents(
+    tiny: TextToImage,
+) -> None:
+    assert [tiny.timestep(share) for share in (0.0, 0.1, 1.0)] == [1, 100, 999]
 
 
-def test_a_step_to_the_end_gives_the_clean_latents(tiny: TextToImage) -> None:
-    latents, noise = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16)
-    x_t = tiny.noised(latents, noise, 500)
-    torch.testing.assert_close(tiny.step(x_t, noise, 500, -1), latents, atol=1e-4, rtol=1e-4)
+def test_each_picture_has_noise_of_its_own(tiny: TextToImage) -> None:
+    first = tiny.noise(2, seed=3)
+    assert first.shape == (2, 4, 16, 16)
+    assert torch.equal(first, tiny.noise(2, seed=3, number=0))
+    assert not torch.equal(first, tiny.noise(2, seed=3, number=1))
 
 
 @pytest.mark.parametrize("kind", ["v_prediction", "sample"])
@@ -66,7 +64,7 @@ def test_other_predictions_become_noise(kind: str, tmp_path: Path, tiny: TextToI
     embedding = tiny.caption(["liver"]).embedding
     with torch.no_grad():
         out = other.unet(x_t, 400, encoder_hidden_states=embedding).sample
-    level = other.alphas_cumprod[400]
+    level = other.scheduler.alphas_cumprod[400]
     x_0 = level.sqrt() * x_t - (1 - level).sqrt() * out if kind == "v_prediction" else out
     expected = (x_t - level.sqrt() * x_0) / (1 - level).sqrt()
     torch.testing.assert_close(other.predict(x_t, 400, embedding), expected, atol=1e-4, rtol=1e-4)

@@ -40,5 +40,5 @@ def test_a_field_mends_holes_and_stops_at_edges() -> None:
 
 
 def test_a_negative_weight_is_refused() -> None:
-    with pytest.raises(UsageError, match="--crf"):
+    with pytest.raises(UsageError, match=r"^crf"):
         PromptOptions(crf=-1.0)

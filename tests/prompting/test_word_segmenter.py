@@ -11,9 +11,9 @@ from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import guided
 from medsegdiff.prompting.word_segmenter import (
     Evidence,
-    ImageLook,
     PromptOptions,
     PromptSegmenter,
+    WordEvidence,
     fit,
 )
 
@@ -47,15 +47,15 @@ def test_the_peak_is_what_the_most_attentive_places_give_over_all_draws() -> Non
     attention = torch.zeros(2, 1, 16, 16)
     attention[0, 0, 3, :4] = 0.8  # four of 256 places, in one of two draws
     attention[1, 0, 3, :2] = 0.4
-    looked = ImageLook(attention, torch.zeros(0), torch.zeros(0))
-    torch.testing.assert_close(looked.peak, torch.tensor([(2 * 0.6 + 2 * 0.4) / 4]))
+    evidence = WordEvidence(attention, torch.zeros(0), torch.zeros(0))
+    torch.testing.assert_close(evidence.peak, torch.tensor([(2 * 0.6 + 2 * 0.4) / 4]))
 
 
 def test_a_word_that_draws_too_little_attention_is_nowhere(tiny: TextToImage) -> None:
     picture, names = torch.rand(1, 32, 32), ["liver", "kidney"]
     segmenter = PromptSegmenter(tiny, FEW)
     latents = tiny.encode(picture[None])
-    peak = segmenter.look(latents, segmenter._noise(latents, 0), names).peak
+    peak = segmenter.gather_evidence(latents, tiny.noise(FEW.draws, FEW.seed), names).peak
     between = dataclasses.replace(FEW, attended=float(peak.mean()))
     found = PromptSegmenter(tiny, between)(picture, names)
     assert found.present.tolist() == (peak > peak.mean()).tolist()
@@ -78,7 +78,7 @@ def test_the_gain_of_a_word_is_what_naming_it_lowers_the_error_by(tiny: TextToIm
 
     lowered = errors("kidney") - errors("liver", "kidney")
     expected = lowered.mean() / (lowered.std() / 2.0)
-    gains = segmenter.look(latents, noise, ["liver", "kidney"]).gain
+    gains = segmenter.gather_evidence(latents, noise, ["liver", "kidney"]).gain
     torch.testing.assert_close(gains[0], expected, atol=1e-3, rtol=1e-2)
 
 
@@ -93,9 +93,11 @@ def test_the_difference_is_what_leaving_a_word_out_changes(tiny: TextToImage) ->
     squared = (both - alone).square().mean(dim=1)
     expected = (squared / squared.mean(dim=(1, 2), keepdim=True)).sqrt()
     segmenter = PromptSegmenter(tiny, PromptOptions(draws=2, levels=(0.3,)))
-    found = segmenter.look(latents, noise, ["liver", "kidney"])
+    found = segmenter.gather_evidence(latents, noise, ["liver", "kidney"])
     torch.testing.assert_close(found.difference[:, 0], expected, atol=1e-3, rtol=1e-3)
-    assert segmenter.look(latents, noise, ["liver"], compares=False).difference.numel() == 0
+    assert (
+        segmenter.gather_evidence(latents, noise, ["liver"], compares=False).difference.numel() == 0
+    )
 
 
 @pytest.mark.parametrize("evidence", ["attention", "difference", "both"])
@@ -120,7 +122,7 @@ def test_nothing_to_find_is_refused(tiny: TextToImage) -> None:
         PromptOptions(evidence="mood")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="between 0 and 1"):
         PromptOptions(levels=(1.5,))
-    with pytest.raises(UsageError, match=r"--attended.*from 0 to 1"):
+    with pytest.raises(UsageError, match=r"^attended.*from 0 to 1"):
         PromptOptions(attended=2.0)
 
 
