@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 TORCH := torch>=2.9,<2.14
 DATA ?= hippocampus_mr
 MINUTES ?= 3
+# a process a core, of one thread each; the tests of one file stay together, since they share what they train
+PARALLEL ?= -n logical --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test pacs-test check format bench
@@ -19,7 +21,7 @@ demo: $(STAMP) ## segment both hippocampi of a real MR volume
 	$(BIN)/medsegdiff demo
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 pacs-test: $(STAMP) ## from a real Orthanc server and back to it; says how to install one
 	$(BIN)/python -m pytest tests/pacs --need-orthanc
@@ -29,7 +31,7 @@ check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_import_levels.py
-	$(BIN)/python -m pytest --doctest-modules medsegdiff tests
+	$(BIN)/python -m pytest $(PARALLEL) --doctest-modules medsegdiff tests
 
 bench: $(STAMP) ## compare with other methods: DATA=hippocampus_mr MINUTES=3 (of training each)
 	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --minutes $(MINUTES)
