@@ -16,8 +16,8 @@ from monai.utils.enums import CommonKeys
 from medsegdiff import __version__
 from medsegdiff.data.manifest import Case
 from medsegdiff.training.checkpoints import resume, write_cases
-from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
 from medsegdiff.training.epoch_log import log_metrics
+from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
 
 
 @dataclass(frozen=True)
