@@ -20,6 +20,7 @@ from medsegdiff.cli.ground import ground
 from medsegdiff.cli.label_efficient import label_efficient
 from medsegdiff.cli.prompt import prompt
 from medsegdiff.cli.segment import segment
+from medsegdiff.cli.startup import hide_unneeded
 from medsegdiff.cli.synthesize import synthesize
 from medsegdiff.cli.train import train
 
@@ -56,4 +57,5 @@ def medsegdiff(
 
 def main() -> None:
     """Entry point of the command line."""
+    hide_unneeded()
     app()
