@@ -105,18 +105,18 @@ class DiffusionSegmenter(nn.Module):
         return self.denoiser.num_classes
 
     @property
-    def stride(self) -> int:
+    def stride(self) -> tuple[int, ...]:
         """The image's size over that of the states."""
         return self.denoiser.stride
 
     def padded(self, size: Sequence[int]) -> list[int]:
         """Spatial size of an image once it is padded for the networks."""
-        multiple = max(self.encoder.multiple, self.stride)
-        return [length + -length % multiple for length in size]
+        multiples = map(max, self.encoder.multiple, self.stride)
+        return [length + -length % m for length, m in zip(size, multiples, strict=True)]
 
     def state_size(self, size: Sequence[int]) -> list[int]:
         """Spatial size of the states x_t of an image of ``size``."""
-        return [length // self.stride for length in self.padded(size)]
+        return [n // s for n, s in zip(self.padded(size), self.stride, strict=True)]
 
     def to_state(self, mask: Tensor) -> Tensor:
         """x_0: masks (B, K, *spatial), padded and averaged over the states' voxels."""
@@ -124,7 +124,7 @@ class DiffusionSegmenter(nn.Module):
 
     def encode(self, image: Tensor) -> Conditioned:
         """(B, C, *spatial) -> everything that depends on the image alone; once per image."""
-        with self._autocast(image.device, min(self.padded(image.shape[2:]))):
+        with self._autocast(image.device, self.padded(image.shape[2:])):
             return self.denoiser.prepare(self.encoder(image))
 
     def forward(
@@ -237,7 +237,7 @@ class DiffusionSegmenter(nn.Module):
         return torch.softmax(self._refine(features, condition), dim=1)
 
     def _refine(self, features: Tensor, condition: Conditioned) -> Tensor:
-        with self._autocast(features.device, self.stride * min(features.shape[2:])):
+        with self._autocast(features.device, self._image_size(features)):
             return self.denoiser.refine(features, condition).float()
 
     def _denoise(
@@ -256,13 +256,17 @@ class DiffusionSegmenter(nn.Module):
             inputs.append(noise(x_t))
         unit_time = t.float() / (self.process.n_timesteps - 1)
         x = torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0]
-        with self._autocast(x.device, self.stride * min(x.shape[2:])):
+        with self._autocast(x.device, self._image_size(x)):
             denoised = self.denoiser(x, unit_time, condition)
         return denoised._replace(output=denoised.output.float())
 
-    def _autocast(self, device: torch.device, length: int) -> AbstractContextManager[None]:
-        """The networks' precision for images whose shortest side, padded, is ``length``."""
-        smallest = length // self.encoder.multiple
+    def _image_size(self, state: Tensor) -> list[int]:
+        """Spatial size of the padded images that states (B, C, *state) are of."""
+        return [s * n for s, n in zip(self.stride, state.shape[2:], strict=True)]
+
+    def _autocast(self, device: torch.device, size: Sequence[int]) -> AbstractContextManager[None]:
+        """The networks' precision for images of the padded spatial ``size``."""
+        smallest = min(n // m for n, m in zip(size, self.encoder.multiple, strict=True))
         return autocast(self.precision, device, smallest if self.training else None)
 
     @torch.no_grad()

@@ -27,10 +27,13 @@ from medsegdiff.networks.conditioning import (
 from medsegdiff.networks.encoder import Condition
 from medsegdiff.networks.layers import (
     FiLMBlock,
+    PerAxis,
     conv,
     crop_to,
     pad_to,
     patch_up,
+    per_axis,
+    per_level,
     pool,
     upsample_to,
 )
@@ -74,7 +77,8 @@ def in_cells(noise: Tensor, cells: int) -> Tensor:
     """
     means = F.adaptive_avg_pool2d if noise.ndim == 4 else F.adaptive_avg_pool3d
     pooled: Tensor = means(noise, cells)
-    return pooled * math.sqrt(noise[0, 0].numel() / pooled[0, 0].numel())
+    sides = [max(length, cells) for length in noise.shape[2:]]  # a shorter axis is repeated
+    return pooled * math.sqrt(math.prod(sides) / pooled[0, 0].numel())
 
 
 class Denoiser(nn.Module):
@@ -98,8 +102,12 @@ class Denoiser(nn.Module):
         num_classes: Number K of classes, background included.
         condition_channels: Width of each level of the encoder's pyramid, finest first.
         channels: Width of each level of the denoiser, finest first; each level halves the size.
-        stride: Ratio of the image's size to the mask's, a power of 2; level l of the denoiser
-            takes the features of the encoder's level l + log2(stride).
+        stride: Ratio of the image's size to the mask's, along all axes or along each; level l of
+            the denoiser takes the features of the encoder's level f + l, f being the level at which
+            the encoder has come to that stride.
+        strides: Strides into the encoder's levels, as ``ImageEncoder`` has them. None: 2.
+        kernels: Size of the convolutions at the encoder's levels, as ``ImageEncoder`` has them.
+            None: 3.
         conditioning: Way in which the image's features enter. The next four arguments are for
             ``medsegdiff``.
         anchor_attention: Whether level 0 has the anchor condition (U-SA).
@@ -115,8 +123,8 @@ class Denoiser(nn.Module):
             whether there is a lesion and how large it is; raters differ alike.
 
     Raises:
-        ValueError: if the encoder has too few levels for ``stride`` and ``channels``, or for an
-            unknown ``conditioning``.
+        ValueError: if the encoder does not come to ``stride``, or has too few levels below it for
+            ``channels``, or for an unknown ``conditioning``.
     """
 
     def __init__(
@@ -126,7 +134,9 @@ class Denoiser(nn.Module):
         condition_channels: Sequence[int],
         channels: Sequence[int] = (16, 32, 64),
         *,
-        stride: int = 2,
+        stride: PerAxis = 2,
+        strides: Sequence[PerAxis] | None = None,
+        kernels: Sequence[PerAxis] | None = None,
         conditioning: Conditioning = "medsegdiff",
         anchor_attention: bool = True,
         dynamic_encoding: bool = True,
@@ -137,19 +147,24 @@ class Denoiser(nn.Module):
         latent: int = 0,
     ) -> None:
         super().__init__()
-        first = stride.bit_length() - 1
-        if stride != 2**first or first + len(channels) > len(condition_channels):
+        depth, levels = len(channels), len(condition_channels)
+        steps = per_level(strides, 1, 2, levels, spatial_dims)
+        sizes = per_level(kernels, 3, 3, levels, spatial_dims)
+        self.stride = per_axis(stride, spatial_dims)
+        first = _level_of(self.stride, steps)
+        if first is None or first + depth > levels:
             raise ValueError(
-                f"a denoiser of {len(channels)} levels with stride {stride} needs stride to be a "
-                f"power of 2 and an encoder of at least {first + len(channels)} levels. "
-                f"Got {len(condition_channels)}."
+                f"a denoiser of {depth} levels with stride {stride} needs an encoder that comes to "
+                f"that stride, and has at least {depth} levels from there. Got {levels} levels "
+                f"with strides {steps}."
             )
+        steps, sizes = steps[first:], sizes[first:]
         if latent and not further_inputs:
             raise ValueError("latent needs further_inputs of at least 1, which is noise. Got 0.")
         if conditioning not in get_args(Conditioning):
             names = list(get_args(Conditioning))
             raise ValueError(f"conditioning must be one of {names}. Got {conditioning!r}.")
-        self.first, self.stride, self.add_anchor = first, stride, add_anchor
+        self.first, self.add_anchor = first, add_anchor
         self.num_classes, self.further_inputs = num_classes, further_inputs
         self.time_channels = 4 * channels[0]
         self.time = _mlp(self.time_channels, self.time_channels)
@@ -177,16 +192,20 @@ class Denoiser(nn.Module):
         seen = (1 + further_inputs - int(latent > 0)) * num_classes
         pairs = list(pairwise(channels))
         widths = zip(condition_channels[first:], channels, strict=False)
-        self.stem = conv(spatial_dims, seen, channels[0])
+        self.stem = conv(spatial_dims, seen, channels[0], sizes[0])
         self.meet = nn.ModuleList(meeting(level, i, o) for level, (i, o) in enumerate(widths))
-        self.shrink = nn.ModuleList(conv(spatial_dims, i, o, stride=2) for i, o in pairs)
+        below = list(zip(pairs, sizes[1:], steps[1:], strict=False))
+        self.shrink = nn.ModuleList(conv(spatial_dims, *pair, k, s) for pair, k, s in below)
         self.down = nn.ModuleList(
-            FiLMBlock(spatial_dims, c, self.time_channels) for c in channels[1:]
+            FiLMBlock(spatial_dims, o, self.time_channels, k) for (_, o), k, _ in below
         )
         self.grow = nn.ModuleList(conv(spatial_dims, o, i, kernel=1) for i, o in pairs)
-        self.up = nn.ModuleList(FiLMBlock(spatial_dims, i, self.time_channels) for i, _ in pairs)
+        self.up = nn.ModuleList(
+            FiLMBlock(spatial_dims, i, self.time_channels, k)
+            for (i, _), k in zip(pairs, sizes, strict=False)
+        )
         self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
-        self.fine_head = patch_up(spatial_dims, channels[0], num_classes, stride)
+        self.fine_head = patch_up(spatial_dims, channels[0], num_classes, self.stride)
         for layer in (self.head, self.fine_head):
             nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -196,7 +215,7 @@ class Denoiser(nn.Module):
         features = condition.features[self.first : self.first + len(self.meet)]
         meets: list[ConditioningBlock] = list(self.meet)  # type: ignore[arg-type]
         levels = [meet.prepare(f) for meet, f in zip(meets, features, strict=True)]
-        size = [self.stride * length for length in features[0].shape[2:]]
+        size = [s * n for s, n in zip(self.stride, features[0].shape[2:], strict=True)]
         coarse = pool(pad_to(condition.anchor, size), self.stride)
         return Conditioned(condition.anchor, coarse, tuple(levels))
 
@@ -232,6 +251,16 @@ class Denoiser(nn.Module):
         """Logits (B * N, K, *spatial) of fine masks, from features as in ``Denoised.features``."""
         correction = crop_to(self.fine_head(features), condition.anchor.shape[2:])
         return add_over_members(correction, condition.anchor)
+
+
+def _level_of(stride: Sequence[int], strides: Sequence[Sequence[int]]) -> int | None:
+    """The first level at which the strides into the levels have come to ``stride``."""
+    reached = [1] * len(stride)
+    for level, step in enumerate(strides):
+        reached = [r * s for r, s in zip(reached, step, strict=True)]
+        if reached == list(stride):
+            return level
+    return None
 
 
 def _mlp(i: int, o: int) -> nn.Sequential:

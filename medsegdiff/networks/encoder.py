@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from medsegdiff.networks.layers import ConvBlock, conv, crop_to, pad_to_multiple, upsample_to
+from medsegdiff.networks.layers import (
+    ConvBlock,
+    PerAxis,
+    conv,
+    crop_to,
+    pad_to_multiple,
+    per_level,
+    upsample_to,
+)
 
 Modulate = Callable[[int, Tensor], Tensor]
 """Function (number of a block, its features) -> features of the same shape."""
@@ -18,8 +27,8 @@ class Condition(NamedTuple):
 
     Attributes:
         anchor: Logits (B, K, *spatial) of a deterministic mask, at the image's own size.
-        features: Features (B, C_l, *spatial / 2^l) of each level l, finest first; sizes are those
-            of the image padded to a multiple of 2^(levels - 1).
+        features: Features (B, C_l, *spatial / s_l) of each level l, finest first, s_l being the
+            product of the strides down to it; sizes are those of the padded image.
     """
 
     anchor: Tensor
@@ -36,13 +45,17 @@ class ImageEncoder(nn.Module):
         spatial_dims: Number of spatial axes, 2 or 3.
         in_channels: Number of channels of the image.
         num_classes: Number K of classes, background included.
-        channels: Width of each level, finest first; each level halves the size. Multiples of 16 use
-            the whole width of a processor's vectors.
+        channels: Width of each level, finest first. Multiples of 16 use the whole width of a
+            processor's vectors.
         depths: Number of convolutions of a block at each level, finest first; from 2 on blocks are
             residual. None: 1 at the finest level, which takes most of the time, and 2 at others.
+        strides: Stride into each level, finest first, of all axes or of each; 1 along a coarse axis
+            keeps its slices apart until the others have come to its spacing. None: 1 at the finest
+            level, 2 at others.
+        kernels: Size of the convolutions of each level, of all axes or of each. None: 3.
 
     Raises:
-        ValueError: if there is not one depth for each level.
+        ValueError: if there is not one depth, stride or kernel for each level.
     """
 
     def __init__(
@@ -52,23 +65,27 @@ class ImageEncoder(nn.Module):
         num_classes: int,
         channels: Sequence[int] = (16, 32, 64, 128),
         depths: Sequence[int] | None = None,
+        strides: Sequence[PerAxis] | None = None,
+        kernels: Sequence[PerAxis] | None = None,
     ) -> None:
         super().__init__()
         depths = (1, *[2] * (len(channels) - 1)) if depths is None else depths
         if len(depths) != len(channels):
             raise ValueError(f"depths must have {len(channels)} values. Got {list(depths)}.")
         self.channels = tuple(channels)
-        self.multiple = 2 ** (len(channels) - 1)
+        self.strides = per_level(strides, 1, 2, len(channels), spatial_dims)
+        kernel = per_level(kernels, 3, 3, len(channels), spatial_dims)
+        self.multiple = tuple(prod(axis) for axis in zip(*self.strides, strict=True))
         inputs = (in_channels, *channels[:-1])
         self.down = nn.ModuleList(
-            ConvBlock(spatial_dims, i, o, stride=1 if level == 0 else 2, depth=depths[level])
-            for level, (i, o) in enumerate(zip(inputs, channels, strict=True))
+            ConvBlock(spatial_dims, i, o, stride=self.strides[k], kernel=kernel[k], depth=depths[k])
+            for k, (i, o) in enumerate(zip(inputs, channels, strict=True))
         )
         pairs = list(zip(channels[1:], channels[:-1], strict=True))
         self.lateral = nn.ModuleList(conv(spatial_dims, i, o, kernel=1) for i, o in pairs)
         self.up = nn.ModuleList(
-            ConvBlock(spatial_dims, o, o, depth=depth)
-            for (_, o), depth in zip(pairs, depths, strict=False)
+            ConvBlock(spatial_dims, o, o, kernel=size, depth=depth)
+            for (_, o), depth, size in zip(pairs, depths, kernel, strict=False)
         )
         self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
 

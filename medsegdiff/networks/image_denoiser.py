@@ -64,7 +64,8 @@ class ImageDenoiser(nn.Module):
         self.unet = ImageEncoder(
             spatial_dims, patch * in_channels, patch * out_channels, channels, depths
         )
-        self.stride, self.multiple = stride, stride * self.unet.multiple
+        self.stride = stride
+        self.multiple = stride * max(self.unet.multiple)
         self.time_channels = 4 * channels[0]
         self.out_channels, self.num_labels = out_channels, num_labels
         self.time = nn.Sequential(

@@ -9,18 +9,51 @@ import torch.nn.functional as F
 from monai.networks.layers.factories import Conv
 from torch import Tensor, nn
 
+PerAxis = int | Sequence[int]
+"""One value for all spatial axes, or one for each."""
+
+
+def per_axis(value: PerAxis, dims: int) -> tuple[int, ...]:
+    """One value for each of ``dims`` spatial axes.
+
+    Raises:
+        ValueError: for another number of values.
+    """
+    found = (value,) * dims if isinstance(value, int) else tuple(value)
+    if len(found) != dims:
+        raise ValueError(f"one value for each of {dims} axes is needed. Got {list(found)}.")
+    return found
+
+
+def per_level(
+    values: Sequence[PerAxis] | None, first: int, other: int, levels: int, dims: int
+) -> list[tuple[int, ...]]:
+    """One value for each level and axis; by default ``first`` at the finest, ``other`` below.
+
+    Raises:
+        ValueError: for another number of levels or axes.
+    """
+    chosen = (first, *[other] * (levels - 1)) if values is None else values
+    if len(chosen) != levels:
+        raise ValueError(f"one value for each of {levels} levels is needed. Got {list(chosen)}.")
+    return [per_axis(value, dims) for value in chosen]
+
 
 def conv(
-    dims: int, i: int, o: int, kernel: int = 3, stride: int = 1, bias: bool = True
+    dims: int, i: int, o: int, kernel: PerAxis = 3, stride: PerAxis = 1, bias: bool = True
 ) -> nn.Module:
     """Convolution over ``dims`` axes, ``i`` to ``o`` channels; it keeps the size at stride 1."""
     layer = Conv[Conv.CONV, dims]
-    return layer(i, o, kernel, stride=stride, padding=(kernel - 1) // 2, bias=bias)
+    kernel, stride = per_axis(kernel, dims), per_axis(stride, dims)
+    return layer(
+        i, o, kernel, stride=stride, padding=tuple((k - 1) // 2 for k in kernel), bias=bias
+    )
 
 
-def patch_up(dims: int, i: int, o: int, patch: int) -> nn.Module:
+def patch_up(dims: int, i: int, o: int, patch: PerAxis) -> nn.Module:
     """Learned upsampling by ``patch``: each voxel of ``i`` channels becomes a patch of ``o``."""
-    return Conv[Conv.CONVTRANS, dims](i, o, patch, stride=patch)
+    sides = per_axis(patch, dims)
+    return Conv[Conv.CONVTRANS, dims](i, o, sides, stride=sides)
 
 
 def group_norm(channels: int, group_size: int = 8) -> nn.GroupNorm:
@@ -58,19 +91,30 @@ class ConvBlock(nn.Module):
     change.
     """
 
-    def __init__(self, dims: int, i: int, o: int, *, stride: int = 1, depth: int = 2) -> None:
+    def __init__(
+        self,
+        dims: int,
+        i: int,
+        o: int,
+        *,
+        stride: PerAxis = 1,
+        kernel: PerAxis = 3,
+        depth: int = 2,
+    ) -> None:
         super().__init__()
+        stride = per_axis(stride, dims)
         layers: list[nn.Module] = []
         for k in range(depth):
+            first = k == 0
             layers += [
-                conv(dims, i if k == 0 else o, o, stride=stride if k == 0 else 1, bias=False),
+                conv(dims, i if first else o, o, kernel, stride if first else 1, bias=False),
                 InstanceNorm(o),
                 nn.LeakyReLU(0.01, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
         self.residual = depth > 1
         self.short_cut: nn.Module = nn.Identity()
-        if self.residual and (i != o or stride > 1):
+        if self.residual and (i != o or max(stride) > 1):
             self.short_cut = Conv[Conv.CONV, dims](i, o, stride, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,13 +130,13 @@ class FiLMBlock(nn.Module):
     (Perez et al. 2018, eq. 2).
     """
 
-    def __init__(self, dims: int, channels: int, time_channels: int) -> None:
+    def __init__(self, dims: int, channels: int, time_channels: int, kernel: PerAxis = 3) -> None:
         super().__init__()
         self.norm = group_norm(channels)
         self.film = nn.Linear(time_channels, 2 * channels)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
-        self.conv = conv(dims, channels, channels)
+        self.conv = conv(dims, channels, channels, kernel)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Features (B, C, *spatial), from such and a time embedding (B or 1, time_channels)."""
@@ -121,9 +165,10 @@ def pad_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.pad(x, pads, mode="replicate")
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+def pad_to_multiple(x: Tensor, multiple: PerAxis) -> Tensor:
     """The map (B, C, *spatial), far border replicated until each axis divides by ``multiple``."""
-    return pad_to(x, [size + -size % multiple for size in x.shape[2:]])
+    multiples = per_axis(multiple, x.ndim - 2)
+    return pad_to(x, [n + -n % m for n, m in zip(x.shape[2:], multiples, strict=True)])
 
 
 def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -132,11 +177,12 @@ def crop_to(x: Tensor, size: Sequence[int]) -> Tensor:
     return x[(slice(None), slice(None), *place)]
 
 
-def pool(x: Tensor, stride: int) -> Tensor:
-    """Means over patches of side ``stride``: (B, C, *spatial) -> (B, C, *spatial / stride)."""
-    if stride == 1:
+def pool(x: Tensor, stride: PerAxis) -> Tensor:
+    """Means over patches of sides ``stride``: (B, C, *spatial) -> (B, C, *spatial / stride)."""
+    sides = per_axis(stride, x.ndim - 2)
+    if max(sides) == 1:
         return x
-    return F.avg_pool2d(x, stride) if x.ndim == 4 else F.avg_pool3d(x, stride)
+    return F.avg_pool2d(x, sides) if x.ndim == 4 else F.avg_pool3d(x, sides)
 
 
 def to_patches(x: Tensor, stride: int) -> Tensor:

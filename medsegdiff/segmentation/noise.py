@@ -89,7 +89,8 @@ class MemberNoise:
         window: Place of the window in the image, in voxels.
         size: Spatial size of the window's states, in voxels of the states.
         blocks: Side of the blocks of noise along each axis, from ``blocks_of``.
-        stride: Number of the image's voxels along each axis of a state's voxel.
+        stride: Number of the image's voxels along each axis of a state's voxel, of all axes or of
+            each.
         mirrored: Spatial axes along which the window and its noise are mirrored.
         scale: Standard deviation of the noise.
     """
@@ -102,12 +103,13 @@ class MemberNoise:
         window: Sequence[slice],
         size: Sequence[int],
         blocks: Sequence[int],
-        stride: int = 1,
+        stride: int | Sequence[int] = 1,
         mirrored: Sequence[int] = (),
         scale: float = 1.0,
     ) -> None:
         self.keys = [(seed, case, m) for m in members]
-        starts = [place.start // stride for place in window]
+        strides = [stride] * len(window) if isinstance(stride, int) else stride
+        starts = [place.start // s for place, s in zip(window, strides, strict=True)]
         self.blocks = blocks
         self.window = [slice(a, a + n) for a, n in zip(starts, size, strict=True)]
         self.mirrored = [2 + axis for axis in mirrored]

@@ -182,7 +182,7 @@ def test_time_changes_the_output_once_trained() -> None:
 
 @pytest.mark.parametrize("options", [{"stride": 3}, {"stride": 4}])
 def test_a_stride_that_does_not_fit_the_encoder_is_refused(options: dict) -> None:
-    with pytest.raises(ValueError, match="power of 2 and an encoder of at least"):
+    with pytest.raises(ValueError, match="an encoder that comes to that stride"):
         Denoiser(2, 3, (8, 8, 16, 16), (8, 8, 16), **options)
 
 
