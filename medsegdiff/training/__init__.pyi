@@ -5,3 +5,4 @@ from .prepare_images import NoisedImagePrepareBatch as NoisedImagePrepareBatch
 from .pretrained import start_from_pretrained as start_from_pretrained
 from .run import train as train
 from .run_handlers import RunHandlers as RunHandlers
+from .stages import cosine_stages as cosine_stages

@@ -12,6 +12,7 @@ from torch import Tensor
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.models.losses import DiffusionTargets
+from medsegdiff.training.stages import freeze
 
 Raters = Literal["one", "all", "mean"]
 """Choice of the raters' masks that a draw is made of, and compared with."""
@@ -43,12 +44,14 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         every: Interval of the denoiser's training steps: it is trained in each ``every``-th step,
             the first included. The other steps train the encoder and its anchor alone, and cost
             less.
+        anchor_steps: Number of first steps that train the encoder and its anchor alone; after them
+            the encoder is frozen, and the denoiser learns on its features. 0: both learn together.
         image_key: Key of the images (B, C, *spatial) in a batch.
         label_key: Key of the raters' label maps (B, M, *spatial) in a batch.
 
     Raises:
-        ValueError: ``every`` or ``draws`` is below 1, ``pure_noise`` is outside [0, 1], or
-            ``raters`` is unknown.
+        ValueError: ``every`` or ``draws`` is below 1, ``anchor_steps`` is below 0, ``pure_noise``
+            is outside [0, 1], or ``raters`` is unknown.
     """
 
     def __init__(
@@ -58,17 +61,20 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         pure_noise: float = 0.0,
         raters: Raters = "one",
         every: int = 1,
+        anchor_steps: int = 0,
         image_key: str = "image",
         label_key: str = "label",
     ) -> None:
         if min(every, draws) < 1:
             raise ValueError(f"every and draws must be at least 1. Got {every}, {draws}.")
+        if anchor_steps < 0:
+            raise ValueError(f"anchor_steps must be 0 or more. Got {anchor_steps}.")
         if not 0.0 <= pure_noise <= 1.0:
             raise ValueError(f"pure_noise must be a share, from 0 to 1. Got {pure_noise}.")
         if raters not in get_args(Raters):
             raise ValueError(f"raters must be one of {list(get_args(Raters))}. Got {raters!r}.")
         self.network, self.draws, self.pure_noise = network, draws, pure_noise
-        self.raters, self.every = raters, every
+        self.raters, self.every, self.anchor_steps = raters, every, anchor_steps
         self.steps = 0
         self.image_key, self.label_key = image_key, label_key
 
@@ -93,7 +99,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         noised = self._noised(raters)
         t = self._timesteps(len(image)).to(raters.device)
         compared = self._compared(raters, noised, t)
-        anchor_alone, self.steps = self.steps % self.every > 0, self.steps + 1
+        anchor_alone = self._anchor_alone()
         x_0 = self.network.to_state(2.0 * noised.flatten(0, 1) - 1.0)
         eps = torch.randn_like(x_0)
         answers = [
@@ -107,6 +113,13 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             gain=process.gain(t, target),
         )
         return image, targets, (), {} if anchor_alone else {"x_0": x_0, "eps": eps, "t": t}
+
+    def _anchor_alone(self) -> bool:
+        """Whether this step is the encoder's alone. The encoder is frozen where its steps end."""
+        step, self.steps = self.steps - self.anchor_steps, self.steps + 1
+        if self.anchor_steps and step >= 0:
+            freeze(self.network.encoder)
+        return step < 0 or step % self.every > 0
 
     def _timesteps(self, images: int) -> Tensor:
         """Time step (B * R,) of each draw."""
