@@ -12,6 +12,7 @@ from . import metrics as metrics
 from . import models as models
 from . import networks as networks
 from . import phantoms as phantoms
+from . import planning as planning
 from . import prompting as prompting
 from . import segmentation as segmentation
 from . import synthesis as synthesis
@@ -23,6 +24,7 @@ from .calibration.calibrate_bundle import calibrate as calibrate
 from .cases.job import segment as segment
 from .data.fitness import check as check
 from .evaluation.folder import evaluate as evaluate
+from .planning.plan_bundle import plan as plan
 from .training.run import train as train
 
 __version__: str

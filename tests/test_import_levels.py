@@ -26,7 +26,7 @@ LEVELS = {
     **dict.fromkeys(("models", "phantoms", "viz"), 2),
     **dict.fromkeys(("bundle", "writers"), 3),
     **dict.fromkeys(("calibration", "training"), 4),
-    "segmentation": 5,
+    **dict.fromkeys(("planning", "segmentation"), 5),
     **dict.fromkeys(("cases", "evaluation"), 6),
     **dict.fromkeys(("few_label", "synthesis", "counterfactual", "prompting"), 7),
     "cli": 8,

@@ -18,6 +18,7 @@ from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
 from medsegdiff.cli.ground import ground
 from medsegdiff.cli.label_efficient import label_efficient
+from medsegdiff.cli.plan import plan
 from medsegdiff.cli.prompt import prompt
 from medsegdiff.cli.segment import segment
 from medsegdiff.cli.startup import hide_unneeded
@@ -33,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check, convert, train, segment, calibrate, evaluate),
+    *(check, convert, plan, train, segment, calibrate, evaluate),
     *(label_efficient, synthesize, counterfactual, prompt, ground, diffumask),
     *(bundles, demo),
 ):

@@ -1,0 +1,125 @@
+"""A planned bundle trains and segments without an edited line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from medsegdiff.bundle.bundle import load_bundle
+from medsegdiff.cases.job import segment
+from medsegdiff.cli.main import app
+from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.phantoms.cohort import write_cohort
+from medsegdiff.planning.plan_bundle import plan
+from medsegdiff.training.run import train
+
+RUNNER = CliRunner()
+
+
+def photographs(folder: Path, cases: int = 6) -> Path:
+    """Pictures with a bright disc, and their masks, described by a ``dataset.json``."""
+    rng, entries = np.random.default_rng(0), []
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for i in range(cases):
+        y, x = np.mgrid[:48, :40]
+        disc = (x - rng.uniform(14, 26)) ** 2 + (y - rng.uniform(16, 30)) ** 2 < 80
+        grey = rng.normal(60, 10, disc.shape) + 90 * disc
+        Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / f"imagesTr/p{i}.png")
+        Image.fromarray(disc.astype(np.uint8)).save(folder / f"labelsTr/p{i}.png")
+        entries.append({"image": f"imagesTr/p{i}.png", "label": f"labelsTr/p{i}.png"})
+    described = {
+        "name": "discs",
+        "tensorImageSize": "2D",
+        "modality": {"0": "grey"},
+        "labels": {"0": "background", "1": "disc"},
+        "training": entries,
+    }
+    path = folder / "dataset.json"
+    path.write_text(json.dumps(described))
+    return path
+
+
+def trained(root: Path, data: Path, output: Path) -> None:
+    """Train a planned bundle for two epochs, the second of which is the denoiser's."""
+    overrides: dict[str, Any] = {
+        "train#trainer#max_epochs": 2,
+        "val_interval": 2,
+        "anchor_steps": 1,
+        "tracking_uri": f"sqlite:///{output.parent}/mlruns.db",
+    }
+    train(root, data, output, device="cpu", overrides=overrides)
+    (root / "models").mkdir()
+    (output / "final.pt").rename(root / "models" / "model.pt")
+
+
+@pytest.mark.parametrize("raters", [1, 3])
+def test_volumes(raters: int, tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", cases=5, size=16, classes=2, raters=raters)
+    root = tmp_path / "mine"
+    bundle = plan(data, root, hours=0.001, device="cpu")
+    assert bundle.name == "mine" and len(bundle.labels) == 3
+    trained(root, data, tmp_path / "run")
+    image = sorted((data.parent / "imagesTr").glob("*.nii.gz"))[0]
+    assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
+    name = image.name.removesuffix(".nii.gz")
+    mask = nib.load(tmp_path / "out" / name / f"{name}_seg.nii.gz")
+    assert mask.shape == nib.load(image).shape
+
+
+def test_photographs(tmp_path: Path) -> None:
+    data, root = photographs(tmp_path / "data"), tmp_path / "discs"
+    plan(data, root, hours=0.001, device="cpu")
+    trained(root, data, tmp_path / "run")
+    image = data.parent / "imagesTr" / "p0.png"
+    assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
+    assert (tmp_path / "out" / "p0" / "p0_seg.nii.gz").is_file()
+
+
+def test_thick_slices(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", cases=5, size=16)
+    for path in (data.parent).rglob("*.nii.gz"):
+        image = nib.load(path)
+        thick = nib.Nifti1Image(
+            np.asanyarray(image.dataobj)[..., ::3], image.affine @ np.diag([1, 1, 6, 1])
+        )
+        nib.save(thick, path)
+    root = tmp_path / "stacks"
+    bundle = plan(data, root, hours=0.001, device="cpu")
+    content = json.loads((bundle.root / "plan.json").read_text())["plan"]
+    assert content["dims"] == 2 and content["slices"] and content["spacing"][2] == -1
+    trained(root, data, tmp_path / "run")
+    image = sorted((data.parent / "imagesTr").glob("*.nii.gz"))[0]
+    assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
+
+
+def test_the_plan_says_why(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", cases=5, size=16)
+    line = ["plan", str(data), "--output", str(tmp_path / "mine"), "--hours", "0.001"]
+    result = RUNNER.invoke(app, [*line, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "mine" / "plan.md").read_text()
+    assert "| `patch` |" in page and "rotation" in result.output
+    assert load_bundle(tmp_path / "mine").configs == [
+        *("calibrate", "evaluate", "inference", "member_agreement", "train"),
+    ]
+    assert RUNNER.invoke(app, [*line, "--device", "cpu"]).exit_code == 1  # it is there already
+
+
+def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", cases=5, size=16)
+    with pytest.raises(UsageError, match="must be above 0"):
+        plan(data, tmp_path / "a", hours=0.0)
+    with pytest.raises(InputError, match="Allow more --memory"):
+        plan(data, tmp_path / "b", hours=0.001, memory=1e-3, device="cpu")
+    next((data.parent / "labelsTr").glob("*.nii.gz")).unlink()
+    with pytest.raises(InputError, match=r"not fit to train on.*label of an image is missing"):
+        plan(data, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
