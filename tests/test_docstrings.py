@@ -12,9 +12,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "medsegdiff"
 
 CHECKED = (
-    *("bundle", "calibration", "cases", "core", "dicomweb", "diffusion", "few_label"),
-    *("metrics", "networks", "phantoms", "segmentation", "synthesis", "training", "viz"),
-    *("data/dicom", "data/public", "data/references"),
+    *("bundle", "calibration", "cases", "core", "counterfactual", "dicomweb", "diffusion"),
+    *("few_label", "metrics", "models", "networks", "phantoms", "segmentation", "synthesis"),
+    *("training", "viz", "data/dicom", "data/public", "data/references"),
     *("data/deformation.py", "data/fitness.py", "data/label_values.py", "data/manifest.py"),
     *("data/named_sets.py", "data/planes.py", "data/predictions.py"),
 )
