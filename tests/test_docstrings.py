@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "medsegdiff"
 CHECKED = (
     *("bundle", "calibration", "cases", "core", "counterfactual", "dicomweb", "diffusion"),
     *("few_label", "metrics", "models", "networks", "phantoms", "segmentation", "synthesis"),
-    *("training", "viz", "writers", "data"),
+    *("training", "viz", "writers", "data", "evaluation"),
 )
 """Folders and files of the package whose docstrings are checked; in the end all of them."""
 
