@@ -31,7 +31,7 @@ class Bundle:
     """A bundle on disk.
 
     Attributes:
-        root: its folder.
+        root: Path of the bundle's folder.
     """
 
     root: Path
@@ -46,7 +46,7 @@ class Bundle:
         """Content of ``configs/metadata.json``.
 
         Raises:
-            InputError: it is not readable JSON, or does not say what the network puts out.
+            InputError: the file is not readable JSON, or does not describe the network's output.
         """
         path = self.root / "configs" / "metadata.json"
         try:
@@ -73,7 +73,7 @@ class Bundle:
 
     @property
     def configs(self) -> list[str]:
-        """Names of its configurations, which tell what it is made for."""
+        """Names of the bundle's configurations, which show the tasks that it is made for."""
         files = (self.root / "configs").glob("*.*")
         found = {path.stem for path in files if path.suffix in (".yaml", ".yml", ".json")}
         return sorted(found - {"metadata"})
@@ -82,7 +82,7 @@ class Bundle:
         """The configuration ``configs/<name>`` as YAML or JSON.
 
         Raises:
-            InputError: the bundle has none of that name.
+            InputError: the bundle has no configuration of that name.
         """
         for ending in (".yaml", ".yml", ".json"):
             path = self.root / "configs" / f"{name}{ending}"
@@ -109,12 +109,12 @@ class Bundle:
 
     @property
     def pipeline(self) -> Path | None:
-        """The folder of a model in the ``diffusers`` format; None: its model is another one."""
+        """Folder of the bundle's model in the ``diffusers`` format; None for any other model."""
         folder = self.root / "models"
         return folder if (folder / "model_index.json").is_file() else None
 
     def weight_files(self) -> list[Path]:
-        """The trained weights, of all networks of a pipeline.
+        """Files of the trained weights; of a pipeline, those of all its networks.
 
         Raises:
             InputError: there are none.
@@ -128,11 +128,11 @@ class Bundle:
         return digest([self.weights()])
 
     def fingerprint(self, calibrated: bool = False, config: str = "inference") -> str:
-        """SHA-256 over what decides the masks: configuration, weights, calibration.
+        """SHA-256 over the files that determine the masks: configuration, weights, calibration.
 
         Args:
-            calibrated: whether the calibration is applied, and counts.
-            config: name of the configuration.
+            calibrated: Whether the calibration is applied, and therefore part of the hash.
+            config: Name of the configuration.
         """
         further = [self.root / CALIBRATION] if calibrated else []
         return digest([self.config(config), self.weights(), *further])
@@ -140,16 +140,18 @@ class Bundle:
     def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
         """The configuration, ready to be resolved, with some values replaced.
 
-        What it takes from another file of the bundle (``%configs/inference.yaml#network_def``) is
-        in its place, so that ``overrides`` may name keys within, and the working folder is free.
+        References to another file of the bundle (``%configs/inference.yaml#network_def``) are
+        replaced by that file's content. ``overrides`` may therefore name keys within it, and the
+        working folder does not matter.
 
         Args:
-            name: ``train``, ``inference``, ``evaluate`` or ``calibrate``.
+            name: Name of the configuration: ``train``, ``inference``, ``evaluate`` or
+                ``calibrate``.
             overrides: MONAI ids (``train#trainer#max_epochs``) -> values.
 
         Raises:
             InputError: the bundle has no such configuration, or it cannot be parsed.
-            UsageError: a key that the configuration does not have.
+            UsageError: the configuration has no such key.
         """
         path = self.config(name)
         from monai.bundle import ConfigParser
@@ -167,10 +169,10 @@ class Bundle:
 
 
 def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], path: Path) -> None:
-    """Refuse keys that the configuration does not have; MONAI accepts them in silence.
+    """Refuse keys that the configuration does not have; MONAI would accept them silently.
 
     Raises:
-        UsageError: naming the key and the closest known one.
+        UsageError: a key is unknown; the message names the closest known one.
     """
     known = list(_ids(parser.config))
     for key in overrides:
@@ -181,7 +183,7 @@ def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], path: Path) -
 
 
 def device_change(device: str) -> dict[str, str]:
-    """What to change in a bundle's configuration to run on ``device``; nothing for ``auto``.
+    """Override of a bundle's configuration that selects ``device``; empty for ``auto``.
 
     Raises:
         UsageError: torch has no such device here.
@@ -193,7 +195,7 @@ def device_change(device: str) -> dict[str, str]:
 
 
 def checked_device(device: str) -> torch.device:
-    """A torch device by name; ``auto``: a GPU if there is one.
+    """The torch device of a name; ``auto`` chooses a GPU if there is one.
 
     Raises:
         UsageError: torch has no such device here.
@@ -212,11 +214,11 @@ def checked_device(device: str) -> torch.device:
 
 
 def load_bundle(bundle: str | Path | Bundle) -> Bundle:
-    """The bundle in a folder, or one that ships, by name; a bundle is given back as it is.
+    """Find a bundle by its folder, or a shipped one by its name; a ``Bundle`` is returned as is.
 
     Raises:
-        InputError: a folder that is no bundle.
-        UsageError: an unknown name.
+        InputError: the folder is not a bundle.
+        UsageError: the name is unknown.
     """
     if isinstance(bundle, Bundle):
         return bundle
@@ -234,7 +236,7 @@ def load_bundle(bundle: str | Path | Bundle) -> Bundle:
 
 
 def list_bundles() -> list[Bundle]:
-    """All bundles that ship with the package, by name."""
+    """All bundles that ship with the package, sorted by name."""
     found = {
         path.parent.parent.name: Bundle(path.parent.parent)
         for folder in reversed(_SHIPPED)
@@ -249,9 +251,10 @@ def _channel_def(metadata: dict[str, Any]) -> dict[int, str]:
 
 
 def _with_shared(config: Any, root: Path) -> Any:
-    """A configuration with what it takes from other files of the bundle in ``root``.
+    """The configuration, with references to other files of the bundle in ``root`` replaced.
 
-    MONAI looks for such files from the working folder, which its own command asks to be ``root``.
+    MONAI resolves such references from the working folder, which its own command expects to be
+    ``root``.
     """
     if isinstance(config, dict):
         return {key: _with_shared(value, root) for key, value in config.items()}

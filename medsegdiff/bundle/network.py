@@ -21,9 +21,10 @@ def load_network(
     device: torch.device,
     compilation: Compilation = "off",
 ) -> N:
-    """The network with the bundle's weights, in evaluation mode, channels last.
+    """Load the bundle's weights into the network; put it in evaluation mode and channels last.
 
-    ``compilation`` is that of its two halves (``compilation.compile_parts``).
+    ``compilation`` says how the encoder and the denoiser are compiled
+    (``compilation.compile_parts``).
 
     Raises:
         InputError: the bundle has no weights, or they do not fit the network.

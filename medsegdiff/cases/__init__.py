@@ -1,4 +1,4 @@
-"""Case after case, from a user's files to the files and record of each."""
+"""Segmentation of a user's files, case by case: input, output files and run records."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The files of a segmented case, as the documentation lists them."""
+"""Writing and removal of the files of a segmented case, as the documentation lists them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ENDINGS = (
     "_counterfactual*.nii.gz",
     "_preview.png",
 )
-"""Patterns of all files of a case, behind its name."""
+"""Patterns of all files of a case, without the case's name in front."""
 
 
 def remove_case(name: str, folder: Path) -> None:
-    """Remove what a former run wrote of a case, its record first, and nothing else."""
+    """Remove the files that an earlier run wrote for a case, its record first; keep all others."""
     for ending in ENDINGS:
         for path in folder.glob(glob.escape(name) + ending):
             path.unlink()
@@ -53,17 +53,18 @@ def write_case(
     """Write masks, maps and preview of one case to ``folder``, each complete or not at all.
 
     Args:
-        case: its maps.
-        name: of its files.
-        folder: that they go to.
-        segments: the foreground classes.
-        algorithm: what has drawn them.
-        formats: of the masks and maps.
-        save_members: write each member's mask, and the anchor's if there is one.
-        guarantee: gives each class, as in file names, its inner and outer mask; none if empty.
+        case: Segmented case with its masks and maps.
+        name: Name of the case, the first part of each file name.
+        folder: Folder for the files.
+        segments: Foreground classes.
+        algorithm: Name and version of the model that made the masks.
+        formats: Formats of the masks and maps.
+        save_members: Whether to write each member's mask, and the anchor's if there is one.
+        guarantee: Guarantee of each class (by its name in file names), from which its inner and
+            outer mask are made; empty for none.
 
     Raises:
-        InputError: a format that this input or installation does not allow.
+        InputError: the input or the installation does not allow one of the formats.
     """
     for one in chosen_formats(formats):
         one.write(case, name, folder, segments, algorithm)

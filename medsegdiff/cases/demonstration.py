@@ -1,4 +1,4 @@
-"""The main job on a real volume that comes with a package: both hippocampi of ICBM152."""
+"""Demonstration on a real volume that comes with a package: both hippocampi of ICBM152."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from medsegdiff.core.errors import InputError
 
 BUNDLE = "hippocampus_mr"
 CENTRES_MM = {"left": (-26.0, -20.0, -14.0), "right": (26.0, -20.0, -14.0)}
-"""Middle of each hippocampus in MNI space (RAS+)."""
+"""Centre of each hippocampus in MNI space (RAS+), in millimetres."""
 CROP_MM = (36.0, 52.0, 38.0)
-"""Extent of the crops, that of the training volumes."""
+"""Extent of the crops in millimetres, equal to that of the training volumes."""
 
 
 def demo(output: Path, *, members: int = 16) -> list[Path]:
     """Segment both hippocampi of the ICBM152 T1 template (1 mm, Fonov et al. 2011).
 
     Args:
-        output: gets ``input/`` with the two crops, a folder for each, and ``report.html``.
-        members: masks drawn for each side.
+        output: Folder for ``input/`` with the two crops, a folder for each case, and
+            ``report.html``.
+        members: Number of masks drawn for each side.
 
     Returns:
-        The pictures, and the page that shows them all.
+        Paths of the pictures, and of the page that shows them all.
 
     Raises:
         InputError: the template's package is missing, or a crop could not be segmented.
@@ -57,7 +58,7 @@ def load_template() -> nib.Nifti1Image:
         from nilearn.datasets import load_mni152_template
     except ModuleNotFoundError as error:
         raise InputError(
-            "nilearn", "is not installed, and the volume comes with it", "pip install nilearn"
+            "nilearn", "is not installed, but it contains the volume", "pip install nilearn"
         ) from error
     return load_mni152_template(resolution=1)
 
@@ -65,12 +66,12 @@ def load_template() -> nib.Nifti1Image:
 def crop_around(
     image: nib.Nifti1Image, centre_mm: tuple[float, ...], extent_mm: tuple[float, ...]
 ) -> nib.Nifti1Image:
-    """The part of a volume around a point, on the volume's own grid.
+    """Cut out the part of a volume around a point, on the volume's own grid.
 
     Args:
-        image: (X, Y, Z) with its affine.
-        centre_mm: the point, in RAS+ millimetres.
-        extent_mm: of the part, along the volume's axes.
+        image: Volume (X, Y, Z) with its affine.
+        centre_mm: Centre of the part, in RAS+ millimetres.
+        extent_mm: Extent of the part along the volume's axes, in millimetres.
 
     Raises:
         ValueError: the part leaves the volume.

@@ -1,4 +1,4 @@
-"""The held-out cases of a data set, segmented as a bundle says."""
+"""Segmentation of the held-out cases of a data set with a bundle."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ def segment_fold(
     fold: int = 0,
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
-    """Segment the cases that a fold holds out, and write the files of each.
+    """Segment the held-out cases of a fold, and write the files of each.
 
     Args:
-        bundle: its folder or name, whose ``configs/inference`` says how.
-        data: description of the data set, its folder, or a known name.
-        output: gets a folder for each case.
-        fold: whose cases.
-        changes: values of ``configs/inference`` to replace.
+        bundle: Folder or name of a bundle with the configuration ``configs/inference``.
+        data: Description of the data set, its folder, or a known name.
+        output: Folder for a folder of each case.
+        fold: Number of the fold whose cases are segmented.
+        changes: Keys of ``configs/inference`` -> values that replace the bundle's.
 
     Returns:
         Failed case -> reason.
 
     Raises:
         InputError: the bundle or the data cannot be used, or there is no such fold.
-        UsageError: an unknown bundle, or a key of ``changes`` that the bundle does not have.
+        UsageError: the bundle is unknown, or does not have a key of ``changes``.
     """
     cases = load_manifest(data).split(fold)[1]
     parser = load_bundle(bundle).parser("inference", {"output_dir": str(output), **(changes or {})})

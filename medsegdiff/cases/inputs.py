@@ -1,4 +1,4 @@
-"""What a user names on the command line -> cases to segment."""
+"""Finds the cases to segment in the inputs that a user names on the command line."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class DicomOptions:
     """How DICOM series become cases.
 
     Attributes:
-        uneven: what becomes of a series whose slices are not evenly spaced.
-        channels: words that each stand for one series of a study (see
-            :func:`medsegdiff.data.dicom.choose_channels`): a study is a case with these channels.
-            If there are none, each series is a case.
+        uneven: Treatment of a series whose slices are not evenly spaced.
+        channels: Words that each select one series of a study (see
+            :func:`medsegdiff.data.dicom.choose_channels`); a study is then one case with these
+            channels. Without words, each series is a case.
     """
 
     uneven: Uneven = "refuse"
@@ -42,10 +42,10 @@ class DicomOptions:
 
 
 def parse_inputs(inputs: Sequence[str | Path]) -> list[Path | Address]:
-    """Paths and DICOMweb addresses from what a user wrote.
+    """Parse a user's inputs into paths and DICOMweb addresses.
 
     Raises:
-        UsageError: an address that cannot be understood, or holds credentials.
+        UsageError: an address cannot be understood, or holds credentials.
         InputError: the package that addresses need is not installed.
     """
     numbered = enumerate(inputs, start=1)
@@ -56,15 +56,16 @@ def parse_inputs(inputs: Sequence[str | Path]) -> list[Path | Address]:
 def found_cases(
     inputs: Sequence[Path | Address], output: Path, options: DicomOptions | None = None
 ) -> Iterator[tuple[list[CaseInput], dict[str, InputError]]]:
-    """The cases in ``inputs``, and the inputs that hold none, with the reason.
+    """Find the cases in ``inputs``, and the inputs without a case, with the reason.
 
-    Zips are unpacked, and series of a DICOMweb server fetched, for as long as the block runs.
+    Unpacked zips and series fetched from a DICOMweb server exist only while the block runs.
 
     Args:
-        inputs: image files (NIfTI, NRRD, MetaImage, photographs, DICOM), folders or zips of such,
+        inputs: Image files (NIfTI, NRRD, MetaImage, photographs, DICOM), folders or zips of such,
             addresses, or a data set's ``dataset.json``.
-        output: its ``.salt`` makes the ids of DICOM cases; made when first needed.
-        options: of DICOM inputs.
+        output: Output folder; the ids of DICOM cases are made with its ``.salt``, which is created
+            when first needed.
+        options: Options for DICOM inputs.
     """
     options = options or DicomOptions()
     cases: list[CaseInput] = []
@@ -79,7 +80,7 @@ def found_cases(
                 cases += _cases_in(given, output, stack, options, failures)
             except InputError as error:
                 failures[str(given)] = error
-            except OSError as error:  # whose own words name files below what was given
+            except OSError as error:  # its own message may name files inside the input
                 rule = f"cannot be read ({error.strerror})"
                 failures[str(given)] = InputError(given, rule, "Check it")
         yield _with_unique_ids(cases), failures
@@ -88,9 +89,9 @@ def found_cases(
 def described_cases(
     cases: Iterable[Case], options: DicomOptions | None = None
 ) -> tuple[list[CaseInput], dict[str, InputError]]:
-    """The cases of a data set's description, by their names there, and those that failed.
+    """The cases of a data set's description, under their names there, and those that failed.
 
-    Folders are the one DICOM series in them; of ``options``, ``uneven`` counts.
+    A folder stands for the one DICOM series in it. Only ``uneven`` of ``options`` is used.
     """
     uneven = (options or DicomOptions()).uneven
     found: list[CaseInput] = []
@@ -114,7 +115,7 @@ def _cases_in(
     options: DicomOptions,
     failures: dict[str, InputError],
 ) -> list[CaseInput]:
-    """The cases of one input. ``failures`` gets the studies in it that make no case."""
+    """The cases of one input. Studies in it that cannot be a case are added to ``failures``."""
     if isinstance(given, Address):
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         fetch(given, folder)
@@ -146,9 +147,9 @@ def _one_each(files: Sequence[Path]) -> list[CaseInput]:
 
 
 def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
-    """The file itself, of whatever kind, or those directly in the folder, else all below it.
+    """The file itself, whatever its kind; of a folder, the files in it, else all those below it.
 
-    What lies in the output folder is no input, unless it is what the user named.
+    Files in the output folder are not inputs, unless the user named that folder.
     """
     if path.is_file():
         return [path] if format_of(path) else []
@@ -160,14 +161,14 @@ def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
     ]
     files = [file for file in below if file.parent == path] or below
     others = {file.parent for file in below} - {file.parent for file in files}
-    if others:  # whose names may be patients'
+    if others:  # their names may be patients' names, so that only the count is logged
         told = "%s: image files of %d folders below it are left out. Name these to include them"
         logger.warning(told, path, len(others))
     return files
 
 
 def _tell_left_out(folder: Path, chosen: Sequence[Path]) -> None:
-    """Photographs beside volumes are no cases, and this is said."""
+    """Log how many photographs beside the volumes are left out."""
     others = [] if folder.is_file() else [f for f in folder.iterdir() if _is_image(f, "photograph")]
     if others and any(file.parent == folder for file in chosen):
         told = "%s: %d photographs beside the volumes are left out. Name these to include them"
@@ -194,7 +195,7 @@ def _dicom_cases(
     options: DicomOptions,
     failures: dict[str, InputError],
 ) -> list[CaseInput]:
-    """Each series, or with channels each study, as a case. ``given`` names the input in errors."""
+    """One case per series, or per study with channels. ``given`` names the input in errors."""
     salt = _salt(output)
     series = [replace(one, uneven=options.uneven) for one in series]
     if not options.channels:
@@ -220,14 +221,14 @@ def _is_image(path: Path, kind: Kind) -> bool:
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content:
-            content.extractall(folder)  # refuses to leave the folder
+            content.extractall(folder)  # never writes outside the folder
     except Exception as error:  # a damaged archive raises whatever its decompressor does
-        kind = type(error).__name__  # its words name files
+        kind = type(error).__name__  # its message would name files
         raise InputError(archive, f"cannot be unpacked ({kind})", "Check the zip") from error
 
 
 def _salt(output: Path) -> str:
-    """The output folder's own random salt: the same series keeps its id there, and only there."""
+    """The output folder's own random salt. A series keeps its id within one output folder only."""
     path = output / ".salt"
     if not path.is_file():
         write_text(path, secrets.token_hex(16))
@@ -235,7 +236,7 @@ def _salt(output: Path) -> str:
 
 
 def _with_unique_ids(cases: Sequence[CaseInput]) -> list[CaseInput]:
-    """Files of one name from several folders: the second gets ``-2`` behind its id, and so on."""
+    """Cases with unique ids: the second case of the same id gets ``-2`` appended, and so on."""
     given = {case.id for case in cases}
     unique: dict[str, CaseInput] = {}
     for case in cases:

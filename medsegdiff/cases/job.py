@@ -1,6 +1,6 @@
-"""From a user's images to the files of each case: what ``medsegdiff segment`` does.
+"""The job of ``medsegdiff segment``: from a user's images to the files of each case.
 
-Nothing here loads a network's libraries before it is known that there is something to segment.
+The libraries of the network are imported only after the inputs and options have been checked.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ def segment(
     Args:
         inputs: NIfTI or DICOM files, folders or zips of such, or addresses of DICOMweb studies;
             one or several.
-        bundle: name, path or bundle, whose ``configs/inference`` says how.
-        output: gets a folder for each case.
-        device: ``auto``, or a torch device.
-        store: address of the DICOMweb server to store DICOM objects on; ``origin``: each case's.
-        key: file that shall say which image each case is; None: no file says it.
-        settings: keys of the configuration -> values, such as ``members=8``. Those that are left
-            out are as the bundle recommends.
+        bundle: Name, path or bundle with the configuration ``configs/inference``.
+        output: Folder for a folder of each case.
+        device: Name of a torch device, or ``auto``.
+        store: Address of the DICOMweb server to store DICOM objects on; ``origin`` for the server
+            that each case came from.
+        key: Path of a table to write that says which image each case is; None for no table.
+        settings: Keys of the configuration -> values, such as ``members=8``. The bundle's own
+            values are used for all others.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
-        InputError: the bundle cannot be used, or the key not be written.
-        UsageError: the bundle is not there, the device cannot be used, a setting is unknown or out
-            of its range, or nothing could be stored.
+        InputError: the bundle cannot be used, or the key cannot be written.
+        UsageError: the bundle does not exist, the device cannot be used, a setting is unknown or
+            out of its range, or there would be nothing to store.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     parsed, found, folder = parse_inputs(listed), load_bundle(bundle), Path(output)
-    found.config("inference")  # says at once if the bundle is not made for segmenting
+    found.config("inference")  # fails early if the bundle is not made for segmenting
     if all(isinstance(one, Path) and not os.path.exists(one) for one in parsed):
         with found_cases(parsed, folder) as (cases, failures):
             missing = one_by_one(cases, failures, folder, lambda _: None, "segment")
@@ -58,7 +59,7 @@ def segment(
     changes = {**settings, "output_dir": str(folder), **device_change(device)}
     parser = found.parser("inference", changes)
     with surfacing_input_errors():
-        check_store(store, parser.get_parsed_content("formats"), parsed)  # before the network
+        check_store(store, parser.get_parsed_content("formats"), parsed)  # before loading a network
         segmenter = parser.get_parsed_content("segmenter")
     failed: dict[str, str] = segmenter.segment_inputs(listed, store, key and Path(key))
     return failed

@@ -1,4 +1,4 @@
-"""Which image each case is: a table that is written only where the user asks for it."""
+"""The key: a table that says which image each case is, written only at the user's request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ COLUMNS = ("case", "study_instance_uid", "series_instance_uid", "series_number",
 
 
 def write_key(path: Path, cases: Iterable[CaseInput]) -> None:
-    """Writes a row a case, as CSV that its owner alone may read; rows of other cases stay.
+    """Write one row per case to a CSV file that only its owner can read; keep other cases' rows.
 
-    A series appears with its identifiers, number, and the folder, zip or server that it lies in;
-    another case with its file.
+    The row of a DICOM series holds its identifiers, its number, and the folder, zip or server that
+    it lies in. The row of any other case holds its file.
 
     Raises:
-        InputError: there is a file that is no such table.
+        InputError: the path is a file that is not such a table.
     """
     rows = _read(path) | {case.id: _row(case) for case in cases}
     table = io.StringIO()
@@ -52,6 +52,6 @@ def _read(path: Path) -> dict[str, list[str]]:
     except (OSError, ValueError, csv.Error):
         header, rows = [], []
     if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
-        rule = "is there already, and is no key that an earlier call wrote"
+        rule = "exists, and is not a key that an earlier call wrote"
         raise InputError(path, rule, "Choose another file for --key")
     return {row[0]: row for row in rows}

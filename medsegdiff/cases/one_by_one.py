@@ -1,4 +1,4 @@
-"""Case after case: one that fails does not stop the others, and is told at the end."""
+"""Processing of cases one by one: a failed case does not stop the others, and is reported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def one_by_one(
     do: Callable[[CaseInput], None],
     title: str,
 ) -> dict[str, InputError]:
-    """Do something with each case; one that fails does not stop the others.
+    """Call a function with each case; a case that fails does not stop the others.
 
     Args:
-        cases: one after the other.
-        failures: inputs that have failed before, with the reason.
-        output: gets a ``failures.json`` if there are any; an old one goes if there are none.
-        do: with a case.
-        title: of the progress bar.
+        cases: Cases to process, in order.
+        failures: Inputs that failed before -> the reason.
+        output: Folder for ``failures.json``, which exists afterwards only if something failed.
+        do: Function to call with each case.
+        title: Title of the progress bar.
 
     Returns:
         Failed input or case -> error, ``failures`` included.
@@ -41,7 +41,7 @@ def one_by_one(
                 do(case)
         except InputError as error:
             errors[case.id] = error
-        except Exception as error:  # whatever it is, the other cases are done
+        except Exception as error:  # any failure: the other cases are still processed
             logger.debug("%s failed:\n%s", case.id, place_of(error))
             errors[case.id] = InputError(case.id, in_words(error), "Add -v to see where")
     path = output / "failures.json"
@@ -53,10 +53,10 @@ def one_by_one(
 
 
 def raise_for_failures(failures: Mapping[str, str]) -> None:
-    """End a workflow of MONAI's with an error if cases failed, once the others are done.
+    """End a MONAI workflow with an error if cases failed, after the others are done.
 
     Raises:
-        InputError: naming each with its reason.
+        InputError: some cases failed; the message gives the reason of each.
     """
     if failures:
         rule = f"could not be segmented: {'; '.join(failures.values())}"

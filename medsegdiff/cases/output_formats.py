@@ -1,8 +1,8 @@
 """The formats of masks and maps: one table of names, writers and files.
 
-A further format is its writer, and a line in ``OUTPUT_FORMATS``: the command line, its help, the
-check of inputs and the removal of former files follow. Libraries are imported by the writers, so
-that the command line explains itself at once.
+To add a format, write its writer and add a line to ``OUTPUT_FORMATS``. The command line, its help,
+the check of inputs and the removal of earlier files use this table. The writers import their
+libraries when they are called, so that the command line's help is fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Write = Callable[
     ["SegmentedCase", str, Path, "Sequence[Segment]", "Algorithm"],
     None,
 ]
-"""Writes a case's maps: (case, name of its files, folder, foreground classes, what drew them)."""
+"""Writes a case's maps: (case, name of its files, folder, foreground classes, algorithm)."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Output:
     """A format of masks and maps.
 
     Attributes:
-        name: as users write it.
-        write: writes the files of a case, each complete or not at all.
-        files: patterns of these, behind the case's name.
-        dicom_only: whether it can be made of DICOM images alone.
+        name: Name of the format on the command line.
+        write: Function that writes the files of a case, each complete or not at all.
+        files: Patterns of these files, without the case's name in front.
+        dicom_only: Whether the format needs DICOM images as input.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Output:
 def _write_nifti(
     case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
 ) -> None:
-    """Mask with its colours, mean and variance of each class, and entropy."""
+    """Write the mask with its colours, mean and variance of each class, and entropy."""
     from medsegdiff.data.manifest import class_slug
     from medsegdiff.writers.label_table import write_colour_table
     from medsegdiff.writers.nifti import write_nifti
@@ -81,7 +81,7 @@ def _write_nifti(
 def _write_nrrd(
     case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
 ) -> None:
-    """Mask as a segmentation of 3D Slicer."""
+    """Write the mask as a segmentation of 3D Slicer."""
     from medsegdiff.writers.nrrd import write_seg_nrrd
 
     write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
@@ -94,7 +94,7 @@ def _write_dicom(
     segments: Sequence[Segment],
     algorithm: Algorithm,
 ) -> None:
-    """Mask and mean as SEG, the variance of each class as a parametric map."""
+    """Write mask and mean as DICOM SEG, and the variance of each class as a parametric map."""
     from medsegdiff.data.manifest import class_slug
     from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
     from medsegdiff.writers.parametric_map import write_variance_map
@@ -132,10 +132,10 @@ OUTPUT_FORMATS = {
 
 
 def chosen_formats(names: Iterable[str]) -> list[Output]:
-    """The formats of these names, the most demanding first: what fails leaves the least behind.
+    """The formats of these names, the most demanding first, so that failures leave few files.
 
     Raises:
-        UsageError: a name is not known.
+        UsageError: a name is unknown.
     """
     wanted = set(names)
     unknown = sorted(wanted - set(OUTPUT_FORMATS))
@@ -149,8 +149,8 @@ def check_formats(given: CaseInput, names: Iterable[str]) -> None:
     """Refuse, before any work is done, a format that the input does not allow.
 
     Raises:
-        UsageError: a name is not known.
-        InputError: a format is wanted that can be made of DICOM alone, of something else.
+        UsageError: a name is unknown.
+        InputError: a format needs DICOM images, and the input is something else.
     """
     from medsegdiff.data.dicom import Series
     from medsegdiff.writers.dicom_derived import not_dicom

@@ -1,4 +1,4 @@
-"""The page ``report.html`` of segmented cases: pictures, volumes, and what they mean."""
+"""The page ``report.html`` of segmented cases: pictures, volumes, and their explanation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medsegdiff.data.manifest import class_slug
 from medsegdiff.viz.pages import render
 
 MOST_PICTURES = 24
-"""More would make the page too heavy to open."""
+"""Greatest number of cases shown; more would make the page too large to open."""
 
 
 def write_overview(
@@ -24,14 +24,14 @@ def write_overview(
     labels: Mapping[int, str],
     failures: Mapping[str, str],
 ) -> None:
-    """Write ``output/report.html`` over cases that have been segmented there.
+    """Write ``output/report.html`` about the cases that have been segmented there.
 
     Args:
-        output: holds a folder for each case.
-        cases: names of the cases to show.
-        settings: that they share: bundle, members, steps, sampler, seed, fusion.
-        labels: class number -> name.
-        failures: failed input or case -> reason, as :func:`without_paths` gives them.
+        output: Folder that holds a folder for each case.
+        cases: Names of the cases to show.
+        settings: Settings that the cases share: bundle, members, steps, sampler, seed, fusion.
+        labels: Class number -> name.
+        failures: Failed input or case -> reason, as :func:`without_paths` gives them.
     """
     if not cases:
         return
@@ -50,11 +50,13 @@ def write_overview(
 
 
 def without_paths(errors: Mapping[str, InputError], cases: Sequence[str]) -> dict[str, str]:
-    """What failed, and why, for a page that is shown to others: a path may name a patient.
+    """Failures and their reasons without paths, for a page that others see.
+
+    A path may contain a patient's name.
 
     Args:
-        errors: failed input or case -> error.
-        cases: the names of cases; any other name is an input's.
+        errors: Failed input or case -> error.
+        cases: Names of the cases; every other name in ``errors`` is an input.
     """
     inputs = (name for name in errors if name not in cases)
     names = {name: f"unreadable input {n}" for n, name in enumerate(inputs, start=1)}

@@ -1,4 +1,4 @@
-"""The record of a segmented case, ``<case>_run.json``: what it says, and what a former one said."""
+"""The record of a segmented case, ``<case>_run.json``: its content, and reading an earlier one."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
 
 
 def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str]) -> dict[str, Any]:
-    """What ``<case>_run.json`` says of the case itself: inputs, versions, seconds, volumes.
+    """The part of ``<case>_run.json`` about the case itself: inputs, versions, seconds, volumes.
 
-    DICOM inputs appear by their case id alone, since names of folders may be patients'.
+    DICOM inputs appear only by their case id, since names of folders may be patients' names.
     """
     inputs = [Path(str(n)).name if format_of(n) else given.id for n in given.image]
     return {
@@ -59,7 +59,7 @@ def _volumes(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _voxels(case: SegmentedCase) -> Any:
-    """(1 + N, 256) voxels of each class number, of the mask and then of each member."""
+    """(1 + N, 256) counts of voxels per class number: the ensemble mask, then each member."""
     counts = np.zeros((1 + len(case.members), 256), dtype=np.int64)
     for place in case.slabs():
         for count, labels in zip(counts, (case.mask, *case.members), strict=True):
@@ -70,9 +70,9 @@ def _voxels(case: SegmentedCase) -> Any:
 def size_warnings(
     shape: Sequence[int], geometry: Geometry, expected_mm: Sequence[Sequence[float]]
 ) -> list[str]:
-    """What is unusual about an image's extent, in words; empty if nothing is.
+    """Warnings about an unusual extent of an image; empty if the extent is as expected.
 
-    Extents and expectations are compared from the smallest to the largest, whatever the axes.
+    Extents and expectations are both sorted before they are compared, whatever their axes.
     """
     found = []
     extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
@@ -86,10 +86,10 @@ def size_warnings(
 
 
 def read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a complete case, which has to be of the same image and settings.
+    """Read the record of a complete case, which must have the same image and settings.
 
     Raises:
-        InputError: it is not.
+        InputError: the record is unreadable, or the image or a setting differs.
     """
     record = read_json(path)
     if not isinstance(record, dict) or not {"formats", "save_members"} <= set(record):

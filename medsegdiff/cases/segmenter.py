@@ -1,4 +1,4 @@
-"""Cases with the network and the settings of a bundle, one after the other."""
+"""Segmentation of cases, one after the other, with the network and settings of a bundle."""
 
 from __future__ import annotations
 
@@ -45,30 +45,30 @@ logger = logging.getLogger(__name__)
 class CaseSegmenter:
     """Segments cases one after the other; a case that fails does not stop the others.
 
-    ``CaseWriter`` says which cases are left alone, being complete.
+    ``CaseWriter`` decides which complete cases are skipped.
 
     Args:
-        bundle: where the network, the labels and the codes come from.
-        network: with trained weights, on its device.
+        bundle: Bundle with the labels, the DICOM codes and the weights.
+        network: Network with trained weights, on its device.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
-        inferer: makes the ensembles.
-        output: gets a folder for each case.
-        formats: what to write besides the preview and the run's record.
-        save_members: write the members' and the anchor's masks too.
-        overwrite: do complete cases again.
-        expected_mm: for each axis of the network's space, the least and the greatest extent in
-            millimetres that the bundle was made for; a case outside gets a warning.
-        calibration: ``auto``: calibrate the mean probability if the bundle has a calibration;
-            ``off``: never.
-        guarantee: level in (0, 1) of the inner and outer masks and the volumes to write, or None.
-        uneven: what becomes of a DICOM series whose slices are not evenly spaced.
-        channel_series: words that each stand for one DICOM series of a study, which are then the
-            channels of one case; with commas. None: each series is a case.
-        config: the bundle's configuration that says all this.
+        inferer: Inferer that draws the ensembles.
+        output: Folder for a folder of each case.
+        formats: Formats to write, besides the preview and the record of the run.
+        save_members: Whether to write the masks of the members and the anchor, too.
+        overwrite: Whether to segment complete cases again.
+        expected_mm: Least and greatest extent in millimetres that the bundle was made for, for each
+            axis of the network's space; a case outside of them gets a warning.
+        calibration: ``auto`` to calibrate the mean probability if the bundle has a calibration;
+            ``off`` for none.
+        guarantee: Level in (0, 1) of the inner and outer masks and the volumes to write, or None.
+        uneven: Treatment of a DICOM series whose slices are not evenly spaced.
+        channel_series: Words, separated by commas, that each select one DICOM series of a study;
+            these are the channels of one case. With None, each series is a case.
+        config: Name of the bundle's configuration that these arguments come from.
 
     Raises:
-        UsageError: too many steps, or a guarantee that cannot be given.
-        InputError: the bundle's calibration does not fit it.
+        UsageError: there are too many steps, or the guarantee cannot be given.
+        InputError: the bundle's calibration does not fit its weights or configuration.
     """
 
     def __init__(
@@ -130,12 +130,12 @@ class CaseSegmenter:
         """Segment files, folders, zips, and studies of DICOMweb servers; see ``run``.
 
         Args:
-            inputs: paths and addresses.
-            store: address of the DICOMweb server to store DICOM objects on, or ``origin``.
-            key: file that shall say which image each case is.
+            inputs: Paths and addresses.
+            store: Address of the DICOMweb server to store DICOM objects on, or ``origin``.
+            key: Path of a table to write that says which image each case is.
 
         Raises:
-            UsageError: an address cannot be understood, or nothing could be stored.
+            UsageError: an address cannot be understood, or there would be nothing to store.
             InputError: the key cannot be written, or a package is missing.
         """
         parsed = parse_inputs(inputs)
@@ -155,13 +155,13 @@ class CaseSegmenter:
         """Segment all cases.
 
         Args:
-            cases: what to segment.
-            failures: inputs that have failed before, with the reason.
-            store: where to store the DICOM objects, as ``check_store`` gave it.
+            cases: Cases to segment.
+            failures: Inputs that failed before -> the reason.
+            store: Server to store the DICOM objects on, as returned by ``check_store``.
 
         Returns:
-            Failed input or case -> reason; also in ``failures.json`` if there are any. All cases
-            together are shown in ``report.html``, which names no path.
+            Failed input or case -> reason; also written to ``failures.json`` if there are any. The
+            page ``report.html`` shows all cases and contains no path.
         """
 
         def do(case: CaseInput) -> None:

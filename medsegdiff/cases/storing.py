@@ -1,4 +1,4 @@
-"""The DICOM objects of a segmented case, back to a server."""
+"""Storage of a segmented case's DICOM objects on a DICOMweb server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medsegdiff.dicomweb.address import Address, parse_service
 from medsegdiff.dicomweb.stow import store
 
 ORIGIN = "origin"
-"""Stands for the server that a case came from."""
+"""Value that stands for the server that a case came from."""
 
 logger = logging.getLogger(__name__)
 
@@ -25,27 +25,27 @@ def check_store(
     """The server to store on (``ORIGIN``: each case's own), or None if nothing is to be stored.
 
     Raises:
-        UsageError: no DICOM objects will be there, no server is known, or its address is wrong.
+        UsageError: no DICOM objects will be written, no server is known, or its address is wrong.
     """
     if target is None:
         return None
     if "dicom-seg" not in formats:
-        rule = "stores what --format dicom-seg writes, which is not asked for"
+        rule = "needs DICOM SEG files, which are written only with --format dicom-seg"
         raise UsageError("--store", rule, "Add --format dicom-seg")
     if target != ORIGIN:
         return parse_service(target)
     local = [one for one in inputs if not isinstance(one, Address)]
     if local:
-        rule = f"{local[0]} does not come from a DICOMweb server, to which it could go back"
+        rule = f"{local[0]} does not come from a DICOMweb server, so its server is unknown"
         raise UsageError("--store", rule, "Name a server: --store-to https://<server>/<root>")
     return target
 
 
 def store_case(case: CaseInput, folder: Path, target: str) -> None:
-    """Store all DICOM objects of a case; the log says what the server answered.
+    """Store all DICOM objects of a case, and log the server's answer.
 
     Raises:
-        InputError: the server cannot be reached, or refuses.
+        InputError: the server cannot be reached, or refuses an object.
     """
     service = case.service if target == ORIGIN else target
     files = sorted(folder.glob(glob.escape(case.id) + "_*.dcm"))

@@ -1,4 +1,4 @@
-"""Case after case: what fails does not stop the others, and each has its files and record."""
+"""Writes the files and the record of each case, and skips complete cases."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RequestedFiles:
-    """What is to be written of a case.
+    """The files to write for a case.
 
     Attributes:
-        formats: of masks and maps.
-        save_members: each member's mask too.
-        guarantee: level of the inner and outer masks; None: no such masks.
-        input_hash: of the case's files.
+        formats: Formats of the masks and maps.
+        save_members: Whether each member's mask is written, too.
+        guarantee: Level in (0, 1) of the inner and outer masks; None for no such masks.
+        input_hash: SHA-256 of the case's input files.
     """
 
     formats: tuple[OutputFormat, ...]
@@ -42,13 +42,13 @@ class RequestedFiles:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> RequestedFiles:
-        """What is there, by a complete case's record."""
+        """The files that exist, according to a complete case's record."""
         level = (record.get("guarantee") or {}).get("level")
         formats = tuple(sorted(record["formats"]))
         return cls(formats, record["save_members"], level, record["input_hash"])
 
     def with_former(self, former: RequestedFiles) -> RequestedFiles:
-        """What is wanted besides what is there, whose formats and members stay."""
+        """The requested files together with the former ones, whose formats and members stay."""
         return RequestedFiles(
             tuple(sorted({*self.formats, *former.formats})),
             self.save_members or former.save_members,
@@ -58,21 +58,21 @@ class RequestedFiles:
 
 
 class CaseWriter:
-    """Files and record of cases that share settings, masks being of the same segments.
+    """Writes files and records of cases that share their settings and segments.
 
-    A case is complete once its ``<case>_run.json`` is there, which is written last. A complete one
-    of the same image and settings is left alone unless further files are wanted of it; one of
-    another image or other settings is refused unless ``overwrite``.
+    A case is complete once its ``<case>_run.json`` exists, which is written last. A complete case
+    with the same image and settings is skipped, unless further files are requested. A complete
+    case with another image or other settings is refused, unless ``overwrite`` is set.
 
     Args:
-        output: gets a folder for each case.
-        segments: the foreground classes.
-        algorithm: what has drawn them.
-        settings: all that decides a mask, but the image.
-        formats: of masks and maps.
-        save_members: write each member's mask.
-        overwrite: do complete cases again.
-        guarantee: level of the inner and outer masks, or None.
+        output: Folder for a folder of each case.
+        segments: Foreground classes.
+        algorithm: Name and version of the model that makes the masks.
+        settings: Settings that determine a mask, apart from the image.
+        formats: Formats of the masks and maps.
+        save_members: Whether to write each member's mask.
+        overwrite: Whether to write complete cases again.
+        guarantee: Level in (0, 1) of the inner and outer masks, or None.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class CaseWriter:
         self.wanted = RequestedFiles(tuple(sorted(formats)), save_members, guarantee)
 
     def to_write(self, case: CaseInput) -> RequestedFiles | None:
-        """What is to be written of a case, what is there included; None: it is complete.
+        """The files to write for a case, existing ones included; None if it is complete.
 
         Raises:
-            InputError: a format that its input does not allow, or it is there, of another image or
-                with other settings.
+            InputError: the input does not allow a format, or the case exists with another image or
+                other settings.
         """
         check_formats(case, self.wanted.formats)
         wanted = replace(self.wanted, input_hash=digest(case.files))
@@ -119,17 +119,18 @@ class CaseWriter:
         guarantee: Mapping[str, ClassGuarantee] | None = None,
         write_more: Callable[[Path], None] = lambda _: None,
     ) -> None:
-        """Write masks and maps, more files to the case's folder, then the record of them all.
+        """Write a case's masks and maps, further files, and last the record of all of them.
 
         Args:
-            case: what was given.
-            found: its maps.
-            wanted: as ``to_write`` gave it.
-            device: that did the work.
-            warnings: besides those of the geometry.
-            further: what else the record holds.
-            guarantee: gives each class, as in file names, its inner and outer mask.
-            write_more: writes other files to the folder.
+            case: Case with its name and input files.
+            found: Segmented case with its masks and maps.
+            wanted: Files to write, as returned by ``to_write``.
+            device: Device that the network ran on.
+            warnings: Warnings for the log and the record, besides those of the geometry.
+            further: Further entries of the record.
+            guarantee: Guarantee of each class (by its name in file names), from which its inner and
+                outer mask are made.
+            write_more: Function that writes other files to the case's folder.
         """
         started = time.perf_counter()
         folder = self.output / case.id
@@ -161,5 +162,5 @@ class CaseWriter:
         return self.output / case.id / f"{case.id}_run.json"
 
     def _of(self, wanted: RequestedFiles) -> dict[str, Any]:
-        """All that decides a case's masks."""
+        """The settings and the hash of the input, which together determine a case's masks."""
         return self.settings | {"input_hash": wanted.input_hash}

@@ -1,1 +1,1 @@
-"""The command line: one thin file a command. Each parses, calls and prints."""
+"""The command line, one file per command: parses options, calls the library, prints results."""

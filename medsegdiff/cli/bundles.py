@@ -1,4 +1,4 @@
-"""``medsegdiff bundles``: which models are at hand."""
+"""``medsegdiff bundles``: lists the available models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def bundles(quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False) -> None:
-    """Lists the bundles at hand: task, labels, input, size, published figures.
+    """Lists the available bundles: task, labels, input, size, published figures.
 
     Example: medsegdiff bundles
     """
@@ -41,7 +41,7 @@ def bundles(quiet: Quiet = False, verbose: Verbose = False, debug: Debug = False
 
 
 def _described(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """What to say about a bundle, line by line."""
+    """The description of a bundle, as pairs of heading and text."""
     metadata = bundle.metadata
     image = metadata["network_data_format"]["inputs"]["image"]
     yield "task", str(metadata.get("task", ""))

@@ -1,4 +1,4 @@
-"""``medsegdiff calibrate``: probabilities that come true, and what guarantees need."""
+"""``medsegdiff calibrate``: fits and checks the calibration of a bundle."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def calibrate(
     predictions: Annotated[
         Path,
         typer.Option(
-            help="What `medsegdiff segment --calibration off` wrote, of cases not trained on."
+            help="Output of `medsegdiff segment --calibration off` for cases not trained on."
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="Else models/calibration.json of the bundle.")
+        Path | None,
+        typer.Option(help="File to write. Default: models/calibration.json of the bundle."),
     ] = None,
     method: Annotated[
         ScalingChoice,
-        typer.Option(help="Scaling to use; auto: the one that helps patients left out, or none."),
+        typer.Option(help="Scaling; auto: the one that helps left-out patients, or none."),
     ] = "auto",
     splits: Annotated[
-        int, typer.Option(min=0, help="Random splits of the patients that it is checked with.")
+        int, typer.Option(min=0, help="Number of random splits of the patients for the check.")
     ] = 200,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -1,4 +1,4 @@
-"""``medsegdiff check``: is this data set fit to train on? what is in it?"""
+"""``medsegdiff check``: checks whether a data set is fit for training."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def check(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Says whether a data set is fit to train on, and what is in it.
+    """Checks whether a data set is fit for training, and describes its content.
 
-    Exits with 1 if something has to be mended first.
+    Exits with 1 if there is an error; warnings do not count.
 
     Example: medsegdiff check data/hippocampus
     """
@@ -62,7 +62,7 @@ def _in_words(value: Any) -> str:
 
 
 def _line(problem: Problem) -> str:
-    """A problem as one line, which a terminal may wrap but nothing cuts."""
+    """A problem as one line, which a terminal may wrap but which is never cut."""
     severity = typer.style(problem.severity, "red" if problem.severity == "error" else "yellow")
     case = f"{problem.case}: " if problem.case else ""
     return f"{severity}: {case}{problem.rule}. {problem.remedy}"

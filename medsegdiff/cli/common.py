@@ -1,4 +1,4 @@
-"""What all commands share: how errors look, how progress shows, how ``--set`` is read."""
+"""Common parts of all commands: error messages, progress, and the parsing of ``--set``."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Commands(TyperGroup):
             code = super().main(args, *rest, **extra)
         except typer.TyperException as error:
             text = " ".join(error.format_message().split())
-            if text:  # without a command, the help was printed
+            if text:  # it is empty if the help was printed, for want of a command
                 typer.echo(f"medsegdiff: error: {text}", err=True)
             code = error.exit_code
         except typer.Abort:
@@ -70,9 +70,9 @@ def _failure(error: Exception) -> typer.TyperException:
 
 
 def set_up(quiet: bool, verbose: bool) -> None:
-    """Makes the package's log as talkative as was asked for, and hides libraries' warnings.
+    """Sets the level of the package's log, and hides libraries' warnings unless ``verbose``.
 
-    Whatever shows progress looks at the level of the logger ``medsegdiff``: INFO shows it.
+    Progress is shown if the level of the logger ``medsegdiff`` is INFO or lower.
     """
     logger = logging.getLogger("medsegdiff")
     logger.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
@@ -85,17 +85,17 @@ def set_up(quiet: bool, verbose: bool) -> None:
 def refuse_missing(
     bundle: str | None = None, config: str = "", data: str | None = None, folder: Path | None = None
 ) -> None:
-    """Refuses what is not there, before libraries are imported that take seconds.
+    """Refuses missing inputs before the import of libraries, which takes seconds.
 
     Args:
-        bundle: its folder or name.
-        config: what the bundle has to be made for.
-        data: description of a data set, its folder, or a known name.
-        folder: of predictions.
+        bundle: Folder or name of the bundle.
+        config: Name of the configuration that the bundle must have.
+        data: Description of a data set, its folder, or a known name.
+        folder: Folder of predictions.
 
     Raises:
-        InputError: data, folder or configuration are not there.
-        UsageError: the bundle is not.
+        InputError: the data, the folder or the configuration does not exist.
+        UsageError: the bundle does not exist.
     """
     from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.data.named_sets import find_set
@@ -105,25 +105,25 @@ def refuse_missing(
     if data is not None:
         find_set(data)
     if folder is not None and not folder.is_dir():
-        raise InputError(folder, "no such folder", "Give the folder that segmenting wrote")
+        raise InputError(folder, "no such folder", "Give the output folder of medsegdiff segment")
 
 
 def stderr() -> Console:
-    """A console for all that is not a result."""
+    """The console on standard error, for all output except results."""
     return Console(stderr=True)
 
 
 def progress(description: str) -> Callable[[Iterable[T]], Iterable[T]]:
-    """A wrapper of a sequence that shows how far it is, unless the command is quiet."""
+    """A wrapper of a sequence that shows progress, unless the command is quiet."""
     return lambda items: tracked(items, description, "step")
 
 
 def exit_with(failures: Mapping[str, str], done: str) -> None:
-    """Ends a command over several cases: lists what failed and why, and exits with 1 if any did.
+    """Ends a command over several cases: lists failures, and exits with 1 if there are any.
 
     Args:
-        failures: case -> reason.
-        done: what to say where nothing failed.
+        failures: Failed case -> reason.
+        done: Text to print if nothing failed.
     """
     if not failures:
         if done:
@@ -137,7 +137,7 @@ def exit_with(failures: Mapping[str, str], done: str) -> None:
 
 
 def closest(word: str, known: Collection[str]) -> str:
-    """Names the known word that is most like a wrong one, or all if none is.
+    """Advice that names the known word closest to a wrong one, or all known words.
 
     >>> closest("nifty", ["nifti", "nrrd"])
     'Did you mean nifti?'
@@ -147,13 +147,13 @@ def closest(word: str, known: Collection[str]) -> str:
 
 
 def parse_overrides(settings: Iterable[str]) -> dict[str, Any]:
-    """Reads ``key=value`` settings; a value is a Python or JSON literal, else a text.
+    """Reads ``key=value`` settings; a value is a Python or JSON literal, or else a string.
 
     Args:
-        settings: such as ``train#trainer#max_epochs=5``.
+        settings: Settings such as ``train#trainer#max_epochs=5``.
 
     Raises:
-        UsageError: one is without ``=`` or a key.
+        UsageError: a setting has no ``=`` or no key.
 
     >>> parse_overrides(["train#trainer#max_epochs=5", "lr=1e-4", "amp=false", "name=a b"])
     {'train#trainer#max_epochs': 5, 'lr': 0.0001, 'amp': False, 'name': 'a b'}

@@ -1,4 +1,4 @@
-"""``medsegdiff convert``: a public set that cannot be read as it is, written as NIfTI or PNG."""
+"""``medsegdiff convert``: converts a public data set to NIfTI or PNG."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from medsegdiff.cli.options import Debug, Quiet, Verbose
 
 def convert(
     data: Annotated[
-        str, typer.Argument(metavar="SET=FOLDER", help="lidc_idri or ddti, and where it lies.")
+        str,
+        typer.Argument(
+            metavar="SET=FOLDER", help="Name of the set, lidc_idri or ddti, and its folder."
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="A new folder: dataset.json with its files.")],
+    output: Annotated[Path, typer.Option(help="New folder for dataset.json and its files.")],
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Writes a public data set anew whose files cannot be read in place.
+    """Converts a public data set whose files cannot be read in place.
 
     Example: medsegdiff convert lidc_idri=/data/LIDC-IDRI --output data/lidc_idri
     """

@@ -1,4 +1,4 @@
-"""``medsegdiff counterfactual``: how images would look healthy, and where they do not."""
+"""``medsegdiff counterfactual``: makes healthy counterfactuals of images."""
 
 from __future__ import annotations
 
@@ -39,24 +39,26 @@ def counterfactual(
     level: Annotated[
         float | None,
         BundleKey(),
-        typer.Option(help="Share of the time steps to noise an image to."),
+        typer.Option(
+            help="Share of the time steps to noise an image to. Default: as in the bundle."
+        ),
     ] = None,
     steps: Steps = None,
     guidance: Guidance = None,
     encoding: Annotated[
         Literal["inversion", "noise"] | None,
         BundleKey(),
-        typer.Option(help="DDIM backwards, or draws of noise. Else as the bundle says."),
+        typer.Option(help="Noising by DDIM inversion or by draws. Default: as in the bundle."),
     ] = None,
     draws: Annotated[
-        int | None, BundleKey(), typer.Option(min=1, help="Of noise, with 'noise'.")
+        int | None, BundleKey(), typer.Option(min=1, help="Number of draws, for --encoding noise.")
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
     calibration: Calibration = None,
     calibrate: Annotated[
         str | None,
-        typer.Option(help="Data to fit the bundle's calibration to first: its held-out fold."),
+        typer.Option(help="Data whose held-out fold the bundle's calibration is fitted to first."),
     ] = None,
     formats: Formats = None,
     overwrite: Overwrite = False,
@@ -65,9 +67,9 @@ def counterfactual(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Shows how images would look healthy, and where they do not, as a map and a probability.
+    """Makes healthy counterfactuals of images, with maps of the differences and of a probability.
 
-    Exits with 1 if some case failed; the others are written all the same.
+    Exits with 1 if a case failed; the other cases are written.
 
     Example: medsegdiff counterfactual scan.nii.gz --bundle phantom_counterfactual --output out
     """

@@ -1,4 +1,4 @@
-"""``medsegdiff demo``: the main job on a real volume."""
+"""``medsegdiff demo``: a demonstration on a real volume."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from medsegdiff.cli.options import Debug, Quiet, Verbose
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Gets a folder for each case.")] = Path("demo"),
-    members: Annotated[int, typer.Option(min=1, help="Masks drawn for each case.")] = 16,
+    output: Annotated[
+        Path, typer.Option(help="Output folder, with a folder for each case.")
+    ] = Path("demo"),
+    members: Annotated[int, typer.Option(min=1, help="Number of masks drawn for each case.")] = 16,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Segments both hippocampi of a real MR volume and prints where the pictures are.
+    """Segments both hippocampi of a real MR volume and prints the paths of the pictures.
 
     Example: medsegdiff demo --output demo
     """

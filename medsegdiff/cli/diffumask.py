@@ -1,4 +1,4 @@
-"""``medsegdiff diffumask``: a data set of pictures and masks, drawn from words."""
+"""``medsegdiff diffumask``: draws a data set of pictures and masks from words."""
 
 from __future__ import annotations
 
@@ -24,61 +24,67 @@ from medsegdiff.cli.options import (
 
 def diffumask(
     words: Annotated[
-        list[str], typer.Argument(metavar="WORDS...", help="What is drawn, each in quotes.")
+        list[str], typer.Argument(metavar="WORDS...", help="Words to draw, each in quotes.")
     ],
     model: Model,
     output: Annotated[Path, typer.Option(help="Folder of the new data set.")],
-    count: Annotated[int, typer.Option(min=1, help="Pairs wanted.")] = 20,
+    count: Annotated[int, typer.Option(min=1, help="Number of pairs to keep.")] = 20,
     template: Annotated[
         str | None,
         BundleKey("finding#template"),
-        typer.Option("--caption", help="The text around the words, which stand at {}."),
+        typer.Option("--caption", help="Text around the words, with {} in their place."),
     ] = None,
     attributes: Annotated[
-        str, typer.Option(help="Words of which one, or none, is put before a thing, by comma.")
+        str, typer.Option(help="Words, separated by commas; one or none is put before a thing.")
     ] = "",
-    most: Annotated[int, typer.Option(min=1, help="Things of a picture, at most.")] = 3,
+    most: Annotated[int, typer.Option(min=1, help="Greatest number of things in a picture.")] = 3,
     steps: Annotated[
-        int | None, BundleKey("drawing#steps"), typer.Option(min=1, help="Of drawing. Else 30.")
+        int | None,
+        BundleKey("drawing#steps"),
+        typer.Option(min=1, help="Number of drawing steps. Default: 30."),
     ] = None,
     guidance: Annotated[
         float | None,
         BundleKey("drawing#guidance"),
-        typer.Option(help="Towards the caption; 1: none. Else 3."),
+        typer.Option(help="Weight of guidance by the caption; 1: none. Default: 3."),
     ] = None,
     guidance_kind: Annotated[
         str | None,
         BundleKey("drawing#kind"),
-        typer.Option(help="classifier-free, as usual, or segmentation-free."),
+        typer.Option(help="Kind of guidance: classifier-free (default) or segmentation-free."),
     ] = None,
     excite: Annotated[
         float | None,
         BundleKey("drawing#excite"),
-        typer.Option(min=0.0, help="Step towards the most neglected word, such as 0.1. Else none."),
+        typer.Option(
+            min=0.0, help="Step towards the most neglected word, such as 0.1. Default: none."
+        ),
     ] = None,
     agreement: Annotated[
         float | None,
         BundleKey(),
-        typer.Option(help="Least overlap of a mask with its attention while drawing. Else 0.3."),
+        typer.Option(
+            help="Least overlap of a mask with its attention while drawing. Default: 0.3."
+        ),
     ] = None,
     attended: Annotated[
         float | None,
         BundleKey("finding#attended"),
-        typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
+        typer.Option(help="Least attention to a word that is present; 0: no such test."),
     ] = None,
     only_named: Annotated[
         bool,
         BundleKey(),
-        typer.Option("--only-named", help="Leave out pictures that hold other words, too."),
+        typer.Option("--only-named", help="Leave out pictures that also show other words."),
     ] = False,
     fill_holes: Annotated[
         bool,
         BundleKey(),
-        typer.Option("--fill-holes", help="Holes in a thing's mask are part of it."),
+        typer.Option("--fill-holes", help="Fill the holes in a thing's mask."),
     ] = False,
     seed: Seed = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a data set drawn before.")
+        bool, typer.Option("--overwrite", help="Replace an earlier drawn data set.")
     ] = False,
     device: Device = "auto",
     settings: Settings = None,
@@ -86,9 +92,9 @@ def diffumask(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Draws pictures from words, with masks of each, by a text-to-image model's attention.
+    """Draws pictures from words, with masks of the words, by a text-to-image model's attention.
 
-    Exits with 1 if too few pairs were fit; those that were are written all the same.
+    Exits with 1 if too few pairs pass the checks; those that pass are written.
 
     Example: medsegdiff diffumask "liver" "kidney" --model text_model --output drawn
     """

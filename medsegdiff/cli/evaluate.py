@@ -1,4 +1,4 @@
-"""``medsegdiff evaluate``: predictions against references, as figures and as a page to read."""
+"""``medsegdiff evaluate``: compares predictions with references, in figures and a report."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from medsegdiff.cli.options import Data, Debug, Quiet, Verbose
 
 def evaluate(
     data: Data,
-    predictions: Annotated[Path, typer.Option(help="What `medsegdiff segment` wrote.")],
-    output: Annotated[Path, typer.Option(help="Gets report.html, report.json and cases.csv.")],
+    predictions: Annotated[Path, typer.Option(help="Output folder of `medsegdiff segment`.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for report.html, report.json and cases.csv.")
+    ],
     tolerance_mm: Annotated[
-        float, typer.Option(help="Distance that the surface Dice counts as agreement.")
+        float, typer.Option(help="Distance in mm that the surface Dice counts as agreement.")
     ] = 1.0,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -34,6 +36,6 @@ def evaluate(
         data, predictions, output, tolerance_mm=tolerance_mm, progress=progress("evaluating")
     )
     page = output / "report.html"
-    if page.exists():  # not where all cases failed
+    if page.exists():  # it does not if all cases failed
         typer.echo(page)
     exit_with(failures, "")

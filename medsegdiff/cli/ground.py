@@ -1,4 +1,4 @@
-"""``medsegdiff ground``: teach a grounding head with a data set's masks."""
+"""``medsegdiff ground``: trains a grounding head with a data set's masks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ from medsegdiff.cli.options import (
 def ground(
     data: DataArgument,
     model: Model,
-    output: Annotated[Path, typer.Option(help="File of the head, such as head.pt.")],
-    without: Annotated[str, typer.Option(help="Labels whose masks are not shown, by comma.")] = "",
+    output: Annotated[Path, typer.Option(help="File to write the head to, such as head.pt.")],
+    without: Annotated[
+        str, typer.Option(help="Labels whose masks are not used, separated by commas.")
+    ] = "",
     template: Caption = None,
     steps: Annotated[
-        int | None, BundleKey(), typer.Option(min=1, help="Of teaching. Else 400.")
+        int | None, BundleKey(), typer.Option(min=1, help="Number of training steps. Default: 400.")
     ] = None,
-    fold: Annotated[int, typer.Option(min=0, help="Held out.")] = 0,
+    fold: Annotated[int, typer.Option(min=0, help="Number of the held-out fold.")] = 0,
     axis: Axis = "axial",
     seed: Seed = None,
     device: Device = "auto",
@@ -43,7 +45,7 @@ def ground(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Teaches a head to find words in a text-to-image model's features, for 'medsegdiff prompt'.
+    """Trains a head that finds words in a text-to-image model's features, for 'medsegdiff prompt'.
 
     Example: medsegdiff ground data/abdomen --model stable-diffusion --output head.pt
     """

@@ -1,4 +1,4 @@
-"""``medsegdiff label-efficient``: masks from a few labelled cases."""
+"""``medsegdiff label-efficient``: learns from a few labelled cases, and segments others."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def label_efficient(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUT]...", help="Images to mark. Else all cases that do not teach."
+            metavar="[INPUT]...", help="Images to segment. Default: all cases not learned from."
         ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Whose labelled cases teach: a dataset.json, its folder, or a name."),
+        typer.Option(help="Data with labelled cases: a dataset.json, its folder, or a name."),
     ] = None,
     labelled: Annotated[
         int | None,
         BundleKey(),
-        typer.Option(min=1, help="How many teach. Else all outside the fold."),
+        typer.Option(min=1, help="Number of cases to learn from. Default: all outside the fold."),
     ] = None,
     cases: Annotated[
         str | None,
         BundleKey(),
-        typer.Option(help="Or the names of those that teach, with commas."),
+        typer.Option(help="Names of the cases to learn from, separated by commas."),
     ] = None,
     fitted: Annotated[
         Path | None,
         BundleKey(read=str),
-        typer.Option(help="Apply this few_labels.pt instead of learning."),
+        typer.Option(help="File few_labels.pt to apply instead of learning."),
     ] = None,
     fold: HeldOut = None,
     seed: Seed = None,
@@ -65,9 +65,9 @@ def label_efficient(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Learns from a few labelled cases, on features of a model of images, and marks others.
+    """Learns from a few labelled cases, with features of an image diffusion model; segments others.
 
-    Cases with references are compared with them, in report/. Exits with 1 if some case failed.
+    Cases with references are evaluated in report/. Exits with 1 if a case failed.
 
     Example: medsegdiff label-efficient hippocampus_label_efficient --data hippocampus_mr
     --labelled 5 --output out

@@ -50,7 +50,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def medsegdiff(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Diffusion ensembles for medical images: a mask, its variance, and a report."""

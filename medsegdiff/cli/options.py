@@ -1,7 +1,8 @@
 """The options and arguments that several commands share, each written once.
 
-An option that is a key of the bundle's configuration carries a :class:`BundleKey`. The command
-hands all of them on as one mapping, :func:`given`, so that such an option is written in one file.
+An option that is a key of the bundle's configuration is marked with a :class:`BundleKey`. The
+command passes all of them on as one mapping, from :func:`given`, so that such an option is defined
+in one file only.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from medsegdiff.cli.common import closest, parse_overrides
 from medsegdiff.core.errors import UsageError
 from medsegdiff.core.types import CalibrationUse
 
-FORMATS_HELP = f"Any of {', '.join(OUTPUT_FORMATS)}, with commas. Else as the bundle says."
+FORMATS_HELP = (
+    f"File formats, separated by commas: {', '.join(OUTPUT_FORMATS)}. Default: as in the bundle."
+)
 """Help of the option ``--format``."""
 
 
@@ -27,8 +30,8 @@ class BundleKey:
     """Marks an option that stands for a key of a bundle's configuration.
 
     Attributes:
-        name: of the key; empty: the parameter's own.
-        read: makes the key's value of what was typed; None: it is the value.
+        name: Name of the key; empty for the parameter's own name.
+        read: Function from the typed value to the key's value; None if they are the same.
     """
 
     name: str = ""
@@ -38,14 +41,15 @@ class BundleKey:
 def given(command: Callable[..., None], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a bundle's configuration that the user gave, with their values.
 
-    What was not given is left out, so that the bundle says it: None, and a flag that is not set.
+    Options that were not given (None, or a flag that is not set) are left out, so that the bundle's
+    values are used.
 
     Args:
-        command: whose annotations mark the options, with a :class:`BundleKey`.
-        arguments: names of the command's parameters -> values; ``settings`` are those of ``--set``.
+        command: Command whose annotations mark the options with a :class:`BundleKey`.
+        arguments: Names of the command's parameters -> values; ``settings`` are those of ``--set``.
 
     Raises:
-        UsageError: a value that cannot be read, or a key that is given twice.
+        UsageError: a value cannot be read, or a key is given twice.
     """
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(command, include_extras=True).items():
@@ -56,7 +60,9 @@ def given(command: Callable[..., None], arguments: Mapping[str, Any]) -> dict[st
     further = parse_overrides(arguments.get("settings") or [])
     for key in further:
         if key in found:
-            raise UsageError(f"--set {key}", "says the same as an option", "Leave one of them out")
+            raise UsageError(
+                f"--set {key}", "sets the same key as an option", "Leave one of them out"
+            )
     return found | further
 
 
@@ -64,7 +70,7 @@ def parse_formats(text: str) -> list[str]:
     """Reads a list of file formats.
 
     Raises:
-        UsageError: one is not known.
+        UsageError: a format is unknown.
 
     >>> parse_formats("nifti,dicom-seg")
     ['nifti', 'dicom-seg']
@@ -77,7 +83,7 @@ def parse_formats(text: str) -> list[str]:
 
 
 def parse_words(text: str) -> list[str]:
-    """Words between commas, without blanks around them.
+    """Reads words separated by commas, without spaces around them.
 
     >>> parse_words("left kidney, liver,")
     ['left kidney', 'liver']
@@ -86,10 +92,10 @@ def parse_words(text: str) -> list[str]:
 
 
 def parse_levels(text: str) -> tuple[float, ...]:
-    """Numbers between commas.
+    """Reads numbers separated by commas.
 
     Raises:
-        UsageError: one is none.
+        UsageError: a word is not a number.
 
     >>> parse_levels("0.1,0.3")
     (0.1, 0.3)
@@ -97,29 +103,31 @@ def parse_levels(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in parse_words(text))
     except ValueError as error:
-        rule = f"must be numbers with commas, not {text!r}"
+        rule = f"must be numbers separated by commas, not {text!r}"
         raise UsageError("--levels", rule, "Give for instance 0.1,0.3") from error
 
 
-# --- of all commands ------------------------------------------------------------------------------
+# --- options of all commands ----------------------------------------------------------------------
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Explain what is done.")]
-Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one such as cuda:1.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Print explanations and libraries' warnings.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, or one such as cuda:1.")]
 
-# --- what a command works on ----------------------------------------------------------------------
+# --- inputs and outputs of commands ---------------------------------------------------------------
 
-_BUNDLE = "A bundle's folder, or the name of one we ship."
-_DATA = "A dataset.json, its folder, a known name, or NAME=FOLDER."
+_BUNDLE = "Folder of a bundle, or name of a shipped one."
+_DATA = "Path of a dataset.json or its folder, a known name, or NAME=FOLDER."
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help=_BUNDLE)]
 BundleName = Annotated[str, typer.Option(help=_BUNDLE)]
 DataArgument = Annotated[str, typer.Argument(metavar="DATA", help=_DATA)]
 Data = Annotated[str, typer.Option(help=_DATA)]
-Output = Annotated[Path, typer.Option(help="Gets a folder for each case.")]
+Output = Annotated[Path, typer.Option(help="Output folder, with a folder for each case.")]
 Model = Annotated[
-    str, typer.Option(help="A saved diffusers pipeline: folder, bundle, or name on the hub.")
+    str, typer.Option(help="Saved diffusers pipeline: folder, bundle, or name on the hub.")
 ]
 Axis = Annotated[
     Literal["axial", "coronal", "sagittal"], typer.Option(help="Plane of a volume's slices.")
@@ -129,37 +137,37 @@ Axis = Annotated[
 
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a value of the bundle; can be repeated."
-    ),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change any other setting; can be repeated."),
 ]
 Members = Annotated[
     int | None,
     BundleKey(),
-    typer.Option(min=1, help="Masks drawn for each case. Else as the bundle says."),
+    typer.Option(min=1, help="Number of masks drawn for each case. Default: as in the bundle."),
 ]
 Steps = Annotated[
-    int | None, BundleKey(), typer.Option(min=1, help="Denoising steps. Else as the bundle says.")
+    int | None,
+    BundleKey(),
+    typer.Option(min=1, help="Number of denoising steps. Default: as in the bundle."),
 ]
 Seed = Annotated[
     int | None,
     BundleKey(),
-    typer.Option(min=0, help="The same seed gives the same result. Else as the bundle says."),
+    typer.Option(min=0, help="Seed of the random numbers. Default: as in the bundle."),
 ]
 Guidance = Annotated[
     float | None,
     BundleKey(),
-    typer.Option(help="Towards what is asked for: a mask, a class. Else as the bundle says."),
+    typer.Option(help="Weight of guidance by the given mask or class. Default: as in the bundle."),
 ]
 HeldOut = Annotated[
     int | None,
     BundleKey("fold"),
-    typer.Option(min=0, help="The fold that is held out. Else as the bundle says."),
+    typer.Option(min=0, help="Number of the held-out fold. Default: as in the bundle."),
 ]
 Calibration = Annotated[
     CalibrationUse | None,
     BundleKey(),
-    typer.Option(help="Whether the bundle's calibration is applied. Else as the bundle says."),
+    typer.Option(help="Use of the bundle's calibration. Default: as in the bundle."),
 ]
 Formats = Annotated[
     str | None,
@@ -170,15 +178,17 @@ SaveMembers = Annotated[
     bool, BundleKey(), typer.Option("--save-members", help="Write each member's mask, too.")
 ]
 Overwrite = Annotated[
-    bool, BundleKey(), typer.Option("--overwrite", help="Do again what is done, such as cases.")
+    bool,
+    BundleKey(),
+    typer.Option("--overwrite", help="Replace earlier results, such as complete cases."),
 ]
 Caption = Annotated[
     str | None,
     BundleKey("template"),
-    typer.Option("--caption", help="The text around the words, which stand at {}."),
+    typer.Option("--caption", help="Text around the words, with {} in their place."),
 ]
 Attended = Annotated[
     float | None,
     BundleKey(),
-    typer.Option(help="Least attention that a word has to draw to be there; 0: none."),
+    typer.Option(help="Least attention to a word that is present; 0: no such test."),
 ]

@@ -1,4 +1,4 @@
-"""``medsegdiff prompt``: words in; masks, means and variances out."""
+"""``medsegdiff prompt``: finds words in images, as masks, means and variances."""
 
 from __future__ import annotations
 
@@ -32,48 +32,52 @@ from medsegdiff.cli.options import (
 def prompt(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, folder or zip.")],
     words: Annotated[
-        list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
+        list[str], typer.Argument(metavar="WORDS...", help="Words to find, each in quotes.")
     ],
     model: Model,
     output: Output,
     template: Caption = None,
     grounding: Annotated[
         Path | None,
-        typer.Option(help="A head taught by 'medsegdiff ground', to look with."),
+        typer.Option(help="File of a head from 'medsegdiff ground' to find words with."),
     ] = None,
     axis: Axis = "axial",
     draws: Annotated[
-        int | None, BundleKey(), typer.Option(help="Of noise; each is a member.")
+        int | None, BundleKey(), typer.Option(help="Number of draws of noise; each is a member.")
     ] = None,
     levels: Annotated[
         str | None,
         BundleKey(read=parse_levels),
-        typer.Option(help="Of noise, as shares of the forward process, with commas."),
+        typer.Option(
+            help="Levels of noise, as shares of the forward process, separated by commas."
+        ),
     ] = None,
     evidence: Annotated[
         Literal["attention", "difference", "both"] | None,
         BundleKey(),
-        typer.Option(help="For where a word is: attention to it, what leaving it out changes."),
+        typer.Option(
+            help="Evidence for a word's place: attention to it, change without it, or both."
+        ),
     ] = None,
     layers: Annotated[
         str | None,
         BundleKey(),
-        typer.Option(help="Part of the names of the attention layers that count."),
+        typer.Option(help="Part of the names of the attention layers to use."),
     ] = None,
     background: Annotated[
         float | None,
         BundleKey(),
-        typer.Option(help="Share of a map's range that a place has to reach."),
+        typer.Option(help="Share of a map's range that a place must reach."),
     ] = None,
     propagation: Annotated[
         int | None,
         BundleKey(),
-        typer.Option(min=0, help="How often maps spread along self-attention."),
+        typer.Option(min=0, help="Number of times that maps are spread along self-attention."),
     ] = None,
     radius: Annotated[
         int | None,
         BundleKey(),
-        typer.Option(min=0, help="Of guided filtering, in the model's pixels; 0: none."),
+        typer.Option(min=0, help="Radius of guided filtering, in the model's pixels; 0: none."),
     ] = None,
     crf: Annotated[
         float | None,
@@ -84,7 +88,7 @@ def prompt(
     presence: Annotated[
         float | None,
         BundleKey(),
-        typer.Option(help="Standard errors by which a word has to help to be there; -1: none."),
+        typer.Option(help="Standard errors by which a present word helps; -1: no such test."),
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -98,8 +102,8 @@ def prompt(
 ) -> None:
     """Finds words in an image by a text-to-image diffusion model's attention.
 
-    Exits with 1 if some case failed; the others are written all the same. What is not asked for is
-    as the model's bundle recommends, or as is usual.
+    Exits with 1 if a case failed; the other cases are written. Options that are not given are as
+    the model's bundle recommends, or else have their defaults.
 
     Example: medsegdiff prompt scan.nii.gz "liver" "left kidney" --model text_model
     --output out

@@ -1,4 +1,4 @@
-"""``medsegdiff segment``: images in; masks, means, variances and pictures out."""
+"""``medsegdiff segment``: makes masks, means, variances and pictures of images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def segment(
     fusion: Annotated[
         Fusion | None,
         BundleKey(),
-        typer.Option(help="How members become one mask. Else as the bundle says."),
+        typer.Option(help="Rule that fuses members into a mask. Default: as in the bundle."),
     ] = None,
     device: Device = "auto",
     formats: Formats = None,
@@ -56,17 +56,19 @@ def segment(
     guarantee: Annotated[
         float | None,
         BundleKey(),
-        typer.Option(help="Write masks and volumes that hold at this level, such as 0.95."),
+        typer.Option(help="Level, such as 0.95, of guaranteed masks and volumes to write."),
     ] = None,
     uneven: Annotated[
         Uneven | None,
         BundleKey(),
-        typer.Option(help="DICOM slices that are unevenly spaced: refuse, or resample them."),
+        typer.Option(help="Treatment of DICOM series with unevenly spaced slices."),
     ] = None,
     channels: Annotated[
         str | None,
         BundleKey("channel_series"),
-        typer.Option(help="Words for the DICOM series of a study that are a case's channels."),
+        typer.Option(
+            help="Words, separated by commas, that each select a DICOM series as a channel."
+        ),
     ] = None,
     store: Annotated[
         bool,
@@ -76,7 +78,7 @@ def segment(
         str | None, typer.Option(metavar="URL", help="Store DICOM SEG on this DICOMweb server.")
     ] = None,
     key: Annotated[
-        Path | None, typer.Option(help="Write which image each case is to this file (CSV).")
+        Path | None, typer.Option(help="File (CSV) to write that says which image each case is.")
     ] = None,
     settings: Settings = None,
     quiet: Quiet = False,
@@ -85,7 +87,7 @@ def segment(
 ) -> None:
     """Segments images with an ensemble drawn from a bundle's model.
 
-    Exits with 1 if some case failed; the others are written all the same.
+    Exits with 1 if a case failed; the other cases are written.
 
     Example: medsegdiff segment scan.nii.gz --bundle hippocampus_mr --output out
     """

@@ -1,4 +1,4 @@
-"""``medsegdiff synthesize``: new cases, with masks, from a bundle's model."""
+"""``medsegdiff synthesize``: draws new cases with masks from a bundle's model."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from medsegdiff.cli.options import (
 def synthesize(
     bundle: BundleArgument,
     data: Annotated[
-        str, typer.Option(help="What it was trained on: a dataset.json, its folder, or a name.")
+        str,
+        typer.Option(help="Training data of the bundle: a dataset.json, its folder, or a name."),
     ],
     output: Annotated[Path, typer.Option(help="Folder of the new data set.")],
-    count: Annotated[int, typer.Option(min=1, help="Cases wanted.")] = 20,
+    count: Annotated[int, typer.Option(min=1, help="Number of cases to keep.")] = 20,
     seed: Seed = None,
     fold: HeldOut = None,
     steps: Steps = None,
@@ -39,17 +40,19 @@ def synthesize(
     masks: Annotated[
         str | None,
         BundleKey(),
-        typer.Option(help="Data whose masks are given, deformed. Else those of the training."),
+        typer.Option(help="Data whose masks, deformed, are given. Default: the training data."),
     ] = None,
     segmenter: Annotated[
         str | None,
         BundleKey(),
-        typer.Option(help="Bundle that masks have to agree with; none: no such check."),
+        typer.Option(
+            help="Bundle whose masks must agree with the drawn ones; none: no such check."
+        ),
     ] = None,
     agreement: Annotated[
         float | None,
         BundleKey(),
-        typer.Option(help="Least mean Dice with it. Else as the bundle says."),
+        typer.Option(help="Least mean Dice with the segmenter's masks. Default: as in the bundle."),
     ] = None,
     overwrite: Overwrite = False,
     settings: Settings = None,
@@ -58,9 +61,9 @@ def synthesize(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Draws new cases with masks, leaves out what is implausible or a copy, and writes a data set.
+    """Draws new cases with masks, drops implausible ones and copies, and writes a data set.
 
-    Exits with 1 if too few cases were fit; those that were are written all the same.
+    Exits with 1 if too few cases pass the checks; those that pass are written.
 
     Example: medsegdiff synthesize hippocampus_synthesis --data data/hippocampus --output synthetic
     --count 20

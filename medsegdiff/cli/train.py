@@ -1,4 +1,4 @@
-"""``medsegdiff train``: a bundle and data in, a trained run out."""
+"""``medsegdiff train``: trains the model of a bundle on a data set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def train(
     bundle: BundleArgument,
     data: Data,
     output: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, log, settings.")],
-    fold: Annotated[int, typer.Option(min=0, help="The fold that is held out.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last epoch.")] = False,
+    fold: Annotated[int, typer.Option(min=0, help="Number of the held-out fold.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue after the last epoch.")
+    ] = False,
     device: Device = "auto",
     settings: Settings = None,
     quiet: Quiet = False,

@@ -1,4 +1,4 @@
-"""How an image would look healthy, and where it does not."""
+"""Healthy counterfactuals of images, and maps of where the image differs from them."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""How an image would look healthy: noised partway, and denoised under the healthy class.
+"""Healthy counterfactuals: an image is noised partway, and denoised under the healthy class.
 
 Wolleb et al., "Diffusion Models for Medical Anomaly Detection", MICCAI 2022 (noise by DDIM
 inversion); Sanchez et al., "What is Healthy? Generative Counterfactual Diffusion for Lesion
@@ -21,18 +21,19 @@ from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.segmentation.noise import generator_for
 
 Encoding = Literal["inversion", "noise"]
-"""How an image is noised: by DDIM backwards, without chance; or by draws of noise."""
+"""Method of noising an image: deterministically, by DDIM inversion; or by draws of noise."""
 
 
 @dataclass(frozen=True)
 class CounterfactualMaps:
-    """What would have to change.
+    """Maps of a healthy counterfactual.
 
     Attributes:
-        healthy: (C, *spatial) the image as it would look healthy, a mean over draws.
-        difference: (*spatial) at least 0: distance of the image, as the model sees it without a
-            class, to it; over channels root mean square, in standard deviations of the image.
-        variance: (*spatial) of the difference over draws; 0 where there is one.
+        healthy: Healthy counterfactual (C, *spatial) of the image, the mean over draws.
+        difference: Distance (*spatial), at least 0, between the counterfactual and the image as the
+            model reconstructs it without a class: root mean square over channels, in standard
+            deviations of the image.
+        variance: Variance (*spatial) of the difference over draws; 0 with a single draw.
     """
 
     healthy: Tensor
@@ -45,16 +46,16 @@ class Counterfactual:
     """Makes counterfactuals.
 
     Args:
-        network: diffusion of images with labels, in evaluation mode, on its device.
-        level: share of the time steps that an image is noised to, in (0, 1].
-        steps: denoiser evaluations of a way there or back.
-        guidance: w of classifier-free guidance towards the healthy class.
-        encoding: how an image is noised.
-        draws: of noise, if it is noise.
-        healthy: label of the healthy class.
-        seed: noise depends on it, the case and the draw.
-        least_size: (*spatial) that smaller images are padded to by their edges, as in training;
-            maps have the image's own size all the same. Empty: none are.
+        network: Diffusion model of images with labels, in evaluation mode, on its device.
+        level: Share of the time steps that an image is noised to, in (0, 1].
+        steps: Number of denoiser evaluations in each direction, noising and denoising.
+        guidance: Weight w of classifier-free guidance towards the healthy class.
+        encoding: Method of noising an image.
+        draws: Number of draws of noise, for the encoding ``noise``.
+        healthy: Label of the healthy class.
+        seed: Seed; the noise depends on it, on the case and on the draw.
+        least_size: Least size (*spatial). Smaller images are padded to it by repeating their edges,
+            as in training; the maps still have the image's own size. Empty for no padding.
     """
 
     network: ImageDiffusion
@@ -69,12 +70,12 @@ class Counterfactual:
 
     @torch.no_grad()
     def __call__(self, image: Tensor, case: str) -> CounterfactualMaps:
-        """Image (C, *spatial), standardised, and its name -> maps."""
+        """Maps of a standardised image (C, *spatial); ``case`` is its name."""
         return self.several(image[None], [case])[0]
 
     @torch.no_grad()
     def several(self, images: Tensor, cases: Sequence[str]) -> list[CounterfactualMaps]:
-        """Images (B, C, *spatial) of one size -> maps of each."""
+        """Maps of each of several images (B, C, *spatial) of the same size."""
         images, inside = padded_to(images, self.least_size)
         differences, healthy = [], torch.zeros_like(images)
         draws = 1 if self.encoding == "inversion" else self.draws
@@ -116,7 +117,7 @@ class Counterfactual:
 
 
 def padded_to(images: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[slice, ...]]:
-    """Images (B, C, *spatial) with their edges continued to a size at least; where they are in it.
+    """Pad images (B, C, *spatial) by their edges to at least a size; also give their place in it.
 
     >>> padded_to(torch.zeros(1, 1, 5, 3), (4, 6))[1]
     (slice(0, 5, None), slice(1, 4, None))
@@ -132,16 +133,16 @@ def padded_to(images: Tensor, size: Sequence[int]) -> tuple[Tensor, tuple[slice,
 
 @torch.no_grad()
 def inverted(network: ImageDiffusion, images: Tensor, steps: int, level: float) -> Tensor:
-    """The state that DDIM takes to these images: its steps taken backwards, without a label.
+    """The state from which DDIM leads to these images: DDIM inversion without a label.
 
-    Song et al. 2021, section 4.3: eq. 13 with time turned round. What leads from a state to the
-    noisier one is the noise seen in it at the noisier one's time.
+    Song et al. 2021, section 4.3: eq. 13 with time reversed. Each step to a noisier state uses the
+    noise that the network predicts in the cleaner state at the noisier state's time.
 
     Args:
-        network: diffusion of images.
-        images: (B, C, *spatial).
-        steps: of the way.
-        level: share of the time steps to end at, in (0, 1].
+        network: Diffusion model of images.
+        images: Images (B, C, *spatial).
+        steps: Number of steps.
+        level: Share of the time steps to end at, in (0, 1].
     """
     grid = network.process.grid(steps, level)
     x, now_a, now_s = images, 1.0, 0.0
@@ -149,7 +150,7 @@ def inverted(network: ImageDiffusion, images: Tensor, steps: int, level: float) 
     for t, there in reversed(way):
         at = torch.full((1,), t, device=x.device)
         x_0 = network.x_0(x, at)
-        # At level (a, s) of x itself the noise would be undefined on the clean image.
+        # At the time of x itself the noise would be undefined for the clean image.
         eps = eps_from_x_0(x, x_0, there.a, there.s)
         clean = x if now_s == 0.0 else (x - now_s * eps) / now_a
         x = there.a * clean + there.s * eps

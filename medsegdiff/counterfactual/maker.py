@@ -1,4 +1,4 @@
-"""How images would look healthy, and where they do not: what ``medsegdiff counterfactual`` does."""
+"""The job of ``medsegdiff counterfactual``: healthy counterfactuals and maps of the differences."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from medsegdiff.writers.segments import Algorithm, segments_of
 CALIBRATION = "models/difference.json"
 FITTED_WITH = ("level", "steps", "guidance", "encoding")
 LEAST = 1e-6
-"""Least difference, so that its logarithm is finite."""
+"""Lower limit of a difference, so that its logarithm is finite."""
 PLANES_AT_ONCE = 32
 
 
 class CounterfactualMaker:
-    """Makes counterfactuals of cases, one after the other.
+    """Makes the counterfactuals of cases, one after the other.
 
     Args:
-        bundle: that the network is from; its one foreground class is the lesion's.
-        counterfactual: with the network.
+        bundle: Bundle of the network; its one foreground class is the lesion.
+        counterfactual: Settings of the counterfactuals, with the network.
         preprocessing: MONAI chain from ``{"case", "image"}`` to the network's input.
-        output: gets a folder for each case.
-        calibration: ``auto``: probabilities by the bundle's calibration of differences, if it has
-            one of these weights and settings; ``off``: never.
-        formats: of mask and probability.
-        overwrite: do complete cases again.
+        output: Folder for a folder of each case.
+        calibration: ``auto`` for probabilities by the bundle's calibration of differences, if it
+            has one for these weights and settings; ``off`` for none.
+        formats: Formats of mask and probability.
+        overwrite: Whether to process complete cases again.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class CounterfactualMaker:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """Device of the network."""
         return next(self.make.network.parameters()).device
 
     def maps(self, image: Tensor, case: str) -> CounterfactualMaps:
-        """Maps of an image (C, *spatial); a volume goes plane by plane if the network is 2D."""
+        """Maps of an image (C, *spatial); a 2D network processes a volume plane by plane."""
         image = image.to(self.device)
         axes = max(weight.ndim for weight in self.make.network.parameters()) - 2
         if image.ndim - 1 == axes:
@@ -167,7 +167,7 @@ class CounterfactualMaker:
     def _variance(
         self, difference: NDArray[np.float32], variance: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """(2, *shape) of the probability over draws: the slope's square times the difference's."""
+        """(2, *shape) variance of the probability over draws, from that of the difference."""
         spread = np.sqrt(variance)
         high, low = (
             probabilities(np.maximum(difference + s * spread, 0.0), self.scaling)[1]
@@ -198,10 +198,10 @@ def _parts(maps: CounterfactualMaps) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def probabilities(difference: NDArray[np.float32], scaling: Scaling | None) -> NDArray[np.float32]:
-    """(2, *shape) of no lesion and of one, from differences (*shape).
+    """(2, *shape) probabilities of no lesion and of a lesion, from differences (*shape).
 
     The odds of a lesion are the difference itself. The calibration scales the logarithms of both
-    probabilities and shifts one, which keeps the order.
+    probabilities and shifts one of them, which keeps the order of voxels.
     """
     odds = np.maximum(difference, LEAST)
     lesion = odds / (1.0 + odds)
@@ -212,14 +212,14 @@ def probabilities(difference: NDArray[np.float32], scaling: Scaling | None) -> N
 def fit_differences(
     differences: Sequence[NDArray[np.float32]], lesions: Sequence[NDArray[np.bool_]]
 ) -> Scaling:
-    """The calibration of differences: fitted to all voxels of all cases.
+    """Fit the calibration of differences to all voxels of all cases.
 
     Args:
-        differences: (*shape) of each case.
-        lesions: (*shape) of each, where a lesion is.
+        differences: Differences (*shape) of each case.
+        lesions: Lesion mask (*shape) of each case.
 
     Raises:
-        InputError: there is no lesion, or nothing else.
+        InputError: there is no voxel with a lesion, or none without.
     """
     flat = np.concatenate([one.ravel() for one in differences])
     there = np.concatenate([one.ravel() for one in lesions])
@@ -232,7 +232,7 @@ def fit_differences(
 
 
 def read_scaling(bundle: Bundle, settings: Mapping[str, Any]) -> Scaling | None:
-    """The bundle's calibration of differences, if it has one of its weights and such settings."""
+    """The bundle's calibration of differences, if it was fitted to these weights and settings."""
     content = read_json(bundle.root / CALIBRATION)
     if content is None or content["fitted_with"] != _decisive(bundle, settings):
         return None
@@ -240,17 +240,17 @@ def read_scaling(bundle: Bundle, settings: Mapping[str, Any]) -> Scaling | None:
 
 
 def _decisive(bundle: Bundle, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """All that decides differences, but chance."""
+    """The settings that determine the differences, apart from the seed."""
     return {name: settings[name] for name in FITTED_WITH} | {"weights": bundle.weights_hash()}
 
 
 def calibrate_differences(maker: CounterfactualMaker, data: str | Path, fold: int) -> Path:
-    """Fit the calibration to the labelled cases of a fold that was held out, and store it.
+    """Fit the calibration to the labelled cases of a held-out fold, and store it.
 
     Args:
-        maker: whose bundle gets it.
-        data: description of the data, or a known name; any mark of any rater is a lesion.
-        fold: of the cases.
+        maker: Maker whose bundle gets the calibration.
+        data: Description of the data, or a known name; a voxel that any rater marked is a lesion.
+        fold: Number of the fold whose cases are used.
 
     Raises:
         InputError: the data cannot be used.
@@ -285,22 +285,22 @@ def counterfactual(
     device: str = "auto",
     **settings: Any,
 ) -> dict[str, str]:
-    """Show how images would look healthy, and where they do not.
+    """Make healthy counterfactuals of images, and map where the images differ from them.
 
     Args:
         inputs: NIfTI or DICOM files, folders or zips of such.
-        bundle: name, path or bundle, whose ``configs/counterfactual`` says how.
-        output: gets a folder for each case.
-        calibrate: data to fit the bundle's calibration to first, to its held-out fold.
-        device: ``auto``, or a torch device.
-        settings: keys of the configuration -> values, such as ``level=0.5``.
+        bundle: Name, path or bundle with the configuration ``configs/counterfactual``.
+        output: Folder for a folder of each case.
+        calibrate: Data whose held-out fold the bundle's calibration is fitted to first.
+        device: Name of a torch device, or ``auto``.
+        settings: Keys of the configuration -> values, such as ``level=0.5``.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
-        InputError: bundle or data cannot be used.
-        UsageError: the device cannot, or a setting is unknown.
+        InputError: the bundle or the data cannot be used.
+        UsageError: the device cannot be used, or a setting is unknown.
     """
     found = load_bundle(bundle)
     changes = {**settings, "output_dir": str(output), **device_change(device)}

@@ -15,9 +15,9 @@ class CaseInput:
     """One case to segment.
 
     Attributes:
-        id: names its folder and files; holds nothing of a DICOM patient.
-        image: one file or DICOM series per channel.
-        service: the DICOMweb server that the image came from; None for local files.
+        id: Name of the case's folder and files, without anything that identifies a DICOM patient.
+        image: Files or DICOM series, one per channel.
+        service: Address of the DICOMweb server that the image came from; None for local files.
     """
 
     id: str
@@ -26,7 +26,7 @@ class CaseInput:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that the image is read from, channel by channel."""
+        """All files of the image, channel by channel."""
         return tuple(
             file
             for one in self.image

@@ -1,7 +1,8 @@
 """The formats of image files: one table of endings and readers.
 
-DICOM is none of them: it is known by its content, not by a name, and read from whole series
-(:mod:`medsegdiff.data.dicom`). A further format is a reader, and a line in ``FORMATS``.
+DICOM is not in the table: it is recognised by its content, not by a name, and read from whole
+series (:mod:`medsegdiff.data.dicom`). To add a format, write a reader and add a line to
+``FORMATS``.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from medsegdiff.data.readers.nifti_reader import read_nifti, read_nifti_geometry
 from medsegdiff.data.readers.photograph import read_mask_photograph, read_photograph
 
 Kind = Literal["volume", "photograph", "segmentation"]
-"""A volume lies in the world, in millimetres; a photograph has pixels, and colours in its last
-axis; a segmentation is a volume of class numbers, and no image to segment."""
+"""Kind of content: a volume has a position in the world, in millimetres; a photograph has pixels,
+with colours in its last axis; a segmentation is a volume of class numbers, not an image."""
 
 Reader = Callable[[Path], tuple[NDArray[Any], Geometry]]
 
@@ -30,13 +31,14 @@ class Format:
     """A format of image files.
 
     Attributes:
-        name: for people.
-        endings: of file names, in lower case, with the dot.
-        kind: of what is in such files.
-        read: path -> values (X, Y[, Z][, channels or time]) and geometry.
-        read_geometry: path -> geometry, from the header alone; None: it takes the whole file.
-        read_label: the same as ``read`` of a file that holds class numbers; None: no difference.
-        files: path -> all files that the values come from.
+        name: Name of the format for messages.
+        endings: Endings of file names, in lower case, with the dot.
+        kind: Kind of content of such files.
+        read: Function from a path to values (X, Y[, Z][, channels or time]) and geometry.
+        read_geometry: Function from a path to the geometry, from the header alone; None if the
+            format needs the whole file.
+        read_label: Function like ``read`` for a file of class numbers; None if it is the same.
+        files: Function from a path to all files that the values come from.
     """
 
     name: str
@@ -67,10 +69,10 @@ FORMATS = (
     _photograph("GIF", ".gif"),
     _photograph("BMP", ".bmp"),
 )
-"""All formats; of two endings that fit, the first counts."""
+"""All formats; the first one with a matching ending is used."""
 
 DICOM_ENDING = ".dcm"
-"""Usual, but neither needed nor enough."""
+"""Usual ending of DICOM files; DICOM is recognised without it."""
 
 
 def format_of(source: object) -> Format | None:
@@ -98,7 +100,7 @@ def is_photograph(source: object) -> bool:
 
 
 def list_endings(*kinds: Kind) -> tuple[str, ...]:
-    """Endings of the formats of these kinds; of all without any.
+    """Endings of the formats of these kinds, or of all formats if no kind is given.
 
     >>> list_endings("volume")
     ('.nii.gz', '.nii', '.nrrd', '.nhdr', '.mha', '.mhd')
@@ -118,6 +120,6 @@ def without_ending(name: str) -> str:
 
 
 def files_of(source: str | Path) -> tuple[Path, ...]:
-    """All files that an image is read from: the file itself, and those that its header names."""
+    """All files of an image: the file itself, and those that its header names."""
     found, path = format_of(source), Path(source)
     return found.files(path) if found else (path,)

@@ -1,4 +1,4 @@
-"""Read one image file, or one DICOM series, with its place in the world."""
+"""Reads one image file, or one DICOM series, with its position in the world."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ Source = str | Path | Series
 
 @silenced()
 def read_image(source: Source, *, label: bool = False) -> tuple[NDArray[Any], Geometry]:
-    """Read values and geometry.
+    """Read the values and the geometry of an image.
 
     Args:
-        source: its format is known by its name (:mod:`medsegdiff.data.formats`); what has no such
-            name is DICOM.
-        label: whether it holds class numbers: a palette's index is then the value.
+        source: Source of the image. Its format follows from its name
+            (:mod:`medsegdiff.data.formats`); a source of any other name is DICOM.
+        label: Whether the source holds class numbers; the values of a palette image are then its
+            indices.
 
     Returns:
-        values of the file's own type after its scaling, (X, Y), (X, Y, Z), or with one axis more
+        Values of the file's own type after its scaling, (X, Y), (X, Y, Z), or with one more axis
         (channels, raters, time); and the geometry of the two or three spatial axes. A photograph
         has two spatial axes, pixels of 1 mm, and its colours in the last axis.
 
     Raises:
-        InputError: missing, unreadable, truncated or empty, of a kind that is not known, or
-            without a usable geometry.
+        InputError: the source is missing, unreadable, truncated or empty, its format is unknown,
+            or its geometry is not usable.
     """
     if isinstance(source, Series):
         return read_series(source)
@@ -50,7 +51,7 @@ def read_geometry(source: Source) -> Geometry:
     """Shape and affine of an image, from its header alone where the format has one.
 
     Raises:
-        InputError: as :func:`read_image`.
+        InputError: as for :func:`read_image`.
     """
     found = format_of(source)
     if found and found.read_geometry and not isinstance(source, Series):
@@ -61,9 +62,9 @@ def read_geometry(source: Source) -> Geometry:
 
 
 def grid_distance(first: Geometry, second: Geometry) -> float:
-    """How far apart two grids lie: the greatest distance of equal voxels, in voxels of the first.
+    """Distance of two grids: the greatest distance of equal voxels, in voxels of the first grid.
 
-    Both are taken over the first one's corners, so shapes may differ in trailing axes.
+    It is measured at the corners of the first grid, so shapes may differ in trailing axes.
     """
     ends = [(0, max(size - 1, 1)) for size in (*first.shape, 1)[:3]]
     corners = np.stack([*np.meshgrid(*ends, indexing="ij"), np.ones((2, 2, 2))], axis=-1)
@@ -72,11 +73,11 @@ def grid_distance(first: Geometry, second: Geometry) -> float:
 
 
 def plane_affine(geometry: Geometry) -> NDArray[np.float64]:
-    """Affine of a plane by itself, in millimetres from its first pixel.
+    """Two-dimensional affine of a plane, in millimetres from its first pixel.
 
-    MONAI's transforms of two axes see only the upper left of an affine, which is singular for a
+    MONAI's two-dimensional transforms use only the upper left of an affine, which is singular for a
     sagittal or coronal plane and too short for an oblique one. An axial plane keeps the directions
-    of its axes (to the nearest of right and front); any other has none, and is taken as it is.
+    of its axes (the nearest of right and anterior); any other plane gets the identity's directions.
     """
     flat = np.eye(4)
     ornt = io_orientation(geometry.affine[:, [0, 1, 3]])
@@ -100,10 +101,10 @@ def _existing(source: str | Path) -> Path:
 
 
 def only_series(path: Path) -> Series:
-    """The series of a folder or file that holds one.
+    """The only DICOM series in a folder or file.
 
     Raises:
-        InputError: none, or several.
+        InputError: there is no series, or more than one.
     """
     series = find_series(path)
     if len(series) > 1:

@@ -1,7 +1,7 @@
 """From files to tensors in the network's space, and back to the input's own grid.
 
-Only the first and the last link are here. What lies between (orientation, spacing, normalisation,
-padding) is a chain of MONAI's own dictionary transforms, written in a bundle's configuration::
+This file holds only the first and the last step. The steps between them (orientation, spacing,
+normalisation, padding) are MONAI's dictionary transforms, written in a bundle's configuration::
 
     chain = Compose([LoadCased(), Orientationd("image", "RAS"), Spacingd("image", (1, 1, 1))])
     item = load(chain, {"case": "a", "image": ["a.nii.gz"]})
@@ -36,9 +36,9 @@ from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.references import Structures, is_reference, read_structures
 
 GRID_TOLERANCE = 0.1
-"""Greatest distance between image and label, or between channels, in voxels."""
+"""Greatest allowed distance between image and label, or between channels, in voxels."""
 LARGEST_VALUE = 1e14
-"""Greatest magnitude of an intensity: the squares of 10^10 such values sum to within float32."""
+"""Greatest allowed magnitude of an intensity: the sum of 10^10 such squares fits in float32."""
 
 
 class LoadCased(Transform):
@@ -47,23 +47,24 @@ class LoadCased(Transform):
     Sets ``image``: float32 MetaTensor (C, *spatial) with its affine, voxel index -> RAS+ mm;
     ``geometry``: the input's :class:`~medsegdiff.core.types.Geometry` (not collatable: leave it
     out of batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of
-    class numbers, one channel per rater, on the image's grid. ``label_values`` of the item says
-    what the values of its label mean, and is taken out. Other keys stay as they are.
+    class numbers, one channel per rater, on the image's grid. The key ``label_values``, which gives
+    the meaning of the label's values, is removed. Other keys are unchanged.
 
-    Spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1) becomes
-    (C, X, Y), and a volume stays a volume, to be cut into slices later; the affine of a plane is
-    of its own two axes, signed and permuted as they run in RAS space.
+    The spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1)
+    becomes (C, X, Y), and a volume stays a volume, to be cut into slices later. The affine of a
+    plane covers its own two axes, with signs and order as they run in RAS space.
 
     Args:
-        spatial_dims: 2 or 3.
-        channels: number of input channels: files of the case, or last axis of a single file.
-        labels: allowed label values (a mapping value -> name will do); None allows 0 to 255.
-        raters: number of raters that a label file may hold in an additional last axis.
-        references: which structures of a DICOM SEG or RTSTRUCT are which class; None takes the
-            names of ``labels``, if it has some.
-        manifest: a data set, whose labels, raters and references take the place of these three.
-        image_key: where the paths of the image are, and where it is put.
-        label_key: the same for the label.
+        spatial_dims: Number of spatial axes, 2 or 3.
+        channels: Number of input channels: files of the case, or the last axis of a single file.
+        labels: Allowed label values (a mapping value -> name is possible, too); None allows 0 to
+            255.
+        raters: Number of raters that a label file may hold in an additional last axis.
+        references: Mapping of the structures of a DICOM SEG or RTSTRUCT to classes; None takes the
+            names of ``labels``, if it has names.
+        manifest: Data set whose labels, raters and references replace these three arguments.
+        image_key: Key of the image's paths, and afterwards of the image.
+        label_key: Key of the label's paths, and afterwards of the label.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class LoadCased(Transform):
         """Load one case.
 
         Raises:
-            InputError: a file is missing, unreadable, empty, not finite or too large in value, or
-                does not fit the others in number, shape, affine or values.
+            InputError: a file is missing, unreadable or empty, has values that are not finite or
+                too large, or does not match the others in number, shape, affine or values.
         """
         item = dict(data)
         sources = _listed(item[self.image_key])
@@ -107,13 +108,13 @@ class LoadCased(Transform):
 
 
 class UnknownLabeld(Transform):
-    """Gives an image without a label one of unknown class in all voxels.
+    """Adds a label of unknown class in all voxels to an image without a label.
 
-    So it can stand in a batch beside labelled ones. Others stay as they are.
+    The image can then be in a batch with labelled images, which are unchanged.
 
     Args:
-        image_key: of a MetaTensor (C, *spatial), from ``LoadCased``.
-        label_key: of the label (1, *spatial), uint8, on its grid.
+        image_key: Key of a MetaTensor (C, *spatial) from ``LoadCased``.
+        label_key: Key of the label (1, *spatial), uint8, on the image's grid.
     """
 
     def __init__(self, image_key: str = "image", label_key: str = "label") -> None:
@@ -130,10 +131,10 @@ class UnknownLabeld(Transform):
 
 
 def load(chain: Callable[[Any], Any], item: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a chain over one item; what is wrong with the input comes out as it is.
+    """Run a chain over one item; an ``InputError`` inside MONAI's own error is raised as such.
 
     Raises:
-        InputError: from a transform of the chain.
+        InputError: a transform of the chain raised it.
     """
     with surfacing_input_errors():
         result: dict[str, Any] = chain(item)
@@ -148,15 +149,15 @@ def restore(
     mode: Literal["bilinear", "nearest"] = "bilinear",
     key: str = "image",
 ) -> NDArray[np.float32]:
-    """Undo the chain's spatial transforms, so that maps land on the input's own grid.
+    """Undo the chain's spatial transforms, which brings maps back to the input's own grid.
 
     Args:
-        maps: (C, *spatial) in the space of ``image``, any number of channels.
-        image: (C', *spatial), as it came out of the chain.
-        chain: the chain that made ``image``.
-        mode: interpolation where voxels are resampled: ``bilinear`` for probabilities,
-            ``nearest`` for class numbers.
-        key: the image's key in the chain.
+        maps: Maps (C, *spatial) in the space of ``image``, with any number of channels.
+        image: Image (C', *spatial) as returned by the chain.
+        chain: Chain that made ``image``.
+        mode: Interpolation for resampled voxels: ``bilinear`` for probabilities, ``nearest`` for
+            class numbers.
+        key: Key of the image in the chain.
 
     Returns:
         (C, *shape), float32, with exactly the shape of the input's geometry; zero where the
@@ -174,9 +175,9 @@ def restore(
         applied_operations=operations,
     )
     inverted = placed
-    if operations:  # without any, MONAI's inverse does nothing but warn
+    if operations:  # without operations, MONAI's inverse only warns
         with allow_missing_keys_mode(chain), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "axcodes")  # MONAI counts three axes in any affine
+            warnings.filterwarnings("ignore", "axcodes")  # MONAI expects three axes in any affine
             inverted = chain.inverse({key: placed})[key]
     shape = tuple(int(size) for size in image.meta["spatial_shape"])
     if math.prod(inverted.shape[1:]) != math.prod(shape):
@@ -190,7 +191,7 @@ def read_channels(
 ) -> tuple[NDArray[np.float32], Geometry]:
     """Read an image (C, *shape) with one file per channel, or all channels in one file.
 
-    A grey photograph fills all three channels of colours.
+    A grey photograph is repeated in all three colour channels.
 
     Raises:
         InputError: see :class:`LoadCased`.
@@ -206,7 +207,7 @@ def read_channels(
     notes = tuple(dict.fromkeys(note for _, place in loaded for note in place.notes))
     geometry = replace(geometry, notes=notes)
     if len(image) == 1 and channels == 3 and is_photograph(sources[0]):
-        image = np.repeat(image, 3, axis=0)  # grey, among colour photographs of the same kind
+        image = np.repeat(image, 3, axis=0)  # a grey photograph among colour photographs
     if len(image) != channels:
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
@@ -249,17 +250,17 @@ def read_labels(
 def check_grid(
     source: Source, reference: Geometry, other: Geometry, name: str, remedy: str
 ) -> None:
-    """Refuse a file whose voxels lie elsewhere than those of its reference.
+    """Refuse a file whose voxels do not lie on the grid of its reference.
 
     Args:
-        source: the file.
-        reference: grid that it has to lie on.
-        other: the file's own grid.
-        name: of the reference, such as "its image".
-        remedy: what the user can do about it.
+        source: File to check.
+        reference: Grid that the file must lie on.
+        other: Grid of the file.
+        name: Name of the reference, such as "its image".
+        remedy: Advice to the user.
 
     Raises:
-        InputError: they lie more than ``GRID_TOLERANCE`` apart.
+        InputError: the grids lie more than ``GRID_TOLERANCE`` apart.
     """
     apart = grid_distance(reference, other)
     if apart > GRID_TOLERANCE:
@@ -285,7 +286,7 @@ def _read_channel(
         raise InputError(source, rule, remedy)
     with np.errstate(over="ignore"):
         image = np.ascontiguousarray(values, dtype=np.float32)
-    if not -LARGEST_VALUE <= image.min() <= image.max() <= LARGEST_VALUE:  # as it is with a NaN
+    if not -LARGEST_VALUE <= image.min() <= image.max() <= LARGEST_VALUE:  # also true with a NaN
         bad = image.size - np.count_nonzero(np.abs(image) <= LARGEST_VALUE)
         rule = f"{bad} of {image.size} values are NaN, infinite or beyond {LARGEST_VALUE:g}"
         raise InputError(source, rule, "Replace them, for instance by the background's value")
@@ -295,9 +296,9 @@ def _read_channel(
 def _read_reference(
     source: Source, image: Geometry, references: Structures | None
 ) -> NDArray[np.uint8]:
-    """(1, *shape) of a DICOM SEG or RTSTRUCT, whose classes are known by name."""
+    """Class numbers (1, *shape) of a DICOM SEG or RTSTRUCT, whose structures have names."""
     if references is None:
-        rule = "is a DICOM SEG or RTSTRUCT, and nothing says which of its structures is which class"
+        rule = "is a DICOM SEG or RTSTRUCT, but its structures are not assigned to classes"
         raise InputError(source, rule, 'Give LoadCased references: "$@manifest.references"')
     return read_structures(str(source), image, references)[None]
 
@@ -326,10 +327,10 @@ def _read_label(
 
 
 def _read_numbers(source: Source, label_values: LabelValues) -> tuple[NDArray[Any], Geometry]:
-    """Class numbers as the file has them, or by ``label_values``.
+    """Class numbers as stored in the file, or translated by ``label_values``.
 
-    Of a palette, ``label_values`` may mean the greys that are shown: GIF has no other way to hold
-    0 and 255, and numbers them as it likes. Else its indices are the values.
+    For a palette image, ``label_values`` may refer to the greys of the palette, since a GIF can
+    only hold 0 and 255 as colours with arbitrary indices. Otherwise the indices are the values.
     """
     if label_values and is_photograph(source):
         shown, geometry = read_image(source)
@@ -341,7 +342,7 @@ def _read_numbers(source: Source, label_values: LabelValues) -> tuple[NDArray[An
 
 
 def _without_colour(values: NDArray[Any], image: Geometry, raters: int) -> NDArray[Any]:
-    """One of the three equal colours of a mask that was saved as a colour photograph."""
+    """One of the three equal colour channels of a mask that was saved as a colour photograph."""
     coloured = raters != 3 and values.shape == (*image.shape, 3) and len(image.shape) == 2
     if coloured and (values == values[..., :1]).all():
         return values[..., 0]
@@ -349,7 +350,7 @@ def _without_colour(values: NDArray[Any], image: Geometry, raters: int) -> NDArr
 
 
 def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source: Source) -> None:
-    found = np.unique(values.ravel(order="K"))  # in memory's order: no copy
+    found = np.unique(values.ravel(order="K"))  # in memory order: avoids a copy
     whole = np.isfinite(found) & (found == np.rint(found))
     if not whole.all():
         rule = f"label values must be whole numbers, not {found[~whole][:3].tolist()}"

@@ -1,4 +1,4 @@
-"""A folder of segmented cases against references: figures and a report."""
+"""Evaluation of a folder of segmented cases against references: figures and a report."""
 
 import lazy_loader
 

@@ -34,21 +34,22 @@ class CaseResult:
     """All figures of one case.
 
     Attributes:
-        case: its name.
-        patient: whom it is of.
-        values: metric -> class -> value.
-        present: class -> whether the reference has any voxel of it.
-        uncertainty: class -> summed variance over expected volume.
-        members_dice: class -> mean Dice of the members by themselves; empty without members.
-        anchor_dice: class -> Dice of the deterministic pass; empty without one.
-        maps_auroc: "variance" (summed over classes) and "entropy" -> AUROC for any wrong voxel.
-        reliability: class -> "image" and "roi" -> bins of the mean probability over the whole
-            image and over the region of interest; with members, "members" -> bins of the share of
-            their votes over the region.
-        planes: where planes are judged by themselves, how many were ("judged"), and on how many of
-            them S_NCC was defined ("s_ncc"); empty otherwise.
-        guarantee: figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
-        run: what ``<case>_run.json`` says.
+        case: Name of the case.
+        patient: Patient of the case.
+        values: Metric -> class -> value.
+        present: Class -> whether the reference has any voxel of it.
+        uncertainty: Class -> sum of the variance divided by the expected volume.
+        members_dice: Class -> mean Dice of the single members; empty without members.
+        anchor_dice: Class -> Dice of the deterministic pass; empty without an anchor.
+        maps_auroc: Map, "variance" (summed over classes) or "entropy" -> AUROC for voxels with any
+            wrong class.
+        reliability: Class -> "image" and "roi" -> bins of the mean probability over the whole image
+            and over the region of interest; with members, "members" -> bins of the share of the
+            members' votes over the region of interest.
+        planes: Number of planes that were evaluated one by one ("judged"), and of those with a
+            defined S_NCC ("s_ncc"); empty unless the case is a stack of planes.
+        guarantee: Figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
+        run: Content of ``<case>_run.json``.
     """
 
     case: str
@@ -70,18 +71,18 @@ def evaluate_case(
 ) -> CaseResult:
     """Compare one segmented case with its reference.
 
-    With several raters the hard reference is the class that more than half of them chose, the
-    soft one (all of calibration) their share, and the region of interest starts from the union of
-    their masks.
+    With several raters, the hard reference is the class that more than half of them chose. The soft
+    reference, used for all measures of calibration, is the share of raters who chose a class. The
+    region of interest is around the union of their masks.
 
     Args:
-        case: with at least one label.
-        folder: that holds the files of the segmented case.
-        manifest: that the case is from.
-        tolerance_mm: of the surface Dice.
+        case: Case with at least one label.
+        folder: Folder with the files of the segmented case.
+        manifest: Data set of the case.
+        tolerance_mm: Tolerance of the surface Dice in millimetres.
 
     Raises:
-        InputError: a file of the case is missing, broken, or of another grid.
+        InputError: a file of the case is missing, damaged, or on another grid.
     """
     classes = foreground(manifest)
     annotations, geometry = read_reference(case, manifest)
@@ -125,7 +126,7 @@ def _add_sample_sets(
     classes: dict[int, str],
     manifest: Manifest,
 ) -> None:
-    """Where raters are several."""
+    """Add the measures of sample sets to the result; they need several raters."""
     if manifest.raters < 2:
         return
     names = ("mean", *classes.values())
@@ -148,11 +149,11 @@ def _add_sample_sets(
 def judged_sets(
     members: NDArray[np.uint8], annotations: NDArray[np.uint8], manifest: Manifest
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Members (N, ...) and annotations (M, ...) that are compared with each other.
+    """Pairs of members (N, ...) and annotations (M, ...) to compare with each other.
 
-    A data set of planes is judged plane by plane. Planes that neither a rater nor a member marked
-    are left out: all agree there, and there are many. One that a member alone marked is an
-    invention, and counts.
+    A data set of planes is evaluated plane by plane. The many planes that neither a rater nor a
+    member marked are left out, since all agree there. A plane that only a member marked is a false
+    positive, and counts.
     """
     if not _is_stack_of_planes(annotations, manifest):
         return [(members, annotations)]
@@ -167,7 +168,7 @@ def _add_comparisons(
     hard: NDArray[np.uint8],
     classes: dict[int, str],
 ) -> None:
-    """The members and the anchor by themselves, and the uncertainty of all classes together."""
+    """Add the figures of members and anchor alone, and of the uncertainty of all classes."""
     wrong = prediction.seg != hard
     if len(prediction.variance) == len(classes):
         total = np.sum(list(prediction.variance.values()), axis=0)

@@ -1,4 +1,4 @@
-"""A case as it is looked at: image, reference and what a segmentation left, on one grid."""
+"""Image, reference and segmentation of a case on one grid, for display."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class CaseView:
     """The arrays of a case, on the input's own grid (*shape).
 
     Attributes:
-        image: (*shape) the first channel in its own scale, or (*shape, 3) of a photograph.
-        annotations: (M, *shape) label map of each rater.
-        reference: (*shape) label map that more than half of them chose.
-        seg: (*shape) label map of the ensemble.
-        members: (N, *shape) label maps, or None.
-        mean: value of a class -> (*shape) mean probability in [0, 1]; may be empty.
-        variance: (*shape) summed over the classes, at least 0, or None.
-        geometry: of the input; a volume of one slice is a plane.
-        axes: directions in which the axes increase, such as "LPS"; "" of a photograph.
-        stack: whether a volume is a stack of planes, judged one by one.
+        image: Image (*shape): the first channel in its own scale, or (*shape, 3) for a photograph.
+        annotations: Label maps (M, *shape), one per rater.
+        reference: Label map (*shape) of the classes that more than half of the raters chose.
+        seg: Label map (*shape) of the ensemble.
+        members: Label maps (N, *shape) of the members, or None.
+        mean: Value of a class -> its mean probability (*shape) in [0, 1]; may be empty.
+        variance: Variance (*shape) summed over the classes, at least 0, or None.
+        geometry: Geometry of the input; a volume of one slice is a plane.
+        axes: Directions in which the axes increase, such as "LPS"; "" for a photograph.
+        stack: Whether a volume is a stack of planes that are evaluated one by one.
     """
 
     image: NDArray[np.float32]
@@ -46,9 +46,9 @@ class CaseView:
 
     @property
     def doubtful(self) -> NDArray[np.float32]:
-        """(*shape) how much there is to see: 1 where mask and reference differ, and the variance.
+        """(*shape) weight for choosing slices: variance, plus 1 where mask and reference differ.
 
-        Where nothing differs anywhere, 1 in mask and reference.
+        If they do not differ anywhere, the weight is 1 inside them instead.
         """
         score = (self.seg != self.reference).astype(np.float32)
         score += 0.0 if self.variance is None else self.variance
@@ -57,15 +57,15 @@ class CaseView:
 
 
 def read_case_view(case: Case, manifest: Manifest, predictions: Path) -> CaseView:
-    """Read the files of a case again, to show it.
+    """Read the files of a case again, for display.
 
     Args:
-        case: with at least one label.
-        manifest: that the case is from.
-        predictions: folder of the segmented cases.
+        case: Case with at least one label.
+        manifest: Data set of the case.
+        predictions: Folder of the segmented cases.
 
     Raises:
-        InputError: a file is missing, broken, or of another grid.
+        InputError: a file is missing, damaged, or on another grid.
     """
     classes = foreground(manifest)
     annotations, geometry = read_reference(case, manifest)

@@ -1,4 +1,4 @@
-"""What the report's charts are drawn from: points and curves, and the ends of their axes."""
+"""Data of the report's charts: points and curves, and the ends of their axes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medsegdiff.metrics.uncertainty import risk_coverage
 
 
 def reliability_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each class the points of the diagram and the heights of the bars of counts."""
+    """For each class, the points of the reliability diagram and the heights of its count bars."""
     charts = []
     for slug, regions in report["summary"]["reliability"].items():
         if regions is None:
@@ -38,7 +38,7 @@ def reliability_charts(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def doubt_chart(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Points (uncertainty, 1 - Dice) of the cases, and the risk-coverage curve, of each class."""
+    """For each class, the points (uncertainty, 1 - Dice) of cases and the risk-coverage curve."""
     known = [record for record in report["cases"] if record["uncertainty"]]
     if not known:
         return None
@@ -62,13 +62,13 @@ def doubt_chart(report: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def diversity_chart(report: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How much members differ from each other, against how much raters do.
+    """Disagreement of the members, compared with the disagreement of the raters.
 
     Returns:
         ``points``: case, x (mean 1 - IoU among the raters), y (among the members); ``raters`` and
-        ``members``, their means over these cases; ``correlation`` (Pearson) over them, NaN for
-        less than three or where one is constant; ``top``, the end of both axes. None where no case
-        has both.
+        ``members``: their means over these cases; ``correlation``: Pearson correlation over the
+        cases, NaN for fewer than three cases or a constant; ``top``: the end of both axes. None if
+        no case has both.
     """
     points = []
     for record in report["cases"]:
@@ -91,7 +91,7 @@ def diversity_chart(report: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _round_up(value: float) -> float:
-    """The next short number, the end of an axis."""
+    """The next greater number of few digits, as the end of an axis."""
     if value <= 0.0:
         return 1.0
     power: float = 10.0 ** np.floor(np.log10(value))

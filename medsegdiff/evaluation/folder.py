@@ -23,7 +23,7 @@ from medsegdiff.metrics.calibration_error import BINS, ROI_VOXELS
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
-"""Gives the cases one by one and shows, if it likes, how many are done."""
+"""Wrapper of a sequence of cases that may show how many are done."""
 
 TOLERANCE_MM = 1.0
 
@@ -38,25 +38,24 @@ def evaluate(
 ) -> dict[str, str]:
     """Write ``report.json``, ``cases.csv`` and ``report.html``.
 
-    A case without prediction is left out and counted, as is a prediction without reference.
+    Cases without a prediction and predictions without a reference are left out, and counted.
 
     Args:
-        data: description of the data set: a ``dataset.json``, its folder, or a known name.
-        predictions: folder with one folder a case, as segmenting leaves it. A folder without
-            files that are named after it, such as an earlier report's, is no case.
-        output: folder of the report; it is made if it does not exist, and may lie within
-            ``predictions``.
-        tolerance_mm: distance that the surface Dice counts as agreement, 0 or more.
-        progress: wraps the sequence of cases.
+        data: Description of the data set: a ``dataset.json``, its folder, or a known name.
+        predictions: Folder with one folder per case, as ``segment`` writes it. A folder without
+            files named after it, such as an earlier report, is not a case.
+        output: Folder of the report; it is created if needed, and may lie within ``predictions``.
+        tolerance_mm: Distance in millimetres that the surface Dice counts as agreement, 0 or more.
+        progress: Wrapper of the sequence of cases.
 
     Returns:
-        Case -> why it could not be evaluated; the others are in the report. It is in
-        ``failures.json`` as well, which exists only if a case failed. If all have failed there
-        is no report, not even an earlier one.
+        Failed case -> reason; the other cases are in the report. The failures are also written to
+        ``failures.json``, which exists only if a case failed. If all cases failed, there is no
+        report, and an earlier one is removed.
 
     Raises:
         InputError: the data set cannot be read, or no prediction has a reference in it.
-        UsageError: ``output`` is the folder of the predictions, or a tolerance below 0.
+        UsageError: ``output`` is the folder of the predictions, or the tolerance is below 0.
     """
     if not 0.0 <= tolerance_mm < math.inf:
         rule = f"must be a number of millimetres of 0 or more, not {tolerance_mm}"
@@ -69,7 +68,7 @@ def evaluate(
     cases, left_out = matching(manifest, predictions)
     results: list[CaseResult] = []
     failures: dict[str, str] = {}
-    told: dict[str, str] = {}  # in the report, without paths
+    told: dict[str, str] = {}  # failures for the report, without paths
     for case in progress(cases):
         try:
             folder = predictions / case.id
@@ -96,7 +95,7 @@ def evaluate(
 def build_report(
     manifest: Manifest, results: Sequence[CaseResult], tolerance_mm: float
 ) -> dict[str, Any]:
-    """``settings``, ``cases``, ``summary`` and ``undefined`` as nested dictionaries; NaN stays."""
+    """``settings``, ``cases``, ``summary`` and ``undefined`` as nested dictionaries, with NaN."""
     classes = foreground(manifest)
     slugs = list(classes.values())
     runs = [result.run for result in results]
@@ -119,15 +118,15 @@ def build_report(
 
 
 def _common(values: Sequence[Any]) -> Any:
-    """The value that all cases share, or the list of those that occur."""
+    """The value that all cases share, or the list of the different values."""
     different = [value for i, value in enumerate(values) if value not in values[:i]]
     return different[0] if len(different) == 1 else different
 
 
 def patient_names(manifest: Manifest) -> dict[str, str]:
-    """What a report calls each patient, whose identity is private.
+    """Patient -> name in the report, which does not reveal the patient's identity.
 
-    After the case, or a number in the order of the cases where the description names a patient.
+    It is the case's name, or a number in the order of cases if the description names the patient.
     """
     names: dict[str, str] = {}
     for case in manifest.cases:
@@ -152,7 +151,7 @@ def _case_record(result: CaseResult, names: Mapping[str, str]) -> dict[str, Any]
 
 
 def _csv(results: Sequence[CaseResult], names: Mapping[str, str]) -> str:
-    """One row a case; undefined figures are left blank."""
+    """CSV table with one row per case; undefined figures are blank."""
     table = io.StringIO()
     columns = [(metric, slug) for metric, by in results[0].values.items() for slug in by]
     writer = csv.writer(table, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Cases as small multiples: bitmaps of a few pixels, and outlines as vectors above them."""
+"""Small multiples of cases: small bitmaps with vector outlines above them."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from medsegdiff.viz.pictures import COLOURS, grey_range, to_ras, world_axes
 
 RATERS = 4
 MEMBERS = 4
-"""How many raters and members of a case are shown."""
+"""Greatest number of raters, and of members, that are shown of a case."""
 
 MARGIN = 0.35
-"""Of the crop around all that is marked: share of its size, on each side."""
+"""Margin of the crop on each side, as a share of the size of the marked area."""
 
 SMALLEST = 24
 LARGEST = 192
-"""Pixels along the longer side of a crop, and of the bitmap of it."""
+"""Least number of pixels along the longer side of a crop, and greatest one of its bitmap."""
 
 FILIGREE = 3000
-"""Characters of a path beyond which a structure is too fine to be outlined."""
+"""Greatest number of characters of a path; a structure with a longer one is too fine to outline."""
 
 VARIANCE_TOP = (0.25, 0.5)
-"""End of the scale of variance: of one class, and summed over several."""
+"""Upper end of the scale of variance: for one class, and for the sum over several."""
 
 _PLANES = ("sagittal", "coronal", "axial")
 _ANISOTROPIC = 1.5
 
 Plane = NDArray[Any]
-"""(rows, columns[, 3]) of what is shown, upper row first."""
+"""Array (rows, columns[, 3]) to show, upper row first."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A mask above a bitmap: an SVG path in pixels, and whether it is filled or dashed."""
+    """A mask above a bitmap: an SVG path in pixels, its colour, and its style of drawing."""
 
     path: str
     colour: str
@@ -52,7 +52,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of a case's small pictures: its title, the bitmap it lies on, and the masks above."""
+    """One of a case's small pictures: its title, its bitmap, and the masks above it."""
 
     title: str
     bitmap: str
@@ -64,11 +64,11 @@ class Picture:
     """A case's small multiples.
 
     Attributes:
-        bitmaps: "image", and where known "mean" and "variance" -> address of the data.
-        panels: in the order in which they are shown.
-        rows, columns: of the bitmaps, in pixels.
-        aspect: width over height of what they show, in millimetres.
-        where: which slice it is; "" of a plane.
+        bitmaps: Name, "image" and if known "mean" and "variance" -> data URI of the bitmap.
+        panels: Panels in the order in which they are shown.
+        rows, columns: Size of the bitmaps in pixels.
+        aspect: Ratio of width to height of the area that they show, in millimetres.
+        where: Name of the slice; "" for a plane.
     """
 
     bitmaps: dict[str, str]
@@ -82,13 +82,13 @@ class Picture:
 def small_multiples(shown: CaseView, values: tuple[int, ...]) -> Picture:
     """Image, masks of raters, ensemble and members, mean probability and variance of a case.
 
-    Of a volume the slice is shown that has most error and variance: an axial one, unless slices
-    are thick in another direction or the volume is a stack of planes. It is cropped to what
-    raters and ensemble mark, or where they mark nothing to what members do.
+    For a volume, the slice with most error and variance is shown. It is axial, unless the slices
+    are thick in another direction or the volume is a stack of planes. It is cropped to the area
+    that raters and ensemble mark; if they mark nothing, to the area that members mark.
 
     Args:
-        shown: the case.
-        values: of the foreground classes, in the order of their colours.
+        shown: Case to show.
+        values: Values of the foreground classes, in the order of their colours.
 
     Returns:
         The panels; bitmaps have at most :data:`LARGEST` pixels along a side.
@@ -127,13 +127,13 @@ def small_multiples(shown: CaseView, values: tuple[int, ...]) -> Picture:
 def _masked(
     title: str, labels: Plane, values: tuple[int, ...], above: tuple[Layer, ...] = ()
 ) -> Panel:
-    """The image with a mask; the title says if the mask is empty here."""
+    """A panel of the image with a mask; the title says if the mask is empty in this slice."""
     layers = _layers(labels, values, "mask")
     return Panel(title if layers else f"{title}: nothing", "image", layers + above)
 
 
 def _layers(labels: Plane, values: tuple[int, ...], style: str) -> tuple[Layer, ...]:
-    """The classes that are there. Lines around a mesh of vessels would hide it: it is filled."""
+    """One layer per class in the mask; a fine structure, such as a mesh of vessels, is filled."""
     layers = []
     for i, value in enumerate(values):
         path, colour = outline(labels == value), COLOURS[i % len(COLOURS)]
@@ -144,11 +144,11 @@ def _layers(labels: Plane, values: tuple[int, ...], style: str) -> tuple[Layer, 
     return tuple(layers)
 
 
-# --- which slice, which part of it ----------------------------------------------------------------
+# --- choice of the slice and of the part to show --------------------------------------------------
 
 
 def _slice(shown: CaseView) -> tuple[Callable[[Plane], Plane], str, tuple[float, float]]:
-    """How to cut an array, what the cut is called, and millimetres of a row and of a column."""
+    """Function that cuts the slice, its name, and the spacing of its rows and columns in mm."""
     ndim, spacing = len(shown.geometry.shape), shown.geometry.spacing
     if not shown.axes:
         return (lambda array: np.swapaxes(array, 0, 1)), "", (spacing[1], spacing[0])
@@ -175,7 +175,7 @@ def _slice(shown: CaseView) -> tuple[Callable[[Plane], Plane], str, tuple[float,
 
 
 def _through(mm: Mapping[int, float]) -> int:
-    """The direction of thick slices, else up: 0 for right-left, 1 for front-back, 2 for up-down."""
+    """The direction of thick slices, else up-down: 0 right-left, 1 front-back, 2 up-down."""
     thickest = max(mm, key=lambda w: mm[w])
     others = [size for w, size in mm.items() if w != thickest]
     return thickest if mm[thickest] > _ANISOTROPIC * max(others) else 2
@@ -184,7 +184,7 @@ def _through(mm: Mapping[int, float]) -> int:
 def _window(
     masks: list[Plane], otherwise: list[Plane], spacing: tuple[float, float]
 ) -> tuple[slice, slice]:
-    """Part of a plane around what is marked, as square, in millimetres, as the plane allows."""
+    """Part of a plane around the marked area, as close to a square in mm as the plane allows."""
     found = np.argwhere(np.any(masks, axis=0))
     if not len(found) and otherwise:
         found = np.argwhere(np.any(otherwise, axis=0))
@@ -202,7 +202,7 @@ def _window(
 
 
 def _chosen_members(shown: CaseView) -> dict[int, NDArray[np.uint8]]:
-    """Number -> mask of a few members, from the smallest to the largest marked volume."""
+    """Member's number -> mask, for a few members from the smallest to the largest volume."""
     if shown.members is None:
         return {}
     volumes = np.count_nonzero(shown.members.reshape(len(shown.members), -1), axis=1)
@@ -234,7 +234,7 @@ def _reduced(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
-    """Means over boxes, of labels the nearest one; colours channel by channel."""
+    """Resize by means over boxes, and labels by the nearest; colours are resized per channel."""
     if plane.shape[:2] == size:
         return plane
     if plane.ndim == 3:
@@ -246,7 +246,7 @@ def _resize(plane: Plane, size: tuple[int, int]) -> Plane:
 
 
 def _bytes(plane: Plane) -> NDArray[np.uint8]:
-    """A plane of values in [0, 1] as bytes."""
+    """Values in [0, 1] of a plane, as bytes."""
     return np.asarray(np.clip(np.nan_to_num(plane) * 255.0, 0, 255).round(), dtype=np.uint8)
 
 
@@ -256,7 +256,7 @@ def _image_uri(plane: Plane, grey: tuple[float, float]) -> str:
 
 
 def _mean_uri(mean: Mapping[int, Plane], values: tuple[int, ...]) -> str:
-    """Each class in its colour, as bright as it is probable."""
+    """Data URI of the mean probabilities: each class in its colour, brighter if more probable."""
     mixed = np.zeros((*next(iter(mean.values())).shape, 3))
     for i, value in enumerate(values):
         code = COLOURS[i % len(COLOURS)]

@@ -1,4 +1,4 @@
-"""Does a guarantee hold: what outer masks miss, what inner ones hold wrongly, and the volumes."""
+"""Checks of a guarantee: errors of the outer and inner masks, and coverage of the volumes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FIGURES = {
     "wrong_fraction": "wrong_fraction",
     "volume_covered": "volume_coverage",
 }
-"""Of a case -> of all cases."""
+"""Figure of a case -> figure of all cases."""
 
 STATEMENT = {"missed_fraction": "outer", "wrong_fraction": "inner", "volume_covered": "volume"}
-"""Figure -> the statement of a guarantee that it is of, which may say nothing."""
+"""Figure -> the statement of the guarantee that it tests; a statement may be vacuous."""
 
 
 def case_guarantee(
@@ -30,17 +30,17 @@ def case_guarantee(
     classes: Mapping[int, str],
     geometry: Geometry,
 ) -> dict[str, dict[str, float]]:
-    """Figure -> class -> value of a case; empty where the case was segmented without guarantee.
+    """Figure -> class -> value of a case; empty if the case was segmented without a guarantee.
 
     Args:
-        prediction: of the case.
-        hard: (*shape) hard reference.
-        classes: value -> name of the foreground classes.
-        geometry: of the case.
+        prediction: Prediction of the case.
+        hard: Hard reference (*shape).
+        classes: Value -> name of the foreground classes.
+        geometry: Geometry of the case.
     """
     if not prediction.guarantee:
         return {}
-    # a plane of a volume has a thickness, which its geometry here has lost
+    # the geometry of a plane of a volume no longer contains the plane's thickness
     voxel_ml = Geometry(tuple(prediction.run["shape"]), geometry.affine).voxel_ml
     found: dict[str, dict[str, float]] = {name: {} for name in FIGURES}
     for value, slug in classes.items():
@@ -65,17 +65,17 @@ def case_guarantee(
 def summarise_guarantee(
     cases: Sequence[Mapping[str, Mapping[str, float]]], runs: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """``guarantee``: means over the cases that have one; nothing if none has.
+    """``guarantee``: means over the cases with a guarantee; empty if there are none.
 
     Args:
-        cases: what ``case_guarantee`` gave for each case.
-        runs: what ``<case>_run.json`` says of each.
+        cases: Figures of each case from ``case_guarantee``.
+        runs: Content of ``<case>_run.json`` of each case.
 
     Returns:
-        ``level`` (a list where cases differ), each figure by class and ``mean``, ``n_cases``, and
-        ``vacuous``: statement (``outer``, ``inner``, ``volume``) -> class -> number of cases of
-        which it says nothing: the whole image, an empty mask, no upper limit. They count nowhere
-        else.
+        ``level`` (a list if cases differ), each figure by class and ``mean``, ``n_cases``, and
+        ``vacuous``: statement (``outer``, ``inner``, ``volume``) -> class -> number of cases in
+        which the statement is vacuous: the whole image, an empty mask, no upper limit. These cases
+        are in no other figure of that statement.
     """
     known = [(case, run) for case, run in zip(cases, runs, strict=True) if case]
     if not known:
@@ -107,12 +107,12 @@ def summarise_guarantee(
 
 
 def count_fitted(runs: Sequence[Mapping[str, Any]]) -> int:
-    """Of how many cases the image is among those that the calibration was fitted on."""
+    """Number of cases whose image is among those that the calibration was fitted on."""
     return sum(bool((run.get("calibration") or {}).get("includes_this_case")) for run in runs)
 
 
 def guarantee_sentences(summary: Mapping[str, Any]) -> list[str]:
-    """What the summary says of a guarantee and of the calibration, in plain words."""
+    """Sentences about the guarantee and the calibration of a summary."""
     told, found, fitted = [], summary.get("guarantee"), summary.get("n_fitted", 0)
     if found:
         levels = found["level"] if isinstance(found["level"], list) else [found["level"]]
@@ -142,7 +142,7 @@ def _share(value: float, inverse: bool) -> str:
 
 
 def _vacuous_sentences(found: Mapping[str, Any]) -> list[str]:
-    """Which statements of a guarantee say nothing, class by class."""
+    """Sentences about vacuous statements of a guarantee, class by class."""
     words = {
         "outer": "the outer mask of {} is the whole image",
         "inner": "the inner mask of {} is empty",

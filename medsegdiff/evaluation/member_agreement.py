@@ -1,4 +1,4 @@
-"""How much should members differ? The setting at which they agree as often as raters do."""
+"""Search for the setting at which members agree with each other as often as raters do."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def compare_settings(
     inference: Mapping[str, Any] | None = None,
     progress: Callable[[Sequence[Case]], Iterable[Case]] = iter,
 ) -> dict[str, Any]:
-    """Sample held-out cases at several values of a setting; judge how often their members agree.
+    """Sample held-out cases at several values of a setting, and compare the members' agreement.
 
-    A voxel that 80 % of the members mark should be marked by 80 % of the raters (of one rater,
-    in 80 % of the cases). ``votes_ece`` is how far that is off in the region of interest, all
-    cases together; ``best`` is the value where it is least, for the bundle's ``inference.yaml``.
-    Beside it stand GED^2, HM-IoU and the diversity of members and raters, as
-    means over what is judged (planes of a data set of planes).
+    A voxel that 80 % of the members mark should be marked by 80 % of the raters (with one rater,
+    in 80 % of the cases). ``votes_ece`` is the calibration error of these votes in the region of
+    interest, over all cases together. ``best`` is the value with the least error, for the bundle's
+    ``inference.yaml``. The result also gives GED^2, HM-IoU and the diversity of members and raters
+    as means over cases (over planes for a data set of planes).
 
     Args:
-        bundle: with weights.
-        data: description of the data set, or a known name.
-        output: file to write, JSON.
-        setting: key of ``configs/inference``, such as ``noise_scale`` or ``diversity_weight``.
-        values: of it, at least one.
-        fold: whose held-out cases are taken.
-        inference: values of ``configs/inference`` to change.
-        progress: wrapper of a sequence that shows how many are done.
+        bundle: Bundle with weights.
+        data: Description of the data set, or a known name.
+        output: Path of the JSON file to write.
+        setting: Key of ``configs/inference``, such as ``noise_scale`` or ``diversity_weight``.
+        values: Values of the setting, at least one.
+        fold: Number of the fold whose held-out cases are used.
+        inference: Keys of ``configs/inference`` -> values that replace the bundle's.
+        progress: Wrapper of a sequence that shows how many are done.
 
     Returns:
-        What was written.
+        Content of the written file.
 
     Raises:
-        UsageError: no value, one that does not suit, or an unknown setting.
+        UsageError: there is no value, a value is not allowed, or the setting is unknown.
         InputError: a case cannot be read.
     """
     if not values:
@@ -85,7 +85,7 @@ def _parts(bundle: Bundle, changes: Mapping[str, Any]) -> list[Any]:
     parser = bundle.parser("inference", changes)
     try:
         return [parser.get_parsed_content(p) for p in ("network", "preprocessing", "inferer")]
-    except RuntimeError as error:  # MONAI's, around what a class says of its arguments
+    except RuntimeError as error:  # MONAI's error, caused by a class's check of its arguments
         if not isinstance(error.__cause__, ValueError):
             raise
         rule = str(error.__cause__).rstrip(".")
@@ -95,12 +95,12 @@ def _parts(bundle: Bundle, changes: Mapping[str, Any]) -> list[Any]:
 def judge(
     case: Case, manifest: Manifest, parts: Sequence[Any]
 ) -> tuple[Reliability, list[dict[str, list[float]]]]:
-    """Bins of the members' votes over all foreground classes, and the figures of the set.
+    """Bins of the members' votes over all foreground classes, and the figures of each sample set.
 
     Args:
-        case: with a reference.
-        manifest: that it is from.
-        parts: network, preprocessing and inferer.
+        case: Case with a reference.
+        manifest: Data set of the case.
+        parts: Network, preprocessing and inferer.
     """
     network, preprocessing, inferer = parts
     annotations, _ = read_reference(case, manifest)
@@ -119,7 +119,7 @@ def judge(
 def summed(
     judged: Sequence[tuple[Reliability, list[dict[str, list[float]]]]],
 ) -> dict[str, float]:
-    """``votes_ece`` over all voxels together, and the mean of each figure over all sets."""
+    """``votes_ece`` over all voxels together, and the mean of each figure over all sample sets."""
     sets = [figures for _, of_case in judged for figures in of_case]
     return {
         "votes_ece": reduce(add, (bins for bins, _ in judged)).ece,

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: what was measured, what it means, how far to trust it."""
+"""The report as one self-contained page: figures, their meaning, and their reliability."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medsegdiff.viz.pages import render
 from medsegdiff.viz.pictures import COLOURS
 
 WORST, BEST, VIEWED = 12, 3, 3
-"""How many of the worst and best cases are shown as pictures, and of the worst as volumes."""
+"""Number of worst and of best cases shown as pictures, and of worst cases shown as volumes."""
 
 
 def write_html(
@@ -31,15 +31,15 @@ def write_html(
     cases: Sequence[Case],
     predictions: Path,
 ) -> None:
-    """Write the page.
+    """Write the page of a report.
 
     Args:
-        path: of the page.
-        report: as :func:`medsegdiff.evaluation.folder.build_report` gives it, with NaN for what
-            is undefined, and with ``failures``, ``without_prediction``, ``without_reference``.
-        manifest: the data set, to read its images again for the pictures.
-        cases: that were evaluated, in any order.
-        predictions: folder of the segmented cases.
+        path: Path of the page.
+        report: Report from :func:`medsegdiff.evaluation.folder.build_report`, with NaN for
+            undefined figures, and with ``failures``, ``without_prediction``, ``without_reference``.
+        manifest: Data set, from which the images are read again for the pictures.
+        cases: Cases that were evaluated, in any order.
+        predictions: Folder of the segmented cases.
     """
     labels = report["settings"]["labels"]
     by_id = {case.id: case for case in cases}
@@ -85,13 +85,13 @@ def write_html(
 def ranked(
     records: Sequence[Mapping[str, Any]],
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The cases of lowest and of highest mean Dice, none twice; the extreme ones first."""
+    """The cases of lowest and of highest mean Dice, the extreme ones first; no case is in both."""
     ordered = sorted(records, key=lambda record: (record["dice"]["mean"], record["case"]))
     return ordered[:WORST], ordered[WORST:][: -BEST - 1 : -1]
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """Group of metrics (see ``metrics.table``) -> those of it, in their order; none is left out."""
+    """Group of metrics (see ``metrics.table``) -> its metrics, in order; every metric is in one."""
     groups: dict[str, list[str]] = {kind: [] for kind in GROUPS}
     for name in names:
         groups[TABLE[name].group].append(name)
@@ -102,7 +102,7 @@ def case_picture(case: Case, manifest: Manifest, predictions: Path) -> Picture:
     """The small multiples of a case, read again from its files.
 
     Raises:
-        InputError: a file is missing, broken, or of another grid.
+        InputError: a file is missing, damaged, or on another grid.
     """
     return small_multiples(read_case_view(case, manifest, predictions), tuple(foreground(manifest)))
 
@@ -113,7 +113,7 @@ def _viewed(
     manifest: Manifest,
     predictions: Path,
 ) -> list[dict[str, Any]]:
-    """The first few cases as volumes for the viewer; none of photographs and planes."""
+    """The first few cases as volumes for the viewer, without photographs and planes."""
     labels = {value: manifest.labels[value] for value in foreground(manifest)}
 
     def volume(case: Case) -> dict[str, Any] | None:
@@ -129,7 +129,7 @@ def _viewed(
 
 
 def _or_reason(show: Callable[..., Any], *of: Any) -> Any:
-    """What is shown, or why there is nothing: a case's figures stand without it."""
+    """The result of ``show``, or the reason why it failed; a case's figures do not need it."""
     try:
         return show(*of)
     except (InputError, *DAMAGE) as error:

@@ -22,28 +22,30 @@ SEED = 0
 
 
 def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str, Any]:
-    """Means over cases, and what can only be said of many of them.
+    """Means over cases, and the figures that need many cases.
 
     Args:
-        results: one a case, at least one.
-        classes: names of the foreground classes.
+        results: Results of the cases, at least one.
+        classes: Names of the foreground classes.
 
     Returns:
         For each metric, class -> mean over the cases where it is defined, and ``mean`` over the
-        classes (of measures of sample sets: over the cases' own means). ``aurc`` and ``e_aurc``
-        likewise. Besides:
+        classes (for measures of sample sets, over the cases' own means). The same for ``aurc`` and
+        ``e_aurc``. In addition:
 
         - ``n_cases``, ``n_patients``, and ``n_fitted``: cases the calibration was fitted on.
         - ``confidence_95``: metric -> class -> [low, high], see :func:`bootstrap`.
         - ``non_empty``: the overlap metrics over the cases whose reference has the class.
-        - ``members``, ``anchor``: their own ``dice``, ``n_cases`` where known, and
-          ``ensemble_gain``, the ensemble's mean Dice less theirs over those cases; absent if none.
-        - ``any_class_auroc``: of the variance summed over classes and of the entropy, for voxels
-          with any wrong class.
+        - ``members``, ``anchor``: their own ``dice``, ``n_cases`` where it is known, and
+          ``ensemble_gain``, the ensemble's mean Dice minus theirs over those cases; absent if no
+          case has them.
+        - ``any_class_auroc``: AUROC of the variance summed over classes and of the entropy, for
+          voxels with any wrong class.
         - ``guarantee``: see :func:`summarise_guarantee`; absent if no case has one.
-        - ``reliability``: class -> ``image``, ``roi`` and, of cases with member files, ``members``
+        - ``reliability``: class -> ``image``, ``roi`` and, for cases with member files, ``members``
           -> bins over all cases.
-        - ``planes``: how many were judged by themselves, and S_NCC defined on; absent if none.
+        - ``planes``: number of planes evaluated one by one, and of those with a defined S_NCC;
+          absent if there are none.
     """
     return {
         **_means(results, classes, list(results[0].values)),
@@ -68,7 +70,7 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
 def count_undefined(
     results: Sequence[CaseResult], classes: Sequence[str]
 ) -> dict[str, dict[str, int]]:
-    """Metric -> class -> number of cases for which it could not be computed."""
+    """Metric -> class -> number of cases in which the metric is undefined."""
     counts = {
         name: {slug: sum(bool(np.isnan(r.values[name][slug])) for r in results) for slug in classes}
         for name in results[0].values
@@ -83,8 +85,8 @@ def bootstrap(
 ) -> dict[str, list[float]]:
     """95 % percentile interval of a metric's mean, resampling patients with replacement.
 
-    Cases of one patient are not independent, so a patient enters or leaves with all of them. Two
-    patients at least are needed; otherwise the interval is NaN.
+    Cases of one patient are not independent, so a patient is drawn with all of their cases. With
+    fewer than two patients, the interval is NaN.
 
     Returns:
         Class, or ``mean`` over classes -> [low, high].
@@ -105,7 +107,7 @@ def bootstrap(
 def _resampled_means(
     values: NDArray[np.float64], patient: NDArray[np.intp], weights: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """(R,) mean over the defined cases of each of R draws of patients (R, n)."""
+    """(R,) means over the defined cases of R draws, whose weights of patients are (R, n)."""
     defined = ~np.isnan(values)
     sums = np.bincount(patient[defined], weights=values[defined], minlength=weights.shape[1])
     counts = np.bincount(patient[defined], minlength=weights.shape[1])
@@ -147,7 +149,7 @@ def _of_cases(
     results: Sequence[CaseResult],
     classes: Sequence[str],
 ) -> ByClass:
-    """A measure of the cases' uncertainty and their risk, 1 - Dice."""
+    """Class -> a measure of the cases' uncertainty and risk, 1 - Dice."""
     by_class = {}
     for slug in classes:
         known = [result for result in results if slug in result.uncertainty]

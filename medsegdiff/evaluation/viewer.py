@@ -23,17 +23,17 @@ from medsegdiff.evaluation.gallery import VARIANCE_TOP
 from medsegdiff.viz.pictures import COLOURS, grey_range
 
 VOXELS = 1_000_000
-"""Most voxels of an embedded volume: larger ones are cropped to what is marked, then thinned."""
+"""Greatest number of voxels embedded; larger volumes are cropped to the marks, then thinned."""
 
 DIFFERENCES = {
     1: ("missed", "#ff4d4d"),
     2: ("too much", "#ff5cf4"),
     3: ("another class", "#ffffff"),
 }
-"""Value in a map of differences -> its name, and a colour that no class has."""
+"""Value in a map of differences -> its name, and a colour that no class uses."""
 
 THINNEST = 3
-"""Slices below which a volume is no volume to page through."""
+"""Least number of slices of a volume that the viewer shows."""
 
 _MARGIN_MM = 20.0
 _SCRIPT = Path("_assets", "js", "niivue.umd.js")
@@ -41,9 +41,9 @@ _SCRIPT = Path("_assets", "js", "niivue.umd.js")
 
 @cache
 def niivue() -> str | None:
-    """NiiVue's code as a classic script, gzipped, in base64; None where it is not installed.
+    """NiiVue's code as a classic script, gzipped, in base64; None if it is not installed.
 
-    Once inflated and run it leaves a global ``niivue``.
+    The script defines a global ``niivue``.
     """
     spec = find_spec("nilearn")
     script = Path(spec.origin).parent / _SCRIPT if spec and spec.origin else None
@@ -53,24 +53,24 @@ def niivue() -> str | None:
 
 
 def is_volume(shown: CaseView) -> bool:
-    """Whether the viewer can show a case: photographs and single planes are pictures."""
+    """Whether the viewer can show a case, which photographs and single planes cannot."""
     shape = shown.geometry.shape
     return len(shape) == 3 and min(shape) >= THINNEST and shown.image.ndim == 3
 
 
 def volumes(shown: CaseView, labels: Mapping[int, str]) -> dict[str, Any]:
-    """What the viewer needs of a case, fit for JSON.
+    """The data of a case for the viewer, ready for JSON.
 
     Args:
-        shown: a case for which :func:`is_volume` holds.
-        labels: value of each foreground class -> its name.
+        shown: Case for which :func:`is_volume` holds.
+        labels: Value of each foreground class -> its name.
 
     Returns:
         ``image``, ``mask``, ``reference``, ``differences`` and, where known, ``variance``: NIfTI
-        files, gzipped, in base64, all of one byte a voxel; ``variance_top``, the end of its scale;
-        ``labels``: a list of value, name and colour; ``spot``: a point in
-        RAS+ millimetres through whose slices the error and the variance are greatest; ``thinned``:
-        how many voxels each shown one stands for along each axis.
+        files, gzipped, in base64, of one byte per voxel; ``variance_top``: the end of its scale;
+        ``labels``: a list of value, name and colour; ``spot``: a point in RAS+ millimetres whose
+        slices have the greatest error and variance; ``thinned``: the number of voxels along each
+        axis that one shown voxel stands for.
     """
     part, step = _part(shown)
     affine = shown.geometry.affine.copy()
@@ -99,7 +99,7 @@ def volumes(shown: CaseView, labels: Mapping[int, str]) -> dict[str, Any]:
 
 
 def _part(shown: CaseView) -> tuple[tuple[slice, slice, slice], int]:
-    """The part of a volume that is embedded, and every how manieth voxel of it."""
+    """The part of a volume that is embedded, and the step between its embedded voxels."""
     shape = shown.geometry.shape
     low, high = np.zeros(3, int), np.array(shape)
     if np.prod(shape) > VOXELS:
@@ -117,7 +117,7 @@ def _part(shown: CaseView) -> tuple[tuple[slice, slice, slice], int]:
 
 
 def differences(seg: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Where two label maps differ, as values of :data:`DIFFERENCES`; 0 where they agree.
+    """Differences of two label maps as values of :data:`DIFFERENCES`; 0 where they agree.
 
     >>> differences(np.uint8([0, 1, 1, 2]), np.uint8([1, 1, 0, 1])).tolist()
     [1, 0, 2, 3]

@@ -1,4 +1,4 @@
-"""What the figures of a report mean, in plain words: headings, their meaning, and sentences."""
+"""The text of a report: headings with their meaning, and sentences about the figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from medsegdiff.evaluation.guarantee_figures import guarantee_sentences
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
-    """What the figures say, in plain words."""
+    """Sentences about the figures of a report, in plain words."""
     told = [_overlap_sentence(report), *_calibration_sentences(report), _error_sentence(report)]
     told.append(_diversity_sentence(diversity_chart(report)))
     told += [
@@ -37,7 +37,7 @@ def _overlap_sentence(report: Mapping[str, Any]) -> str:
 
 
 def _calibration_sentences(report: Mapping[str, Any]) -> list[str]:
-    """What became of the voxels that were given about 80 %, for each class."""
+    """Sentences about the calibration of each class, at probabilities of about 80 % and overall."""
     told = []
     for slug, regions in report["summary"]["reliability"].items():
         if regions is None:
@@ -58,7 +58,7 @@ def _calibration_sentences(report: Mapping[str, Any]) -> list[str]:
 
 
 def _near(bins: Mapping[str, Any], probability: float) -> tuple[float, float]:
-    """Stated and observed share of the voxels whose bin lies next to a probability."""
+    """Stated and observed probability of the voxels in the bins next to a probability."""
     n = len(bins["count"])
     close = [b for b in range(n) if abs((b + 0.5) / n - probability) <= 1 / n and bins["count"][b]]
     total = sum(bins["count"][b] for b in close)
@@ -84,7 +84,7 @@ def _error_sentence(report: Mapping[str, Any]) -> str:
 
 
 def _diversity_sentence(diversity: Mapping[str, Any] | None) -> str:
-    """Whether members scatter as raters do, on the whole and case by case."""
+    """Sentence that compares the members' diversity with the raters', overall and case by case."""
     if diversity is None:
         return ""
     members, raters = diversity["members"], diversity["raters"]
@@ -105,7 +105,7 @@ def _diversity_sentence(diversity: Mapping[str, Any] | None) -> str:
 
 
 def _comparison_sentence(other: Mapping[str, Any] | None, name: str) -> str:
-    """A verdict that the figures bear out as they are shown: three digits."""
+    """Sentence that compares the ensemble with another mask, by Dice rounded to three digits."""
     if other is None:
         return ""
     dice = other["dice"]["mean"]

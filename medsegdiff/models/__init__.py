@@ -1,4 +1,4 @@
-"""Networks and processes together, their losses and precision."""
+"""Models made of networks and a diffusion process, with their losses and precision."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""``torch.compile`` as an option that falls back to the plain network where it does not work."""
+"""``torch.compile`` as an option that falls back to the plain network where it fails."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 
 
 class WithFallback:
-    """A compiled function; after its first failure the plain one, with one warning.
+    """A compiled function; after its first failure the plain one is used, with one warning.
 
     Args:
-        plain: what was compiled.
-        compiled: the result, which compiles on its first call with each new shape.
-        name: for the warning.
+        plain: Function without compilation.
+        compiled: Compiled function, which compiles on its first call with each new shape.
+        name: Name in the warning.
     """
 
     def __init__(self, plain: Callable[..., Any], compiled: Callable[..., Any], name: str) -> None:
@@ -40,13 +40,14 @@ class WithFallback:
 
 
 def compile_parts(network: nn.Module, how: Compilation, parts: tuple[str, ...]) -> nn.Module:
-    """Compile some sub-modules of a network in place; weights and their names stay.
+    """Compile some sub-modules of a network in place; its weights keep their names.
 
     Args:
-        network: in evaluation mode, on its device.
-        how: ``off``; ``default``; or ``reduce-overhead``, which on a GPU records CUDA graphs. Pays
-            only for many images of few sizes: the first of each takes up to minutes.
-        parts: names of the sub-modules.
+        network: Network in evaluation mode, on its device.
+        how: ``off``; ``default``; or ``reduce-overhead``, which records CUDA graphs on a GPU.
+            Useful only for many images of few sizes: the first image of each size takes up to
+            minutes.
+        parts: Names of the sub-modules.
 
     Returns:
         The network.

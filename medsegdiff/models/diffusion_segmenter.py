@@ -1,4 +1,4 @@
-"""Process, target and networks meet here, and nowhere else: the diffusion segmenter."""
+"""The diffusion segmenter, the only place that combines process, target and networks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from medsegdiff.networks.layers import pad_to, pool
 
 
 class SegmenterOutput(NamedTuple):
-    """What training sees of one forward pass over B images, R noisy masks of each, G samples.
+    """Output of one forward pass in training: B images, R noisy masks of each, G samples.
 
     Attributes:
-        anchor: (B, K, *spatial) logits of the deterministic mask.
-        prediction: (B * R * G, K, *state) of the denoiser, as its target says; a mask in [-1, 1]
-            for the ``x_0`` target.
-        logits: (B * R * G, K, *spatial) whose softmax is the predicted clean mask.
+        anchor: Logits (B, K, *spatial) of the deterministic mask.
+        prediction: Prediction (B * R * G, K, *state) of the denoiser's target; for the ``x_0``
+            target a mask in [-1, 1].
+        logits: Logits (B * R * G, K, *spatial) of the predicted clean mask.
     """
 
     anchor: Tensor
@@ -35,36 +35,38 @@ class SegmenterOutput(NamedTuple):
 
 
 class DiffusionSegmenter(nn.Module):
-    """Encodes an image once and samples as many masks of it as wanted.
+    """Encodes an image once and samples any number of masks of it.
 
-    Masks are noised and denoised on a grid coarser than the image by the denoiser's stride, and
-    brought to the image's own size at the end. Called with an image alone it is a plain
-    deterministic segmenter: ``network(image)`` gives the anchor's logits, which is what MONAI's
-    tools expect of a network.
+    Masks are noised and denoised on a grid that is coarser than the image by the denoiser's
+    stride, and are brought to the image's own size at the end. Called with an image alone, it is a
+    deterministic segmenter: ``network(image)`` gives the anchor's logits, as MONAI's tools expect
+    of a network.
 
     Args:
-        encoder: image -> condition.
-        denoiser: (x_t, t, condition) -> prediction.
-        process: how masks are noised.
-        target: what the denoiser predicts.
-        self_conditioning: probability that a training step lets the denoiser see its own first
-            estimate of the mask (Chen et al. 2023, "Analog bits", sec. 3.2); sampling always does.
-        recycling: training noises the model's own masks, drawn in one step from pure noise,
-            instead of the raters' (Fu et al. 2023): what the denoiser meets in sampling.
-        precision: of the networks: ``bfloat16`` where the device is made for it with ``auto``.
-        samples_per_target: G. Above 1 the denoiser is distributional (De Bortoli et al. 2025): it
-            sees noise of its own, and its answer is a draw from p(x_0 | x_t) instead of the mean,
-            so few steps are enough for members that differ. Training compares G answers to each
-            noisy mask by the loss's energy score.
+        encoder: Network from an image to its condition.
+        denoiser: Network from (x_t, t, condition) to the prediction.
+        process: Diffusion process that noises the masks.
+        target: Target that the denoiser predicts.
+        self_conditioning: Probability that the denoiser gets its own first estimate of the mask in
+            a training step (Chen et al. 2023, "Analog bits", sec. 3.2); in sampling it always does.
+        recycling: Whether training noises the model's own masks, drawn in one step from pure noise,
+            instead of the raters' masks (Fu et al. 2023); the denoiser's input is then as in
+            sampling.
+        precision: Precision of the networks; ``auto`` chooses ``bfloat16`` on devices that compute
+            faster in it.
+        samples_per_target: Number G of samples. Above 1 the denoiser is distributional (De Bortoli
+            et al. 2025): it gets noise of its own, and its output is a draw from p(x_0 | x_t)
+            instead of the mean, so that members differ after few steps. Training compares G outputs
+            with each noisy mask's target by the loss's energy score.
 
-    Self-conditioning and several samples per target are one of the denoiser's
-    ``further_inputs`` each.
+    Self-conditioning and several samples per target each need one of the denoiser's
+    ``further_inputs``.
 
     Raises:
-        ValueError: for arguments that do not go together: the process has no such target; the
-            denoiser corrects the anchor's logits but predicts something else; it has not the
-            further inputs that it will be given; recycling or several samples per target
-            with another target than x_0.
+        ValueError: arguments contradict each other: the process has no such target; the
+            denoiser corrects the anchor's logits but does not predict x_0; it does not have the
+            further inputs that it would get; or recycling or several samples per target are
+            combined with another target than x_0.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class DiffusionSegmenter(nn.Module):
                 f"{samples_per_target} need a denoiser with further_inputs {further}. "
                 f"Got {denoiser.further_inputs}."
             )
-        if recycling and target != "x_0":  # the noise between a recycled mask and x_t is not eps
+        if recycling and target != "x_0":  # the noise from a recycled mask to x_t is not eps
             raise ValueError(f"recycling needs target 'x_0'. Got {target!r}.")
         if samples_per_target > 1 and target != "x_0":
             raise ValueError(f"samples_per_target above 1 needs target 'x_0'. Got {target!r}.")
@@ -101,16 +103,16 @@ class DiffusionSegmenter(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """K, background included."""
+        """Number K of classes, background included."""
         return self.denoiser.num_classes
 
     @property
     def stride(self) -> tuple[int, ...]:
-        """The image's size over that of the states."""
+        """Ratio of the image's size to that of the states, along each axis."""
         return self.denoiser.stride
 
     def padded(self, size: Sequence[int]) -> list[int]:
-        """Spatial size of an image once it is padded for the networks."""
+        """Spatial size of an image after padding for the networks."""
         multiples = map(max, self.encoder.multiple, self.stride)
         return [length + -length % m for length, m in zip(size, multiples, strict=True)]
 
@@ -119,11 +121,11 @@ class DiffusionSegmenter(nn.Module):
         return [n // s for n, s in zip(self.padded(size), self.stride, strict=True)]
 
     def to_state(self, mask: Tensor) -> Tensor:
-        """x_0: masks (B, K, *spatial), padded and averaged over the states' voxels."""
+        """x_0 of masks (B, K, *spatial): padded, and averaged over each voxel of the state."""
         return pool(pad_to(mask, self.padded(mask.shape[2:])), self.stride)
 
     def encode(self, image: Tensor) -> Conditioned:
-        """(B, C, *spatial) -> everything that depends on the image alone; once per image."""
+        """Condition of images (B, C, *spatial): all that depends on the image, computed once."""
         with self._autocast(image.device, self.padded(image.shape[2:])):
             return self.denoiser.prepare(self.encoder(image))
 
@@ -134,14 +136,14 @@ class DiffusionSegmenter(nn.Module):
         eps: Tensor | None = None,
         t: Tensor | None = None,
     ) -> Tensor | SegmenterOutput:
-        """Anchor logits of an image, or with masks to be noised all that the loss needs.
+        """The anchor's logits of an image; with masks to noise, the outputs that the loss needs.
 
         Args:
-            image: (B, C, *spatial).
-            x_0: (B * R, K, *state) clean masks in [-1, 1], from ``to_state``, the R draws of an
+            image: Images (B, C, *spatial).
+            x_0: Clean masks (B * R, K, *state) in [-1, 1] from ``to_state``, the R draws of an
                 image side by side.
-            eps: standard normal noise like ``x_0``.
-            t: (B * R,) the integer time steps to noise them to.
+            eps: Standard normal noise of the shape of ``x_0``.
+            t: Integer time steps (B * R,) to noise the masks to.
         """
         if x_0 is None or eps is None or t is None:
             return self.encode(image).anchor.float()
@@ -167,12 +169,12 @@ class DiffusionSegmenter(nn.Module):
         noise: Noise = torch.randn_like,
         previous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The clean mask in [-1, 1] seen in ``x_t`` (B * N, K, *state), and its features.
+        """The clean mask in [-1, 1] predicted from ``x_t`` (B * N, K, *state), and its features.
 
-        ``t`` holds the time step, (1,), where ``x_t`` is.
+        ``t`` (1,) is the time step of ``x_t``.
 
-        With self-conditioning, ``previous`` is an earlier estimate of it, if there is one; a
-        distributional denoiser draws from ``noise``.
+        With self-conditioning, ``previous`` is an earlier estimate of the mask, if there is one. A
+        distributional denoiser draws its noise from ``noise``.
         """
         denoised = self._denoise(x_t, t, condition, noise, previous)
         mask = self.process.x_0_from_output(denoised.output, x_t, t, self.target)
@@ -192,25 +194,26 @@ class DiffusionSegmenter(nn.Module):
         """Masks of an ensemble: class probabilities (B * N, K, *spatial), each in [0, 1].
 
         Args:
-            condition: of B images, from ``encode``.
-            x_T: (B * N, K, *state) standard normal noise, the members of an image side by side.
-            noise: gives further noise to a stochastic sampler and a distributional denoiser.
-            sampler: one of ``diffusion.samplers``, or one like them: it returns the estimate that
-                the last call of ``denoise`` gave it. The image's size comes from the features
-                of that call, so nothing else could be brought to it.
-            steps: of the time grid.
-            start: fraction of the time steps to begin at, in (0, 1]. Below 1, sampling begins with
-                the anchor's mask noised to there, instead of pure noise.
-            watch: called with the number of each evaluation and the masks seen in it, like those
-                that come back.
+            condition: Condition of B images, from ``encode``.
+            x_T: Standard normal noise (B * N, K, *state), the members of an image side by side.
+            noise: Function that draws further noise for a stochastic sampler and a distributional
+                denoiser.
+            sampler: Sampler from ``diffusion.samplers`` or a similar one. It must return the
+                estimate that its last call of ``denoise`` gave, because the features of that call
+                are used to bring it to the image's size.
+            steps: Number of steps of the time grid.
+            start: Fraction of the time steps to begin at, in (0, 1]. Below 1, sampling begins with
+                the anchor's mask noised to that time, instead of pure noise.
+            watch: Callback after each evaluation, called with its number and the masks estimated in
+                it, of the shape and range of the result.
 
         Raises:
-            ValueError: if the sampler does not suit the process or returns anything but the last
-                estimate, or there are not so many steps.
+            ValueError: the sampler does not suit the process or does not return the last
+                estimate, or the process has fewer steps.
         """
         grid = self.process.grid(steps, start)
         timesteps = torch.tensor(grid.timesteps, device=x_T.device).split(1)
-        at = dict(zip(grid.timesteps, timesteps, strict=True))  # no step waits for the device
+        at = dict(zip(grid.timesteps, timesteps, strict=True))  # avoids a device transfer per step
         if start < 1.0:
             mask = anchor_mask(condition.coarse, x_T)
             first = self.process.add_noise(mask, x_T, timesteps[0])
@@ -248,7 +251,7 @@ class DiffusionSegmenter(nn.Module):
         noise: Noise,
         previous: Tensor | None = None,
     ) -> Denoised:
-        """The denoiser's answer, its output in float32, at time steps (B * N,) or (1,)."""
+        """The denoiser's result, with its output in float32, at time steps (B * N,) or (1,)."""
         inputs = [self.process.network_input(x_t, t, condition.coarse)]
         if self.self_conditioning > 0.0:
             inputs.append(torch.zeros_like(x_t) if previous is None else previous.to(x_t))
@@ -278,7 +281,7 @@ class DiffusionSegmenter(nn.Module):
 
     @torch.no_grad()
     def _first_estimate(self, x_t: Tensor, t: Tensor, condition: Conditioned) -> Tensor | None:
-        """The mask that the denoiser sees without one; with the self-conditioning's probability."""
+        """The denoiser's first estimate, with the probability of self-conditioning, else None."""
         if self.self_conditioning == 0.0 or float(torch.rand(())) >= self.self_conditioning:
             return None
         output = self._denoise(x_t, t, condition, torch.randn_like).output

@@ -1,4 +1,4 @@
-"""Diffusion of images themselves: unconditional, with a label, with or beside a mask."""
+"""Diffusion of images: unconditional, with a label, jointly with a mask or given a mask."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from medsegdiff.models.precision import autocast
 from medsegdiff.networks.image_denoiser import ImageDenoiser
 
 Part = Literal["image", "mask"]
-"""What the channels of a state, or those given beside it, are made of."""
+"""Content of the channels of a state, or of the channels given in addition."""
 
 
 def channels_of(
     parts: Sequence[Part], image: Tensor, mask: Tensor | None, num_classes: int
 ) -> Tensor | None:
-    """Channels of what is noised, or of what is given: images as they are, masks in [-1, 1].
+    """The channels to noise, or the given ones: images unchanged, masks one-hot in [-1, 1].
 
     Args:
-        parts: in the channels' order.
-        image: (B, C, *spatial).
-        mask: (B, 1, *spatial) label map, if it is a part. A voxel of ``UNKNOWN_CLASS`` is 0 in all
-            its channels, which no known one is.
-        num_classes: K, background included.
+        parts: Parts in the order of the channels.
+        image: Images (B, C, *spatial).
+        mask: Label maps (B, 1, *spatial), if masks are a part. A voxel of ``UNKNOWN_CLASS`` is 0 in
+            all channels, unlike any known class.
+        num_classes: Number K of classes, background included.
 
     Returns:
         (B, C and/or K, *spatial); None without parts.
 
     Raises:
-        ValueError: an unknown part, or the mask is one but is not there.
+        ValueError: a part is unknown, or the mask is a part but is missing.
     """
     found = []
     for part in parts:
@@ -57,16 +57,17 @@ def _scaled(mask: Tensor, num_classes: int) -> Tensor:
 
 
 class ImageDiffusion(nn.Module):
-    """Draws images, and finishes noisy ones. The denoiser predicts the velocity ``v``.
+    """Draws images, and denoises noisy ones. The denoiser predicts the velocity ``v``.
 
-    ``x_0`` (B, C, *spatial) are channels of mean about 0 and deviation at most about 1: of images
-    (standardised), and with them, if wanted, of masks (one-hot in [-1, 1]). Nothing is clamped,
-    since images have no natural bounds.
+    The channels of ``x_0`` (B, C, *spatial) have a mean of about 0 and a standard deviation of at
+    most about 1: those of standardised images and, optionally, of one-hot masks in [-1, 1]. No
+    value is clamped, since images have no natural bounds.
 
     Args:
-        denoiser: of the C channels, after which it sees those that are ``given``.
-        process: how images are noised.
-        precision: of the network: ``bfloat16`` where the device is made for it with ``auto``.
+        denoiser: Network whose input is the C channels, followed by the ``given`` ones.
+        process: Diffusion process that noises the images.
+        precision: Precision of the network; ``auto`` chooses ``bfloat16`` on devices that compute
+            faster in it.
     """
 
     def __init__(
@@ -89,22 +90,22 @@ class ImageDiffusion(nn.Module):
         """(B, C, *spatial) predicted velocity of images noised by ``eps`` to time steps ``t`` (B,).
 
         Args:
-            x_0: (B, C, *spatial).
-            eps: standard normal noise like ``x_0``.
-            t: (B,) integer time steps.
-            given: (B, G, *spatial) what the denoiser sees beside them, such as a mask.
-            label: (B,) whole numbers; ``num_labels`` stands for none.
+            x_0: Clean images (B, C, *spatial).
+            eps: Standard normal noise of the shape of ``x_0``.
+            t: Integer time steps (B,).
+            given: Further input (B, G, *spatial) of the denoiser, such as a mask.
+            label: Labels (B,), whole numbers; ``num_labels`` stands for no label.
         """
         return self.velocity(self.process.add_noise(x_0, eps, t), t, given, label)
 
     def target(self, x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """(B, C, *spatial), what ``forward`` should give."""
+        """(B, C, *spatial) velocity that ``forward`` should predict."""
         return self.process.target(x_0, eps, t, "v")
 
     def velocity(
         self, x_t: Tensor, t: Tensor, given: Tensor | None = None, label: Tensor | None = None
     ) -> Tensor:
-        """(B, C, *spatial) velocity seen in ``x_t`` at integer time steps ``t`` (B,) or (1,)."""
+        """(B, C, *spatial) velocity predicted from ``x_t`` at integer times ``t`` (B,) or (1,)."""
         seen = x_t if given is None else torch.cat([x_t, given], dim=1)
         with self._autocast(x_t):
             return self.denoiser(seen, self._unit(t), label).output.float()
@@ -123,16 +124,17 @@ class ImageDiffusion(nn.Module):
         label: Tensor | None = None,
         guidance: float = 1.0,
     ) -> Tensor:
-        """(B, C, *spatial) clean image seen in ``x_t`` at time steps ``t`` (B,) or (1,).
+        """(B, C, *spatial) clean images predicted from ``x_t`` at time steps ``t`` (B,) or (1,).
 
         Args:
-            guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here):
-                how far towards the label, and beyond it above 1, from what no label gives; without
-                a label, towards what is given, from what nothing (0 everywhere) gives.
-            x_t: noisy images.
-            t: their time steps.
-            given: see ``forward``.
-            label: see ``forward``.
+            guidance: Weight w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1
+                here): 0 gives the prediction without a label, 1 the one with it, and larger values
+                go beyond it. Without a label, the guidance is by ``given``, against an input of 0
+                everywhere.
+            x_t: Noisy images.
+            t: Time steps of the noisy images.
+            given: Further input, see ``forward``.
+            label: Labels, see ``forward``.
         """
         v = self.velocity(x_t, t, given, label)
         if guidance != 1.0:
@@ -154,18 +156,18 @@ class ImageDiffusion(nn.Module):
         label: Tensor | None = None,
         guidance: float = 1.0,
     ) -> Tensor:
-        """(B, C, *spatial) images.
+        """(B, C, *spatial) sampled images.
 
         Args:
-            x_T: (B, C, *spatial) states to start from: pure noise, or for ``start`` below 1 images
-                noised to that time (``noised``).
-            noise: gives further noise to a stochastic sampler.
-            sampler: one of ``diffusion.samplers`` of continuous states.
-            steps: of the time grid.
-            start: fraction of the time steps to begin at, in (0, 1].
-            given: see ``forward``.
-            label: see ``forward``.
-            guidance: see ``x_0``.
+            x_T: Start states (B, C, *spatial): pure noise, or for ``start`` below 1 images noised
+                to that time (``noised``).
+            noise: Function that draws further noise for a stochastic sampler.
+            sampler: Sampler of continuous states from ``diffusion.samplers``.
+            steps: Number of steps of the time grid.
+            start: Fraction of the time steps to begin at, in (0, 1].
+            given: Further input, see ``forward``.
+            label: Labels, see ``forward``.
+            guidance: Weight of the guidance, see ``x_0``.
         """
         grid = self.process.grid(steps, start)
         at = {t: torch.full((1,), t, device=x_T.device) for t in grid.timesteps}
@@ -174,7 +176,7 @@ class ImageDiffusion(nn.Module):
         )
 
     def noised(self, x_0: Tensor, eps: Tensor, start: float) -> Tensor:
-        """``x_0`` noised by ``eps`` to where sampling with ``start`` begins."""
+        """``x_0`` noised by ``eps`` to the time at which sampling with ``start`` begins."""
         first = self.process.grid(1, start).timesteps[0]
         return self.process.add_noise(x_0, eps, torch.full((1,), first, device=x_0.device))
 

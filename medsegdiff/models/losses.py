@@ -1,4 +1,4 @@
-"""The training loss: noise loss, Dice and cross-entropy on x_0, and the anchor's own."""
+"""The training loss: noise loss, Dice and cross-entropy on x_0, and the same on the anchor."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from torch import Tensor, nn
 from medsegdiff.models.diffusion_segmenter import SegmenterOutput
 
 NoiseWeighting = Literal["constant", "min_snr", "snr_plus_1"]
-"""How the noise loss weights the time steps."""
+"""Weighting of the time steps in the noise loss."""
 
 
 class DiffusionTargets(NamedTuple):
-    """What a ``SegmenterOutput`` is compared with.
+    """Targets that the loss compares a ``SegmenterOutput`` with.
 
     Attributes:
-        anchor: (B, K, *spatial) mean one-hot mask of the image's raters, in [0, 1].
-        mask: (B * R, M, K, *spatial) the M masks, one-hot or soft, that each draw may answer with.
-        prediction: (B * R, M, K, *state) the denoiser's targets (eps, v, or x_0 in [-1, 1]).
-        snr: (B * R,) signal-to-noise ratio of each draw.
-        gain: (B * R,) squared error of ``prediction`` for a squared error 1 of x_0.
+        anchor: Mean one-hot mask (B, K, *spatial) of the image's raters, in [0, 1].
+        mask: Masks (B * R, M, K, *spatial), one-hot or soft; each of the M is a correct answer for
+            the draw.
+        prediction: Targets (B * R, M, K, *state) of the denoiser (eps, v, or x_0 in [-1, 1]).
+        snr: Signal-to-noise ratio (B * R,) of each draw.
+        gain: Squared error (B * R,) of ``prediction`` that corresponds to a squared error of 1 of
+            x_0.
     """
 
     anchor: Tensor
@@ -40,8 +42,9 @@ def noise_weights(
 
     ``min_snr`` weights an error of x_0 by min(SNR, ``snr_limit``) (Hang et al. 2023, eq. 8),
     ``snr_plus_1`` by SNR + 1 (Salimans & Ho 2022, sec. 4; of no use to ``eps``, which it weights
-    without bound). An error of another target is ``gain`` times that of x_0, which is divided out;
-    where that is 0, the target says nothing of x_0, and the weight is 0.
+    without bound). The squared error of another target is ``gain`` times that of x_0, so the weight
+    is divided by ``gain``; where ``gain`` is 0, the target does not depend on x_0 and the weight is
+    0.
 
     Example:
         >>> snr = torch.tensor([0.5, 50.0])
@@ -60,13 +63,13 @@ def jaccard_distance(p: Tensor, q: Tensor, smooth: float = 1.0) -> Tensor:
     """1 - IoU of soft masks.
 
     The mean over the foreground classes of 1 - (sum min(p, q) + s) / (sum max(p, q) + s): a metric
-    whose energy distance between sets of masks is GED^2. Some ``smooth`` voxels more in both
-    keep it defined, and two empty masks at distance 0.
+    whose energy distance between sets of masks is GED^2. The s voxels added to both sums keep it
+    defined, with a distance of 0 between two empty masks.
 
     Args:
-        p: (A, K, V) probabilities, space flattened.
-        q: like ``p``.
-        smooth: voxels.
+        p: Probabilities (A, K, V), with flattened space.
+        q: Probabilities of the same shape as ``p``.
+        smooth: Number s of voxels.
 
     Returns:
         (A,) in [0, 1).
@@ -86,16 +89,16 @@ def jaccard_distance(p: Tensor, q: Tensor, smooth: float = 1.0) -> Tensor:
 def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     """Mean energy score of sets of samples under the Jaccard distance d (Gneiting & Raftery 2007).
 
-    E d(sample, truth) - E d(sample, other sample) / 2: least in expectation for samples that are
-    drawn from the truth's own distribution. With the raters' masks as truths it is half of
-    GED^2, but for a term without the samples.
+    E d(sample, truth) - E d(sample, other sample) / 2. Its expectation is least for samples drawn
+    from the distribution of the truth. With the raters' masks as truths it is half of GED^2, up to
+    a term that does not depend on the samples.
 
     Args:
-        samples: (A * G, K, *spatial) probabilities, the G samples at a truth side by side.
-        truth: (A, M, K, *spatial), M masks of equal right.
+        samples: Probabilities (A * G, K, *spatial), the G samples for one truth side by side.
+        truth: Masks (A, M, K, *spatial), M equally correct ones for each.
 
     Raises:
-        ValueError: for fewer than two samples, which cannot differ.
+        ValueError: there are fewer than two samples.
     """
     if len(samples) < 2 * len(truth):
         raise ValueError(
@@ -112,21 +115,22 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
 class DiffusionSegmentationLoss(nn.Module):
     """Weighted sum: noise loss + (Dice + CE) of x_0 + (Dice + CE) of the anchor (V2, eq. 1).
 
-    For a distributional denoiser, whose samples should differ, the first two give way to an energy
-    score of its coarse and its fine masks (De Bortoli et al. 2025).
+    For a distributional denoiser, whose samples should differ, the first two terms are replaced by
+    an energy score of its coarse and its fine masks (De Bortoli et al. 2025).
 
     Args:
-        noise_weight: of the mean squared error on the denoiser's target.
-        mask_weight: of Dice + CE on the clean mask that the denoiser sees.
-        anchor_weight: of Dice + CE on the anchor.
-        dice_weight: of Dice within Dice + CE; CE has 1 and, unlike Dice, rewards honest
-            probabilities.
-        energy_weight: of the energy score; needs a network with ``samples_per_target`` above 1.
-        noise_weighting: of the time steps in the noise loss (see ``noise_weights``).
-        snr_limit: gamma of ``min_snr``.
+        noise_weight: Weight of the mean squared error on the denoiser's target.
+        mask_weight: Weight of Dice + CE on the predicted clean mask.
+        anchor_weight: Weight of Dice + CE on the anchor.
+        dice_weight: Weight of Dice within Dice + CE. CE has weight 1 and, unlike Dice, rewards
+            calibrated probabilities.
+        energy_weight: Weight of the energy score; needs a network with ``samples_per_target`` above
+            1.
+        noise_weighting: Weighting of the time steps in the noise loss (see ``noise_weights``).
+        snr_limit: Limit gamma of ``min_snr``.
 
     Raises:
-        ValueError: for an unknown weighting.
+        ValueError: the weighting is unknown.
     """
 
     def __init__(
@@ -151,7 +155,7 @@ class DiffusionSegmentationLoss(nn.Module):
         )
 
     def forward(self, output: SegmenterOutput | Tensor, targets: DiffusionTargets) -> Tensor:
-        """Scalar loss of one batch; of an anchor alone, (B, K, *spatial), its own."""
+        """Scalar loss of one batch; for an anchor (B, K, *spatial) alone, the anchor's loss."""
         anchor = output.anchor if isinstance(output, SegmenterOutput) else output
         loss = self.anchor_weight * self.dice_ce(anchor, targets.anchor)
         if not isinstance(output, SegmenterOutput):

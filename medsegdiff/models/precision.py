@@ -1,4 +1,4 @@
-"""In what precision networks compute: bfloat16 where a device is made for it."""
+"""The precision that networks compute in: bfloat16 on devices that support it well."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import torch
 from medsegdiff.core.types import Precision
 
 LEAST_SIDE_IN_BFLOAT16 = 3
-"""On CPUs, torch's gradient of a bfloat16 convolution reads stray memory for maps 2 voxels wide."""
+"""Least width in voxels for bfloat16 training on CPUs.
+
+Torch's gradient of a bfloat16 convolution on CPUs reads invalid memory for maps 2 voxels wide.
+"""
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than float32 (others only imitate it)."""
+    """Whether the device multiplies bfloat16 faster than float32 (others only emulate it)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -23,7 +26,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def resolve(precision: Precision, device: torch.device) -> Precision:
-    """What ``auto`` means on the device."""
+    """The precision that ``auto`` stands for on the device."""
     if precision != "auto":
         return precision
     return "bfloat16" if has_bfloat16(device) else "float32"
@@ -32,12 +35,13 @@ def resolve(precision: Precision, device: torch.device) -> Precision:
 def autocast(
     precision: Precision, device: torch.device, learning_at: int | None = None
 ) -> AbstractContextManager[None]:
-    """The context that networks run in; what surrounds it is left as it is for float32.
+    """Context in which networks run with a precision; for float32 it changes nothing.
 
     Args:
-        precision: of the networks.
-        device: that they are on.
-        learning_at: in training, the shortest side in voxels of the smallest feature map.
+        precision: Precision of the networks.
+        device: Device of the networks.
+        learning_at: Shortest side in voxels of the smallest feature map, in training; None
+            otherwise.
     """
     narrow = learning_at is not None and learning_at < LEAST_SIDE_IN_BFLOAT16
     if resolve(precision, device) == "float32" or (narrow and device.type == "cpu"):

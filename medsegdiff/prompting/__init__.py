@@ -1,4 +1,4 @@
-"""Text-to-image diffusion as a segmenter, and as a source of images with masks."""
+"""Text-to-image diffusion models as segmenters, and as sources of images with masks."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Where the words are: attention of a U-Net, recorded while it runs.
+"""Attention of a U-Net to words, recorded while it runs.
 
 Tang et al., "What the DAAM: Interpreting Stable Diffusion Using Cross Attention", ACL 2023.
 """
@@ -15,20 +15,20 @@ from torch import Tensor
 from medsegdiff.core.errors import UsageError
 
 CROSS = "attn2"
-"""In the names of cross-attention layers, in every ``UNet2DConditionModel``."""
+"""Part of the names of cross-attention layers in every ``UNet2DConditionModel``."""
 LARGEST_SELF = 32 * 32
-"""Places of the largest self-attention that is recorded: its square is held in memory."""
+"""Greatest number of places of recorded self-attention, whose memory grows with its square."""
 
 
 class AttentionRecord:
     """Sums of attention probabilities over heads, layers and calls, by resolution.
 
     Args:
-        shape: (h, w) of the latents.
+        shape: Size (h, w) of the latents.
 
     Attributes:
-        cross: (h', w') -> (B, h' w', L) sum over what was recorded.
-        own: (h', w') -> (B, h' w', h' w') self-attention, rows sum to what was recorded.
+        cross: Grid (h', w') -> sum (B, h' w', L) of the recorded cross-attention.
+        own: Grid (h', w') -> sum (B, h' w', h' w') of the recorded self-attention.
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -38,7 +38,7 @@ class AttentionRecord:
         self._counts: dict[tuple[str, tuple[int, int]], int] = {}
 
     def add(self, probabilities: Tensor, is_cross: bool) -> None:
-        """Add those of one layer, (B, places, keys), a mean over its heads."""
+        """Add the probabilities (B, places, keys) of one layer, a mean over its heads."""
         grid = _grid(self.shape, probabilities.shape[1])
         kept = self.cross if is_cross else self.own
         kept[grid] = kept[grid] + probabilities if grid in kept else probabilities
@@ -53,7 +53,7 @@ class AttentionRecord:
         }
 
     def mean_own(self) -> tuple[tuple[int, int], Tensor] | None:
-        """The grid of the finest self-attention that was recorded, and its (B, N, N) mean."""
+        """The grid of the finest recorded self-attention, and its mean (B, N, N)."""
         if not self.own:
             return None
         grid = max(self.own, key=lambda size: size[0] * size[1])
@@ -61,12 +61,12 @@ class AttentionRecord:
 
 
 class RecordingProcessor:
-    """An attention processor that leaves the output to another, and records the probabilities.
+    """An attention processor that records the probabilities; another one computes the output.
 
     Args:
-        inner: the processor of the layer.
-        record: that is added to.
-        counts: whether its cross-attention is recorded; self-attention always is.
+        inner: Processor of the layer.
+        record: Record that the probabilities are added to.
+        counts: Whether cross-attention is recorded; self-attention always is.
     """
 
     def __init__(self, inner: Any, record: AttentionRecord, counts: bool = True) -> None:
@@ -81,7 +81,7 @@ class RecordingProcessor:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """What the layer gives, by ``inner``."""
+        """The output of the layer, computed by ``inner``."""
         is_cross = encoder_hidden_states is not None
         if self.counts if is_cross else hidden_states.shape[1] <= LARGEST_SELF:
             keys = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -93,7 +93,7 @@ class RecordingProcessor:
 
 
 def probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / √d) of a layer, (B, places, keys), the mean over its heads, in float32."""
+    """softmax(Q Kᵀ / √d) of a layer, (B, places, keys), as mean over its heads, in float32."""
     query = attn.to_q(queries).unflatten(-1, (attn.heads, -1)).transpose(1, 2).float()
     key = attn.to_k(keys).unflatten(-1, (attn.heads, -1)).transpose(1, 2).float()
     mean: Tensor = (attn.scale * query @ key.transpose(-1, -2)).softmax(dim=-1).mean(dim=1)
@@ -102,22 +102,22 @@ def probabilities(attn: Any, queries: Tensor, keys: Tensor) -> Tensor:
 
 @contextmanager
 def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[AttentionRecord]:
-    """Record what a ``UNet2DConditionModel`` attends to as long as the context lasts.
+    """Record the attention of a ``UNet2DConditionModel`` while the context lasts.
 
     Args:
-        unet: whose processors are wrapped, and restored at the end.
-        latents: (B, C, h, w), for their size.
-        layers: part of the names of the cross-attention layers that count; empty: all do.
+        unet: U-Net whose processors are wrapped, and restored at the end.
+        latents: Latents (B, C, h, w), used for their size.
+        layers: Part of the names of the cross-attention layers to record; empty for all layers.
 
     Raises:
-        UsageError: no cross-attention layer's name has that part.
+        UsageError: no cross-attention layer's name contains ``layers``.
     """
     before = dict(unet.attn_processors)
     height, width = latents.shape[-2:]
     record = AttentionRecord((height, width))
     crossing = [name for name in before if CROSS in name]
     if not any(layers in name for name in crossing):
-        rule = f"is in the name of no cross-attention layer: {layers!r}"
+        rule = f"no name of a cross-attention layer contains {layers!r}"
         raise UsageError("layers", rule, f"Choose a part of, for instance, {crossing[0]}")
     unet.set_attn_processor(
         {name: RecordingProcessor(p, record, layers in name) for name, p in before.items()}
@@ -129,7 +129,7 @@ def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[Attention
 
 
 def _grid(shape: tuple[int, int], places: int) -> tuple[int, int]:
-    """(h', w') of so many places: the latents' shape, halved (rounding up) until it fits."""
+    """Grid (h', w') with a number of places: the latents' shape, halved (rounding up) to fit."""
     height, width = shape
     while height * width > places and height * width > 1:
         height, width = math.ceil(height / 2), math.ceil(width / 2)

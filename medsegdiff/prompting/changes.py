@@ -1,4 +1,4 @@
-"""Options with some of their fields replaced, as ``--set`` and the commands' options ask for."""
+"""Replaces some fields of options, for ``--set`` and the options of the commands."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def changed(options: T, changes: Mapping[str, Any]) -> T:
     """Options with some fields replaced.
 
     Args:
-        options: a frozen dataclass, whose fields may be such.
-        changes: fields -> values; those of a nested one as ``drawing#steps``. A list stands for a
-            tuple.
+        options: Frozen dataclass; its fields may be frozen dataclasses, too.
+        changes: Fields -> values; a field of a nested dataclass is written as ``drawing#steps``. A
+            list stands for a tuple.
 
     Raises:
-        UsageError: a field that there is not, naming the closest one.
+        UsageError: a field does not exist; the message names the closest one.
 
     >>> from medsegdiff.prompting.word_segmenter import PromptOptions
     >>> changed(PromptOptions(), {"draws": 2, "levels": [0.1]}).levels

@@ -1,4 +1,4 @@
-"""Draw pictures from captions, and know where each word went."""
+"""Draws pictures from captions, together with the attention to each word."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from medsegdiff.prompting.maps import peak, propagated, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 
 SCALE = 1024.0
-"""Of the loss whose gradient excites, so that half precision does not round it to 0."""
+"""Factor of the loss for excitation, so that half precision does not round its gradient to 0."""
 
 GuidanceKind = Literal["classifier-free", "segmentation-free"]
-"""What a picture is guided away from: no caption, or at each place the thing that is there."""
+"""Kind of guidance: away from no caption, or at each place away from the thing at that place."""
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """How pictures are drawn.
+    """Options of drawing pictures.
 
     Args:
-        steps: of DDIM.
-        guidance: w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here);
-            eps = eps_caption + (w - 1) (eps_caption - eps_away), so that 1 is none.
-        kind: of the guidance; ``segmentation-free`` is that of Azarian et al., arXiv 2407.04800.
-        scale: a; the strongest word's attention is multiplied by -a at each place.
-        switch: share of the steps that are guided away from no caption before segmentation-free
-            guidance begins.
-        layers: part of the names of the cross-attention layers that count; empty: all do.
-        coarsest: places along the longer side of the coarsest attention that counts.
-        propagation: how often maps spread along self-attention.
-        excite: step along the gradient that raises the attention to the most neglected word, in
-            standard deviations of the latents (Chefer et al., "Attend-and-Excite", 2023); 0: none.
-        excite_until: share of the forward process below which nothing is excited any more.
+        steps: Number of DDIM steps.
+        guidance: Weight w of classifier-free guidance (Ho & Salimans 2022, eq. 6 with w + 1 here);
+            eps = eps_caption + (w - 1) (eps_caption - eps_away), so that 1 is no guidance.
+        kind: Kind of guidance; ``segmentation-free`` is that of Azarian et al., arXiv 2407.04800.
+        scale: Factor a; the strongest word's attention is multiplied by -a at each place.
+        switch: Share of the steps before segmentation-free guidance begins; these are guided away
+            from no caption.
+        layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        coarsest: Number of places along the longer side of the coarsest attention to use.
+        propagation: Number of times that maps are spread along self-attention.
+        excite: Step along the gradient that raises the attention to the most neglected word, in
+            standard deviations of the latents (Chefer et al., "Attend-and-Excite", 2023); 0 for
+            none.
+        excite_until: Share of the forward process below which no such step is made.
     """
 
     steps: int = 30
@@ -73,13 +74,13 @@ def draw(
     """Draw pictures of a caption.
 
     Args:
-        model: the pipeline's networks.
-        caption: with K names.
-        noise: (B, C, h, w) standard normal; each picture depends on its own alone.
-        options: how.
+        model: Networks of the pipeline.
+        caption: Caption with K names.
+        noise: Standard normal noise (B, C, h, w); each picture depends on its own noise only.
+        options: Options of drawing.
 
     Returns:
-        (B, 3, H, W) pictures in [-1, 1], and (B, K, h', w') attention to the names, over all steps.
+        Pictures (B, 3, H, W) in [-1, 1], and attention (B, K, h', w') to the names over all steps.
     """
     grid = _grid(model, 1.0, options.steps)
     latents, maps = denoised(model, caption, noise, grid, options)
@@ -95,23 +96,25 @@ def varied(
     strength: float,
     options: DrawOptions,
 ) -> Tensor:
-    """Variants of a picture: noised partway, and denoised under its caption.
+    """Draw variants of a picture: it is noised partway, and denoised under its caption.
 
     Meng et al., "SDEdit", ICLR 2022.
 
     Args:
-        model: the pipeline's networks.
-        caption: of the picture.
-        picture: (1, 1 or 3, H, W) in [-1, 1], of the model's size.
-        noise: (B, C, h, w) standard normal, one for each variant.
-        strength: in (0, 1], how far the picture is noised; small keeps its shapes.
-        options: how; ``steps`` are those of a full way, of which a share is walked.
+        model: Networks of the pipeline.
+        caption: Caption of the picture.
+        picture: Picture (1, 1 or 3, H, W) in [-1, 1], of the model's size.
+        noise: Standard normal noise (B, C, h, w), one for each variant.
+        strength: Share of the forward process that the picture is noised to, in (0, 1]; a small one
+            keeps its shapes.
+        options: Options of drawing; ``steps`` is for the full forward process, and only the share
+            ``strength`` of them is made.
 
     Returns:
-        (B, 3, H, W) in [-1, 1].
+        Variants (B, 3, H, W) in [-1, 1].
 
     Raises:
-        UsageError: a strength outside of its range.
+        UsageError: the strength is outside its range.
     """
     if not 0.0 < strength <= 1.0:
         raise UsageError("strength", f"must be in (0, 1], not {strength}", "Give for instance 0.3")
@@ -128,9 +131,9 @@ def denoised(
     grid: TimeGrid,
     options: DrawOptions,
 ) -> tuple[Tensor, Tensor]:
-    """Walk latents down a grid; the clean ones, and the names' attention (B, K, h', w').
+    """Denoise latents along a time grid; give clean latents and the attention (B, K, h', w').
 
-    DDIM, whose step is taken from the state that was excited, not from the one before.
+    A DDIM step starts from the state after excitation, not from the state before it.
     """
     nothing = model.caption([]).embedding
     half = len(x_t)
@@ -157,11 +160,11 @@ def denoised(
 def excited(
     model: TextToImage, caption: Caption, x_t: Tensor, t: int, options: DrawOptions
 ) -> Tensor:
-    """Latents (B, C, h, w) moved so that the word that is attended to least is attended to more.
+    """Latents (B, C, h, w) after a step that raises the attention to the most neglected word.
 
     Chefer et al., "Attend-and-Excite: Attention-Based Semantic Guidance for Text-to-Image Diffusion
-    Models", SIGGRAPH 2023, with the gradient over its root mean square, so that a step has the same
-    size for every model.
+    Models", SIGGRAPH 2023. The gradient is divided by its root mean square, so that a step has the
+    same size for every model.
     """
     with torch.enable_grad(), recorded(model.unet, x_t, options.layers) as record:
         moved = x_t.detach().requires_grad_()
@@ -169,7 +172,7 @@ def excited(
         model.unet(moved, t, encoder_hidden_states=embeddings)
         neglect = 1.0 - peak(word_maps(record, caption.places, options.coarsest)).amin(dim=1)
         (gradient,) = torch.autograd.grad(SCALE * neglect.float().sum(), moved)
-    gradient = gradient.float()  # half precision has no squares so small
+    gradient = gradient.float()  # its squares are too small for half precision
     size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
     step = options.excite * neglect.detach()[:, None, None, None] * gradient / size
     return x_t - step.to(x_t)
@@ -178,13 +181,13 @@ def excited(
 class SegmentationFreeProcessor:
     """Cross-attention that suppresses the strongest word in the first half of a batch.
 
-    At each place the names' token with the highest probability has it multiplied by -a (Azarian
-    et al., 2024, section 3).
+    At each place, the highest probability among the names' tokens is multiplied by -a (Azarian et
+    al., 2024, section 3).
 
     Args:
-        inner: the processor for the other half, and for self-attention.
-        tokens: of all names.
-        scale: a.
+        inner: Processor for the other half, and for self-attention.
+        tokens: Positions of the tokens of all names.
+        scale: Factor a.
     """
 
     def __init__(self, inner: Any, tokens: Sequence[int], scale: float) -> None:
@@ -198,7 +201,7 @@ class SegmentationFreeProcessor:
         *args: Any,
         **kwargs: Any,
     ) -> Tensor:
-        """What the layer gives."""
+        """The output of the layer."""
         out: Tensor = self.inner(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
         if encoder_hidden_states is None:
             return out
@@ -226,7 +229,7 @@ class SegmentationFreeProcessor:
 
 @contextmanager
 def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) -> Iterator[None]:
-    """Suppress the strongest word at each place in the first half of each batch, within."""
+    """Suppress the strongest word at each place in the first half of each batch, in a context."""
     before = dict(unet.attn_processors)
     tokens = [token for name in places for token in name]
     unet.set_attn_processor(
@@ -239,6 +242,6 @@ def segmentation_free(unet: Any, places: Sequence[Sequence[int]], scale: float) 
 
 
 def _grid(model: TextToImage, start: float, steps: int) -> TimeGrid:
-    """Evenly spaced from a share of the forward process down, the last step above 0."""
+    """Even time grid from a share of the forward process down to its last step above 0."""
     spaced = torch.linspace(model.timestep(start), 0, steps + 1)[:-1].round().int().tolist()
     return model.process.grid_at(list(dict.fromkeys(max(1, t) for t in spaced)))

@@ -1,4 +1,4 @@
-"""A data set drawn from words: what ``medsegdiff diffumask`` does."""
+"""The job of ``medsegdiff diffumask``: a data set drawn from words."""
 
 from __future__ import annotations
 
@@ -42,51 +42,51 @@ def diffumask(
     """Draw pictures of words with masks, and write them as a data set.
 
     Args:
-        words: what is drawn; the k-th is class k.
-        model: a folder in the ``diffusers`` format, or a hub's name.
-        output: folder of the data set.
-        count: pairs wanted.
-        options: how they are drawn and kept; None: as is usual, words being looked for as the
+        words: Words to draw; the k-th is class k.
+        model: Folder in the ``diffusers`` format, bundle with such a model, or name on a hub.
+        output: Folder of the data set.
+        count: Number of pairs to keep.
+        options: Options of drawing and keeping; None for the defaults, with words located as the
             model's bundle recommends.
-        attributes: words of which one is put before a thing, or none, at random.
-        most: things of a picture, at most.
-        attempts: pictures drawn for each pair that is wanted, at most.
-        device: ``auto``, or a torch device.
-        overwrite: replace a data set that was drawn before.
-        settings: fields of the options, such as ``drawing#steps`` -> values that replace theirs.
+        attributes: Words of which one or none, at random, is put before each thing.
+        most: Greatest number of things in a picture.
+        attempts: Greatest number of pictures drawn for each requested pair.
+        device: Name of a torch device, or ``auto``.
+        overwrite: Whether to replace an earlier drawn data set.
+        settings: Fields of the options, such as ``drawing#steps`` -> values that replace theirs.
 
     Returns:
         Path of the ``dataset.json``.
 
     Raises:
-        InputError: the folder holds something else, or too few pairs were fit; those that were are
-            written.
+        InputError: the folder holds something else, or too few pairs passed the checks; those that
+            passed are written.
         UsageError: words are missing or alike, or a setting is unknown.
     """
     names = checked_words(words)
     options = changed(suited_pairs(model) if options is None else options, settings)
     if (output / "dataset.json").exists() and not (overwrite and read_json(output / RECORD)):
-        raise InputError(output, "holds a data set", "Choose another folder, or allow to overwrite")
+        raise InputError(output, "holds a data set", "Choose another folder, or add --overwrite")
     pipeline = open_model(model, device)
     captions = random_captions(names, attributes, count * attempts, most, options.seed)
     with progress("diffumask", "pair") as show:
         made = draw_pairs(pipeline, captions, names, count, options, show)
     path = _write(made, names, pipeline, output, options)
     if len(made.kept) < count:
-        rule = f"got {len(made.kept)} pairs of {count}, of {made.drawn} drawn: {made.dropped}"
+        rule = f"kept {len(made.kept)} of {count} pairs; drew {made.drawn}, dropped {made.dropped}"
         raise InputError(
             output,
             rule,
-            "Lower agreement or attended, allow unnamed words, or name what it can draw",
+            "Lower agreement or attended, allow unnamed words, or choose words that it can draw",
         )
     return path
 
 
 def suited_pairs(model: str) -> PairOptions:
-    """How pairs are drawn with a model: attention is read as its bundle recommends.
+    """Options of drawing pairs with a model; words are located as its bundle recommends.
 
     Args:
-        model: as for ``open_model``.
+        model: Model as for ``open_model``.
     """
     finding = suited_options(model)
     drawing = DrawOptions(
@@ -98,7 +98,7 @@ def suited_pairs(model: str) -> PairOptions:
 def random_captions(
     names: Sequence[str], attributes: Sequence[str], count: int, most: int, seed: int
 ) -> list[list[str]]:
-    """Some of the names, each with one of the attributes or none, in a random order."""
+    """Random captions: some of the names, each with one attribute or none, in a random order."""
     rng = random.Random(seed)
     found = []
     for _ in range(count):

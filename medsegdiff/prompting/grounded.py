@@ -1,4 +1,4 @@
-"""Teach a grounding head with masks of some words, and find words with it."""
+"""Trains a grounding head with masks of some words, and finds words with it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Example:
     """A picture with masks of some of its things.
 
     Attributes:
-        picture: (1 or 3, H, W) in [-1, 1].
-        texts: of each thing, ways to name it; the last is the plainest.
-        masks: (H, W) of each thing.
+        picture: Picture (1 or 3, H, W) in [-1, 1].
+        texts: Texts for each thing; the last one is the plainest.
+        masks: Masks (H, W), one for each thing.
     """
 
     picture: Tensor
@@ -43,17 +43,17 @@ class Example:
 
 @dataclass(frozen=True)
 class TeachingOptions:
-    """How a head is taught, and how it looks.
+    """Options of training a head, and of finding words with it.
 
     Args:
-        steps: of AdamW.
-        batch: pictures a step.
-        learning_rate: at the start; it falls to 0 over the second half.
-        level: of noise, as a share of the forward process.
-        draws: of noise when words are looked for.
-        template: the text around the names.
-        layers: part of the names of the cross-attention layers that count; empty: all do.
-        seed: of everything.
+        steps: Number of AdamW steps.
+        batch: Number of pictures in a step.
+        learning_rate: Learning rate at the start; it falls to 0 over the second half.
+        level: Level of noise, as a share of the forward process.
+        draws: Number of draws of noise when the head finds words.
+        template: Text around the names.
+        layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        seed: Seed of all random numbers.
     """
 
     steps: int = 400
@@ -72,16 +72,16 @@ def teach(
     options: TeachingOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> GroundingHead:
-    """Teach a head by cross-entropy and Dice. Each picture is also asked for a thing it lacks.
+    """Train a head by cross-entropy and Dice. Each picture is also asked for an absent thing.
 
     Args:
-        model: the pipeline's networks, which stay as they are.
-        examples: at least one, of any size.
-        options: how.
-        progress: told after each step how many are done, and of how many.
+        model: Networks of the pipeline, which are not changed.
+        examples: Examples, at least one, of any size.
+        options: Options of training.
+        progress: Callback after each step, called with the number done and the total.
 
     Returns:
-        The head with its averaged weights; a function of these arguments alone.
+        The head with its averaged weights, which depend only on these arguments.
 
     Raises:
         ValueError: there is no example, or no step.
@@ -141,7 +141,7 @@ def _new_head(model: TextToImage, latents: Tensor, options: TeachingOptions) -> 
 
 
 def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The picture in the model's frame, and its masks (K, *size), which are nowhere outside."""
+    """The picture in the model's frame, and its masks (K, *size), which are 0 outside of it."""
     picture, inside = fit(example.picture[None], size)
     masks = torch.zeros(len(example.masks), *size)
     if example.masks:
@@ -154,7 +154,7 @@ def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def _words_and_masks(
     example: Example, masks: Tensor, known: Sequence[str], generator: torch.Generator
 ) -> tuple[list[str], Tensor]:
-    """What a picture is asked for, and (K, H, W) where that is."""
+    """The texts that a picture is asked for, and their masks (K, H, W)."""
 
     def any_of(number: int) -> int:
         return int(torch.randint(number, (), generator=generator))
@@ -176,12 +176,12 @@ def _loss(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class GroundedSegmenter:
-    """Finds words in pictures by a taught head; used as a ``PromptSegmenter`` is.
+    """Finds words in pictures by a trained head, with the interface of ``PromptSegmenter``.
 
     Args:
-        model: the pipeline's networks.
-        head: taught with this model.
-        options: how it was taught; ``draws`` and ``seed`` may differ.
+        model: Networks of the pipeline.
+        head: Head that was trained with this model.
+        options: Options that it was trained with; ``draws`` and ``seed`` may differ.
     """
 
     def __init__(self, model: TextToImage, head: GroundingHead, options: TeachingOptions) -> None:
@@ -205,9 +205,10 @@ class GroundedSegmenter:
 
 
 def _exclusive_classes(chance: Tensor) -> Tensor:
-    """Chances (B, K, H, W) of each word by itself -> (B, K + 1, H, W), of none and of one alone.
+    """Independent probabilities (B, K, H, W) of words -> exclusive ones (B, K + 1, H, W).
 
-    In proportion to the odds p / (1 - p), those of none being 1.
+    The first class is no word. The results are in proportion to the odds p / (1 - p), with odds of
+    1 for no word.
     """
     odds = chance / (1.0 - chance).clamp_min(1e-6)
     joined = torch.cat([torch.ones_like(odds[:, :1]), odds], dim=1)
@@ -215,7 +216,7 @@ def _exclusive_classes(chance: Tensor) -> Tensor:
 
 
 def save_head(file: Path, head: GroundingHead, options: TeachingOptions, model: str) -> None:
-    """Write a head, and how it was taught."""
+    """Write a head with the options and the model that it was trained with."""
     content = {
         "channels": list(head.channels),
         "text_dim": head.text_dim,
@@ -228,10 +229,10 @@ def save_head(file: Path, head: GroundingHead, options: TeachingOptions, model: 
 
 
 def load_head(file: Path) -> tuple[GroundingHead, TeachingOptions]:
-    """Read what ``save_head`` wrote.
+    """Read a file from ``save_head``.
 
     Raises:
-        InputError: it is no such file.
+        InputError: the file is missing, or was not written by ``save_head``.
     """
     remedy = "Give a file that medsegdiff ground wrote"
     try:

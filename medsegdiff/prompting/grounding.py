@@ -1,9 +1,9 @@
-"""A head that finds words in a text-to-image model's features, taught by the masks of some.
+"""A head that finds words in a text-to-image model's features, trained with masks of some words.
 
 After the grounding module of Li et al., "Open-vocabulary Object Segmentation with Diffusion
-Models", ICCV 2023: features of all levels of the U-Net, and the embedding of a word, become its
-mask. Words it never saw a mask of are found through their embedding and their cross-attention,
-which need none.
+Models", ICCV 2023: the head makes a word's mask from features of all levels of the U-Net and the
+word's embedding. It also finds words without masks in training, through their embedding and their
+cross-attention.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from medsegdiff.prompting.maps import relative, resize, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 
 FINER = 2
-"""Sides of a feature's place in the maps that a head gives."""
+"""Factor by which a head's maps are finer than the features along each axis."""
 
 
 class GroundingHead(nn.Module):
     """Features, attention and words -> a map for each word.
 
     Args:
-        channels: of the features, from :func:`unet_features`.
-        text_dim: E of the embeddings.
-        width: channels of the head.
-        text_dropout: how often the embedding is left out in training, so that attention alone has
-            to do, as for words without masks.
+        channels: Channels of each level of features, from :func:`unet_features`.
+        text_dim: Dimension E of the embeddings.
+        width: Number of channels of the head.
+        text_dropout: Probability of leaving out an embedding in training, so that the head learns
+            to work from attention alone, as for words without masks.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class GroundingHead(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor], attention: Tensor, words: Tensor) -> Tensor:
-        """Find words.
+        """Find words in features.
 
         Args:
-            features: (B, C_l, h_l, w_l) of each level.
-            attention: (B, K, h, w) of each word, on the finest grid.
-            words: (K, E) embeddings.
+            features: Features (B, C_l, h_l, w_l) of each level.
+            attention: Attention (B, K, h, w) to each word, on the finest grid.
+            words: Embeddings (K, E) of the words.
 
         Returns:
-            (B, K, FINER · h, FINER · w) logits.
+            Logits (B, K, FINER · h, FINER · w).
         """
         size = attention.shape[-2:]
         summed = sum(
@@ -90,15 +90,15 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 def weighted(attention: Tensor) -> Tensor:
-    """Attention (B, K, h, w) over its mean, so that its scale says nothing; kept below 10."""
+    """Attention (B, K, h, w) divided by its mean, to remove its scale; clipped to 10."""
     return relative(attention.float()).clamp_max(10.0) - 1.0
 
 
 @contextmanager
 def block_outputs(unet: Any) -> Iterator[list[Tensor]]:
-    """What the blocks of a U-Net give, in order, as long as the context lasts.
+    """Collect the outputs of a U-Net's blocks, in order, while the context lasts.
 
-    The list is filled anew by each run: all down blocks, the middle one, all up blocks.
+    Each run of the U-Net fills the list again: all down blocks, the middle one, all up blocks.
     """
     outputs: list[Tensor] = []
 
@@ -119,12 +119,12 @@ def block_outputs(unet: Any) -> Iterator[list[Tensor]]:
 def unet_features(
     model: TextToImage, latents: Tensor, noise: Tensor, t: int, caption: Caption, layers: str = ""
 ) -> tuple[list[Tensor], Tensor]:
-    """One pass of the U-Net over latents (B, C, h, w), noised to step t, with a caption of K names.
+    """Run the U-Net once over latents (B, C, h, w), noised to step t, with a caption of K names.
 
-    ``layers`` is part of the names of the cross-attention layers that count.
+    ``layers`` is a part of the names of the cross-attention layers to use.
 
     Returns:
-        features of all its blocks, and (B, K, h, w) attention to the names on the finest grid.
+        Features of all blocks, and attention (B, K, h, w) to the names on the finest grid.
     """
     with recorded(model.unet, latents, layers) as record, block_outputs(model.unet) as blocks:
         model.predict(model.noised(latents, noise, t), t, caption.embedding)

@@ -1,4 +1,4 @@
-"""Medical intensities as the pictures that text-to-image models know."""
+"""Conversion of medical intensities to pictures for text-to-image models."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def as_picture(values: Tensor, lowest: float = 0.005, highest: float = 0.995) -> Tensor:
-    """Scale (C, *spatial) to [-1, 1], quantiles of all of it at the ends, the rest clipped.
+    """Scale (C, *spatial) to [-1, 1], with quantiles of all values at the ends; others are clipped.
 
-    One or three channels are kept; of others, the first is taken.
+    One or three channels are kept; of any other number, only the first channel.
     """
     chosen = values if len(values) in (1, 3) else values[:1]
     flat = chosen.flatten().float()

@@ -1,4 +1,4 @@
-"""Attention → maps of words: resolutions together, along self-attention, against each other."""
+"""Maps of words from attention: merged resolutions, spread by self-attention, in competition."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from torch import Tensor
 from medsegdiff.prompting.attention import AttentionRecord
 
 PEAK = 1.0 / 64.0
-"""Share of a map's places that tell how much attention a word draws: the strongest ones."""
+"""Share of a map's places, the strongest ones, whose mean is the attention to a word."""
 
 
 def word_maps(
     record: AttentionRecord, places: Sequence[Sequence[int]], coarsest: int = 1
 ) -> Tensor:
-    """Mean attention to each word's tokens, resolutions averaged on the finest grid.
+    """Mean attention to each word's tokens, averaged over resolutions on the finest grid.
 
     Tang et al. 2023, eq. 5 and 6, with the mean instead of the sum.
 
     Args:
-        record: of one or more runs of the U-Net.
-        places: positions of each word's tokens, as in a ``Caption``.
-        coarsest: grids with fewer places along their longer side are left out, unless all are.
+        record: Record of one or more runs of the U-Net.
+        places: Positions of each word's tokens, as in a ``Caption``.
+        coarsest: Number of places along the longer side of the coarsest grid to use; if no grid is
+            as fine, all are used.
 
     Returns:
-        (B, K, h, w) in [0, 1].
+        Maps (B, K, h, w) in [0, 1].
 
     Raises:
         ValueError: nothing was recorded.
@@ -45,8 +46,8 @@ def word_maps(
 def propagated(maps: Tensor, record: AttentionRecord, power: int) -> Tensor:
     """Maps (B, K, h, w) spread along self-attention S: S^power · map.
 
-    Nguyen et al., "Dataset Diffusion", NeurIPS 2023, eq. 4; the finest self-attention that was
-    recorded. Without one, or with power 0, the maps stay as they are.
+    Nguyen et al., "Dataset Diffusion", NeurIPS 2023, eq. 4, with the finest recorded
+    self-attention. Without one, or with power 0, the maps are unchanged.
     """
     own = record.mean_own()
     if own is None or power < 1:
@@ -59,18 +60,18 @@ def propagated(maps: Tensor, record: AttentionRecord, power: int) -> Tensor:
 
 
 def competing(maps: Tensor, background: float, inverse_temperature: float) -> Tensor:
-    """Probabilities of no word, and of each.
+    """Probabilities of no word and of each word.
 
-    Each map is scaled to its own range, and has to reach ``background`` of it; of those that do,
-    the highest wins: softmax(inverse_temperature · (background, map_1, …, map_K)).
+    Each map is scaled to its own range. At each place, the highest map wins if it is above
+    ``background``: softmax(inverse_temperature · (background, map_1, …, map_K)).
 
     Args:
-        maps: (B, K, *spatial), of the words that are there.
-        background: in (0, 1).
-        inverse_temperature: how much more probable the higher one is.
+        maps: Maps (B, K, *spatial) of the present words.
+        background: Threshold of the background, in (0, 1).
+        inverse_temperature: Sharpness of the competition: factor in the softmax.
 
     Returns:
-        (B, K + 1, *spatial), summing to 1.
+        Probabilities (B, K + 1, *spatial), summing to 1.
     """
     ranged = scaled(maps)
     none = torch.full_like(ranged[:, :1], background)
@@ -78,25 +79,25 @@ def competing(maps: Tensor, background: float, inverse_temperature: float) -> Te
 
 
 def peak(maps: Tensor) -> Tensor:
-    """(B, K) mean of maps (B, K, h, w) at the ``PEAK`` share of places where each is strongest."""
+    """(B, K) mean of maps (B, K, h, w) over the share ``PEAK`` of its strongest places."""
     flat = maps.flatten(2)
     return flat.topk(max(1, round(PEAK * flat.shape[2])), dim=2).values.mean(dim=2)
 
 
 def scaled(maps: Tensor) -> Tensor:
-    """Each map of (B, K, *spatial) over its own range, in [0, 1]."""
+    """Maps (B, K, *spatial), each scaled by its own range to [0, 1]."""
     axes = tuple(range(2, maps.ndim))
     low, high = maps.amin(dim=axes, keepdim=True), maps.amax(dim=axes, keepdim=True)
     return (maps - low) / (high - low).clamp_min(1e-12)
 
 
 def relative(maps: Tensor) -> Tensor:
-    """Each map of (B, K, *spatial) over its own mean."""
+    """Maps (B, K, *spatial), each divided by its own mean."""
     return maps / maps.mean(dim=tuple(range(2, maps.ndim)), keepdim=True).clamp_min(1e-12)
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps (B, K, h, w) on another grid: bilinear, averaged where it is coarser."""
+    """Maps (B, K, h, w) on another grid: bilinear, or averaged if the grid is coarser."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=True)

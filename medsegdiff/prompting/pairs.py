@@ -1,8 +1,8 @@
-"""Images drawn from captions, with masks of what they name: data to train a segmenter on.
+"""Images drawn from captions, with masks of the named things, as training data for a segmenter.
 
 After Wu et al., "DiffuMask: Synthesizing Images with Pixel-level Annotations for Semantic
-Segmentation Using Diffusion Models", ICCV 2023: cross-attention while drawing, an adaptive
-threshold, refinement, and noisy pairs left out.
+Segmentation Using Diffusion Models", ICCV 2023: cross-attention during drawing, an adaptive
+threshold, refinement, and removal of noisy pairs.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PairOptions:
-    """How pairs are drawn and kept.
+    """Options of drawing and keeping pairs.
 
     Args:
-        drawing: of the pictures.
-        finding: of the words in a finished picture, which gives its masks.
-        agreement: least intersection over union, for every word, between its mask and where it
-            was attended to while the picture was drawn.
-        only_named: leave out pictures in which a class is found that the caption does not name.
-        fill_holes: a hole in a thing's mask is part of it, as for organs with a dark inside.
-        largest: share of the picture that a mask may cover.
-        seed: a pair depends on it and on the pair's number alone.
+        drawing: Options of drawing the pictures.
+        finding: Options of finding words in a finished picture, which gives its masks.
+        agreement: Least intersection over union, for every word, between its mask and the place of
+            its attention during drawing.
+        only_named: Whether to leave out pictures in which a class is found that the caption does
+            not name.
+        fill_holes: Whether a hole in a thing's mask is part of the mask, as for organs with a dark
+            inside.
+        largest: Greatest share of the picture that a mask may cover.
+        seed: Seed; a pair depends only on it and on the pair's number.
     """
 
     drawing: DrawOptions = field(default_factory=DrawOptions)
@@ -61,9 +63,9 @@ class DrawnPair:
     """A picture with its masks.
 
     Attributes:
-        picture: (1, H, W) in [-1, 1], grey.
-        label: (H, W) uint8 class numbers.
-        names: what its caption named.
+        picture: Grey picture (1, H, W) in [-1, 1].
+        label: Class numbers (H, W), uint8.
+        names: Names in the caption.
     """
 
     picture: Tensor
@@ -73,12 +75,13 @@ class DrawnPair:
 
 @dataclass(frozen=True)
 class DrawnPairs:
-    """What was kept, and what was not.
+    """The pairs that were kept, and the numbers of drawn and dropped ones.
 
     Attributes:
-        kept: pairs in the order in which they were drawn.
-        drawn: how many were drawn.
-        dropped: why the others were not kept: ``absent``, ``unnamed``, ``large``, ``agreement``.
+        kept: Pairs in the order in which they were drawn.
+        drawn: Number of drawn pairs.
+        dropped: Reason -> number of dropped pairs; reasons are ``absent``, ``unnamed``, ``large``,
+            ``agreement``.
     """
 
     kept: tuple[DrawnPair, ...]
@@ -94,22 +97,23 @@ def draw_pairs(
     options: PairOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> DrawnPairs:
-    """Draw pairs until so many are kept, or all captions have been drawn.
+    """Draw pairs until ``count`` are kept, or all captions have been drawn.
 
-    The next caption is always one that names the class that has been kept least, while there are
-    such, so that what is hard to draw is not missing from the data. A class that is never fit to
-    keep uses up its captions first.
+    The next caption names the class that has been kept least, as long as there are such captions,
+    so that the data also contain classes that are hard to draw. A class that is never kept uses up
+    its captions first.
 
     Args:
-        model: the pipeline's networks.
-        captions: the names of the things of each, such as ``["dark liver", "lesion"]``.
-        classes: names, in the order of their numbers, from 1 on; each thing ends with one.
-        count: of pairs wanted.
-        options: how.
-        progress: told after each pair how many are kept, and of how many.
+        model: Networks of the pipeline.
+        captions: Names of the things of each picture, such as ``["dark liver", "lesion"]``.
+        classes: Names of the classes in the order of their numbers, from 1 on; the name of each
+            thing ends with one of them.
+        count: Number of pairs to keep.
+        options: Options of drawing and keeping.
+        progress: Callback after each pair, called with the number kept and the total.
 
     Raises:
-        UsageError: a thing is of no class.
+        UsageError: the name of a thing ends with no class.
     """
     segmenter = PromptSegmenter(model, options.finding)
     recogniser = PromptSegmenter(
@@ -150,21 +154,21 @@ def draw_pairs(
 
 
 def label_of(found: Prompted, fill_holes: bool = False) -> Tensor:
-    """(H, W) number of the word that is most probable at each place, from 1 on; 0: none.
+    """(H, W) number of the most probable word at each place, from 1 on; 0 for no word.
 
-    With ``fill_holes`` a place of none that words enclose is the innermost one's.
+    With ``fill_holes``, a place without a word inside one or more words gets the innermost of them.
     """
     label = found.probability.mean(dim=0).argmax(dim=0)
     if fill_holes:
         words = range(1, found.probability.shape[1])
         filled = {k: torch.from_numpy(binary_fill_holes((label == k).cpu().numpy())) for k in words}
-        for k in sorted(words, key=lambda k: int(filled[k].sum())):  # what is inside is smaller
+        for k in sorted(words, key=lambda k: int(filled[k].sum())):  # the inner word is smaller
             label = torch.where(filled[k].to(label.device) & (label == 0), k, label)
     return label
 
 
 def _broken_rule(masks: Tensor, attended: Tensor, present: Tensor, options: PairOptions) -> str:
-    """Which rule a pair breaks, if one."""
+    """Name of the first rule that a pair breaks; empty if it breaks none."""
     area = masks.float().mean(dim=(1, 2))
     if not bool(present.all()) or not bool((area > 0).all()):
         return "absent"
@@ -176,10 +180,10 @@ def _broken_rule(masks: Tensor, attended: Tensor, present: Tensor, options: Pair
 
 
 def class_of(name: str, classes: Sequence[str]) -> int:
-    """Number of the class that a thing's name ends with, from 1 on.
+    """Number, from 1 on, of the class that a thing's name ends with.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the name ends with no class.
 
     Example:
         >>> class_of("dark left kidney", ["liver", "kidney"])
@@ -192,7 +196,7 @@ def class_of(name: str, classes: Sequence[str]) -> int:
 
 
 def otsu_masks(maps: Tensor) -> Tensor:
-    """Maps (B, K, H, W) -> masks, each above its own threshold, the strongest where they overlap.
+    """Masks of maps (B, K, H, W), each above its own threshold; the strongest map wins an overlap.
 
     The threshold is Otsu's ("A Threshold Selection Method from Gray-Level Histograms", 1979).
     """
@@ -208,7 +212,7 @@ def otsu_masks(maps: Tensor) -> Tensor:
 
 
 def otsu_threshold(values: Tensor, bins: int = 64) -> float:
-    """The threshold of values in [0, 1] that separates two groups best."""
+    """The threshold that best separates values in [0, 1] into two groups."""
     counts = torch.histc(values.float().cpu(), bins, 0.0, 1.0).double().numpy()
     centres = (np.arange(bins) + 0.5) / bins
     below = np.cumsum(counts)[:-1]

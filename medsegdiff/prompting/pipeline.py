@@ -1,6 +1,6 @@
 """Stable-Diffusion-like pipelines: image ↔ latents, words → embeddings, one step of the U-Net.
 
-The only file that knows ``diffusers``. What a pipeline is made of follows Rombach et al.,
+This is the only file that uses ``diffusers``. The parts of a pipeline are those of Rombach et al.,
 "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022.
 """
 
@@ -24,13 +24,13 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 @dataclass(frozen=True)
 class Caption:
-    """A text with its things, encoded.
+    """An encoded text that names things.
 
     Args:
-        text: the whole caption.
-        names: of its things, in the caption's order.
-        embedding: (1, L, E) of all tokens.
-        places: positions of each thing's tokens in L.
+        text: Text of the whole caption.
+        names: Names of its things, in the caption's order.
+        embedding: Embedding (1, L, E) of all tokens.
+        places: Positions of each thing's tokens among the L tokens.
     """
 
     text: str
@@ -43,9 +43,9 @@ class TextToImage:
     """A pipeline's networks, as the rest of the package needs them.
 
     Args:
-        pipeline: with the parts of a ``StableDiffusionPipeline``: ``unet``
+        pipeline: Pipeline with the parts of a ``StableDiffusionPipeline``: ``unet``
             (``UNet2DConditionModel``), ``vae``, ``text_encoder``, ``tokenizer``, ``scheduler``.
-        name: for messages and records.
+        name: Name for messages and records.
     """
 
     def __init__(self, pipeline: Any, name: str) -> None:
@@ -60,12 +60,12 @@ class TextToImage:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return next(self.unet.parameters()).device
 
     @property
     def size(self) -> tuple[int, int]:
-        """Pixels (H, W) of the images that the model has learned from."""
+        """Size (H, W) in pixels of the images that the model was trained on."""
         sample = self.unet.config.sample_size
         height, width = (sample, sample) if isinstance(sample, int) else sample
         return self.factor * height, self.factor * width
@@ -74,7 +74,7 @@ class TextToImage:
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 1 or 3, H, W) in [-1, 1] -> latents (B, C, h, w), the mean of their posterior.
 
-        Grey images stand in all three channels.
+        Grey images are repeated in all three channels.
         """
         coloured = images.expand(-1, self.vae.config.in_channels, -1, -1)
         posterior = self.vae.encode(coloured.to(self.vae.dtype)).latent_dist
@@ -96,14 +96,15 @@ class TextToImage:
         """Encode a text that names things, and find the tokens of each.
 
         Args:
-            names: one or more words each; none: an empty text, the model's unconditional one.
-            template: with ``{}`` in the place of the names, which commas separate.
+            names: Names of one or more words each; none for an empty text, the model's
+                unconditional one.
+            template: Text with ``{}`` in the place of the names, which are separated by commas.
 
         Raises:
-            UsageError: a template without ``{}``, or more text than the model reads.
+            UsageError: the template is without ``{}``, or the text is longer than the model reads.
         """
         if "{}" not in template:
-            raise UsageError("template", "must hold {}, where the names go", "Add it")
+            raise UsageError("template", "must hold {} in the place of the names", "Add it")
         text = template.format(", ".join(names)) if names else ""
         limit = self.tokenizer.model_max_length
         ids = self.tokenizer(text, truncation=False).input_ids
@@ -131,7 +132,7 @@ class TextToImage:
         return embedding.to(self.unet.dtype)
 
     def timestep(self, share: float) -> int:
-        """The step of the forward process at a share of it, above the clean latents."""
+        """The step at a share of the forward process, at least the first noisy one."""
         last = self.process.n_timesteps - 1
         return min(last, max(1, round(share * last)))
 
@@ -154,7 +155,7 @@ class TextToImage:
 
     @torch.no_grad()
     def predict(self, x_t: Tensor, t: int, embedding: Tensor) -> Tensor:
-        """The noise eps that the U-Net finds in x_t (B, C, h, w), told a text (1 or B, L, E)."""
+        """The noise eps predicted from x_t (B, C, h, w) with a text's embedding (1 or B, L, E)."""
         embeddings = embedding.expand(len(x_t), -1, -1)
         found: Tensor = self.unet(x_t, t, encoder_hidden_states=embeddings).sample
         kind = self.scheduler.config.prediction_type
@@ -168,13 +169,13 @@ def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype
     """Load a pipeline in the ``diffusers`` format.
 
     Args:
-        model: a folder with ``model_index.json``, or an identifier of the Hugging Face hub, which
-            is downloaded unless it is cached. Weights have to be safetensors.
-        device: where its networks go.
-        dtype: of their weights.
+        model: Folder with ``model_index.json``, or an identifier of the Hugging Face hub, which is
+            downloaded unless it is cached. Weights must be safetensors.
+        device: Device for the networks.
+        dtype: Type of the weights.
 
     Raises:
-        InputError: it is not there, is of another kind, or has other weights.
+        InputError: the model does not exist, is of another kind, or its weights do not fit.
         UsageError: the extra ``text`` is not installed.
     """
     try:
@@ -192,7 +193,7 @@ def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype
         raise InputError(local, "has no model_index.json, as a diffusers pipeline has", remedy)
     further = {"safety_checker": None, "requires_safety_checker": False}
     options: dict[str, Any] = {"use_safetensors": True}
-    options |= {"low_cpu_mem_usage": False}  # which needs accelerate
+    options |= {"low_cpu_mem_usage": False}  # True needs accelerate
     try:
         pipeline = diffusers.DiffusionPipeline.from_pretrained(str(model), **options, **further)
     except (OSError, ValueError, TypeError) as error:
@@ -207,7 +208,7 @@ def load_pipeline(model: str | Path, device: torch.device, *, dtype: torch.dtype
 
 
 def first_line(error: Exception) -> str:
-    """What an exception says first."""
+    """The first line of an exception's message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

@@ -1,4 +1,4 @@
-"""One case found by words: from its files to maps on its own grid, slice by slice."""
+"""Finds words in one case, slice by slice: from its files to maps on its own grid."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _ALONG: dict[Axis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 @dataclass(frozen=True)
 class FoundWords:
-    """Where words were found.
+    """The result of finding words in a case.
 
     Attributes:
-        case: its maps; class k is the k-th word.
-        slices: (K,) in how many slices each word is taken to be.
-        of: how many slices there are.
+        case: Maps of the case; class k is the k-th word.
+        slices: Number of slices (K,) in which each word is present.
+        of: Number of all slices.
     """
 
     case: SegmentedCase
@@ -51,19 +51,19 @@ def find_words(
 ) -> FoundWords:
     """Load a case, find words in its slices, and bring the maps back to its own grid.
 
-    Slices are shown as radiologists see them: the patient's right at the left, the front or the
-    head up. A 2D image is one slice, its first axis from left to right.
+    Slices have the orientation that radiologists use: the patient's right is at the left, the front
+    or the head is up. A 2D image is one slice, with its first axis from left to right.
 
     Args:
-        case: its name and files.
-        segmenter: finds them in a picture.
-        names: what to find.
-        axis: plane of the slices of a volume.
-        progress: told after each slice how many are done, and of how many.
+        case: Name and files of the case.
+        segmenter: Function that finds words in a picture.
+        names: Words to find.
+        axis: Plane of the slices of a volume.
+        progress: Callback after each slice, called with the number done and the total.
 
     Raises:
         InputError: the case's files cannot be used.
-        UsageError: no names, or more than the model reads.
+        UsageError: there are no names, or more than the model reads.
     """
     started = time.perf_counter()
     chain = picture_chain(case)
@@ -118,7 +118,7 @@ def picture_chain(
 ) -> Compose:
     """MONAI chain from a case's files to ``image``, and ``label`` if it has one.
 
-    Volumes are brought to LPS, so that slices can be cut as radiologists see them.
+    Volumes are reoriented to LPS, for slices in the orientation that radiologists use.
     """
     photograph = is_photograph(case.image[0])
     channels = 3 if photograph else len(case.image)
@@ -130,14 +130,14 @@ def picture_chain(
 
 
 def slices_of(values: Tensor, axis: Axis) -> Tensor:
-    """Maps (C, X, Y) or in LPS (C, X, Y, Z) -> (slices, C, rows, columns)."""
+    """Slices (slices, C, rows, columns) of maps (C, X, Y), or (C, X, Y, Z) in LPS."""
     if values.ndim == 3:
         return _Turn(None).pictures(values[..., None])
     return _Turn(axis).pictures(values)
 
 
 class _Turn:
-    """Slices of an LPS volume as pictures (rows from above, columns from the left), and back."""
+    """Converts an LPS volume to pictures (rows from above, columns from the left), and back."""
 
     def __init__(self, axis: Axis | None) -> None:
         self.along = 2 if axis is None else _ALONG[axis]

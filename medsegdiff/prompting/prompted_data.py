@@ -1,4 +1,4 @@
-"""Words in, masks out: what ``medsegdiff prompt`` does."""
+"""The job of ``medsegdiff prompt``: masks of words in images."""
 
 from __future__ import annotations
 
@@ -48,25 +48,26 @@ def prompt(
 
     Args:
         inputs: NIfTI, DICOM or photograph files, folders or zips of such.
-        words: what to find; the k-th is class k.
-        model: a folder in the ``diffusers`` format, or a hub's name.
-        output: gets a folder for each case.
-        options: how words are looked for; None: as the model's bundle recommends, else as is usual.
-        grounding: a head taught by ``ground``, which looks instead of attention alone; of the
-            options, ``draws`` and ``seed`` are left.
-        axis: plane of the slices of a volume.
-        device: ``auto``, or a torch device.
-        formats: files to write.
-        save_members: write the mask of each draw of noise.
-        overwrite: do complete cases again.
-        settings: fields of the options -> values that replace theirs.
+        words: Words to find; the k-th is class k.
+        model: Folder in the ``diffusers`` format, bundle with such a model, or name on a hub.
+        output: Folder for a folder of each case.
+        options: Options of finding words; None for those that the model's bundle recommends, else
+            the defaults.
+        grounding: File of a head from ``ground``, which finds words instead of attention alone; of
+            the options, only ``draws`` and ``seed`` are then used.
+        axis: Plane of the slices of a volume.
+        device: Name of a torch device, or ``auto``.
+        formats: Formats of the files to write.
+        save_members: Whether to write the mask of each draw of noise.
+        overwrite: Whether to process complete cases again.
+        settings: Fields of the options -> values that replace theirs.
 
     Returns:
         Failed input or case -> reason.
 
     Raises:
         InputError: the model cannot be used.
-        UsageError: words are missing or alike, a setting is unknown, or the device cannot be had.
+        UsageError: words are missing or alike, a setting is unknown, or the device cannot be used.
     """
     names = checked_words(words)
     options = changed(suited_options(model) if options is None else options, settings)
@@ -111,16 +112,15 @@ def prompt(
 
 
 def open_model(model: str, device: str) -> TextToImage:
-    """Load a text-to-image model; half precision on a GPU.
+    """Load a text-to-image model, on a GPU in half precision.
 
     Args:
-        model: a folder in the ``diffusers`` format, a bundle that holds such a model, or a hub's
-            name.
-        device: ``auto``, or a torch device.
+        model: Folder in the ``diffusers`` format, bundle with such a model, or name on a hub.
+        device: Name of a torch device, or ``auto``.
 
     Raises:
-        InputError: it cannot be used.
-        UsageError: the device cannot be had, or the extra ``text`` is missing.
+        InputError: the model cannot be used.
+        UsageError: the device cannot be used, or the extra ``text`` is not installed.
     """
     place = checked_device(device)
     dtype = torch.float16 if place.type == "cuda" else torch.float32
@@ -131,15 +131,16 @@ def open_model(model: str, device: str) -> TextToImage:
 
 
 def suited_options(model: str, **changes: Any) -> PromptOptions:
-    """How words are looked for with a model: as its bundle recommends, else as is usual.
+    """Options of finding words with a model: as its bundle recommends, else the defaults.
 
     Args:
-        model: as for ``open_model``.
-        changes: fields of ``PromptOptions`` to replace; those that are None are not.
+        model: Model as for ``open_model``.
+        changes: Fields of ``PromptOptions`` -> values that replace theirs; None leaves a field
+            unchanged.
 
     Raises:
         InputError: the bundle cannot be read.
-        UsageError: a field that there is not, or a value that is not allowed.
+        UsageError: a field does not exist, or a value is not allowed.
     """
     bundle = _bundle_of(model)
     options = PromptOptions()
@@ -167,12 +168,12 @@ def checked_words(words: Sequence[str]) -> list[str]:
     """Words without stray spaces.
 
     Raises:
-        UsageError: none, an empty one, or two that would have the same files.
+        UsageError: there is no word, a word is empty, or two words would have the same files.
     """
     names = [" ".join(word.split()) for word in words]
     if not names or not all(names):
         raise UsageError(
-            "the words", "are missing", 'Name what is to be found, such as "left kidney"'
+            "the words", "are missing", 'Name a structure to find, such as "left kidney"'
         )
     slugs = [class_slug(name) for name in names]
     if len(set(slugs)) < len(slugs):

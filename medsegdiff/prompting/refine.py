@@ -1,4 +1,4 @@
-"""Maps and masks that follow the image's edges."""
+"""Refinement of maps and masks along the image's edges."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def guided(maps: Tensor, image: Tensor, radius: int, eps: float = 0.02) -> Tenso
     """Guided filtering (He et al., "Guided Image Filtering", PAMI 2013), by kornia.
 
     Args:
-        maps: (B, K, H, W).
-        image: (1, 1 or 3, H, W) in [-1, 1], whose edges are followed.
-        radius: of the window in pixels; 0: nothing is done.
-        eps: contrast, squared, from which on an edge counts.
+        maps: Maps (B, K, H, W).
+        image: Image (1, 1 or 3, H, W) in [-1, 1], whose edges the maps shall follow.
+        radius: Radius of the window in pixels; 0 for no filtering.
+        eps: Squared contrast from which on an edge is kept.
 
     Raises:
         UsageError: the extra ``text`` is not installed.
@@ -37,23 +37,24 @@ def conditional_field(
     distance: float = 2.0,
     iterations: int = 5,
 ) -> Tensor:
-    """Probabilities in which near places that look alike agree: a conditional random field.
+    """Probabilities after a conditional random field, in which similar near pixels agree.
 
     Mean field of Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian
-    Edge Potentials", NIPS 2011, with Potts compatibility and the appearance kernel alone, in a
-    window, the place itself among its neighbours: each iteration is a joint bilateral filter, by
-    kornia. With a large weight what comes out is near 0 or 1: a decision more than a probability.
+    Edge Potentials", NIPS 2011, with Potts compatibility and only the appearance kernel, within a
+    window; a pixel is one of its own neighbours. Each iteration is a joint bilateral filter, by
+    kornia. With a large weight the results are near 0 or 1, and no longer calibrated probabilities.
 
     Args:
-        probability: (B, K, H, W) of exclusive classes.
-        image: (1, 1 or 3, H, W) in [-1, 1].
-        weight: of the neighbours; 0: nothing is done.
-        colour: standard deviation of the kernel in grey values.
-        distance: its standard deviation in pixels; the window is twice as far on each side.
-        iterations: of the mean field.
+        probability: Probabilities (B, K, H, W) of exclusive classes.
+        image: Image (1, 1 or 3, H, W) in [-1, 1].
+        weight: Weight of the neighbours; 0 for no refinement.
+        colour: Standard deviation of the kernel in grey values.
+        distance: Standard deviation of the kernel in pixels; the window reaches twice as far on
+            each side.
+        iterations: Number of mean-field iterations.
 
     Returns:
-        (B, K, H, W), summing to 1 over classes.
+        Probabilities (B, K, H, W), summing to 1 over classes.
 
     Raises:
         UsageError: the extra ``text`` is not installed.
@@ -63,7 +64,7 @@ def conditional_field(
     filters = _filters()
     window = 2 * round(2.0 * distance) + 1
     agreed = []
-    for one in probability.split(1):  # a window of every pixel is held in memory
+    for one in probability.split(1):  # the filter holds a window of every pixel in memory
         own, found, grey = one.clamp_min(1e-6).log(), one, _grey(image, one)
         for _ in range(iterations):
             near = filters.joint_bilateral_blur(
@@ -75,7 +76,7 @@ def conditional_field(
 
 
 def _filters() -> Any:
-    """Those of kornia."""
+    """The filters of kornia."""
     try:
         import kornia.filters
     except ImportError as error:
@@ -84,5 +85,5 @@ def _filters() -> Any:
 
 
 def _grey(image: Tensor, maps: Tensor) -> Tensor:
-    """(B, 1, H, W) as many and of the same kind as maps."""
+    """The image in grey, (B, 1, H, W), with the batch size, type and device of the maps."""
     return image.mean(dim=1, keepdim=True).expand(len(maps), -1, -1, -1).to(maps)

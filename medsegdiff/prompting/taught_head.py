@@ -1,4 +1,4 @@
-"""Teach a grounding head with a data set's masks: what ``medsegdiff ground`` does."""
+"""The job of ``medsegdiff ground``: trains a grounding head with a data set's masks."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def ground(
     device: str = "auto",
     **settings: Any,
 ) -> Path:
-    """Teach a head the masks of all but the held-out fold, and write it.
+    """Train a head with the masks of all cases outside the held-out fold, and write it.
 
     Args:
-        data: description of the data set, or a known name; its labels' names are the words.
-        model: a folder in the ``diffusers`` format, or a hub's name.
-        output: file to write.
-        options: how it is taught; None: as is usual, the text and the layers as the model's bundle
-            recommends.
-        fold: held out.
-        without: names of labels whose masks are not shown.
-        axis: plane of the slices of volumes.
-        device: ``auto``, or a torch device.
-        settings: fields of the options -> values that replace theirs.
+        data: Description of the data set, or a known name; the names of its labels are the words.
+        model: Folder in the ``diffusers`` format, bundle with such a model, or name on a hub.
+        output: Path of the file to write.
+        options: Options of training; None for the defaults, with the text and the layers that the
+            model's bundle recommends.
+        fold: Number of the fold that is held out.
+        without: Names of labels whose masks are not used.
+        axis: Plane of the slices of volumes.
+        device: Name of a torch device, or ``auto``.
+        settings: Fields of the options -> values that replace theirs.
 
     Raises:
         InputError: data or model cannot be used, or no mask is left to learn from.
@@ -73,7 +73,7 @@ def ground(
 def examples_of(
     case: Case, manifest: Manifest, axis: Axis, without: Sequence[str]
 ) -> list[Example]:
-    """The slices of a case that hold a structure, with their masks: what most raters marked."""
+    """The slices of a case that show a structure, with the masks of the majority of raters."""
     chain = picture_chain(CaseInput(case.id, case.images), manifest.labels, manifest.raters)
     item = load(chain, datalist([case])[0])
     image, label = (item[key].as_tensor() for key in ("image", "label"))

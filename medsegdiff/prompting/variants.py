@@ -17,15 +17,15 @@ from medsegdiff.prompting.word_segmenter import fit
 
 @dataclass(frozen=True)
 class VariantOptions:
-    """How variants are drawn and kept.
+    """Options of drawing and keeping variants.
 
     Args:
-        count: drawn of each image.
-        strength: in (0, 1], how far the image is noised.
-        correlation: least correlation with the image in and about each structure of its mask.
-        template: of the caption.
-        drawing: steps and guidance.
-        seed: of the noise.
+        count: Number of variants drawn of each image.
+        strength: Share of the forward process that the image is noised to, in (0, 1].
+        correlation: Least correlation with the image in and around each structure of its mask.
+        template: Text of the caption around the names.
+        drawing: Options of drawing, for steps and guidance.
+        seed: Seed of the noise.
     """
 
     count: int = 4
@@ -43,17 +43,17 @@ def kept_variants(
     names: Sequence[str],
     options: VariantOptions,
 ) -> list[Tensor]:
-    """Variants of a picture in which every structure is still where its mask says.
+    """Draw variants of a picture, and keep those whose structures still match the mask.
 
     Args:
-        model: the pipeline's networks.
-        picture: (1, H, W) in [-1, 1].
-        label: (H, W) class numbers.
-        names: of what is in the picture.
-        options: how.
+        model: Networks of the pipeline.
+        picture: Picture (1, H, W) in [-1, 1].
+        label: Class numbers (H, W).
+        names: Names of the things in the picture.
+        options: Options of drawing and keeping.
 
     Returns:
-        (1, H, W) each, in [-1, 1]; at most ``options.count``.
+        Variants (1, H, W) in [-1, 1], at most ``options.count``.
     """
     framed, inside = fit(picture[None].to(model.device), model.size)
     noise = model.noise(options.count, options.seed)
@@ -65,7 +65,7 @@ def kept_variants(
 
 
 def keeps_structures(variant: Tensor, picture: Tensor, label: Tensor, least: float) -> bool:
-    """Whether every structure of a mask is as before, by correlation in it and about it."""
+    """Whether every structure of a mask is unchanged, by the correlation in and around it."""
     for value in label.unique():
         if value:
             mask = (label == value)[None, None].float()

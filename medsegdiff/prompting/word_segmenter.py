@@ -1,11 +1,11 @@
-"""Masks of words in a given image, without any mask to learn from.
+"""Finds the masks of words in an image, without training on masks.
 
-Noise the image to several levels and let the U-Net denoise it while it is told the words. There are
-two kinds of evidence for where a word is: where it is attended to, and where leaving it out changes
-what the U-Net predicts (Couairon et al., "DiffEdit", ICLR 2023). Every draw of noise is one
-opinion. Whether a word is there at all is told by how much attention it draws where it draws most,
-or by the denoising error: an image with a kidney is denoised better if a kidney is named (Li et
-al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
+The image is noised to several levels, and the U-Net denoises it with a text of the words. There are
+two kinds of evidence for the place of a word: the attention to it, and the change of the U-Net's
+prediction when the word is left out (Couairon et al., "DiffEdit", ICLR 2023). Each draw of noise is
+one ensemble member. A word is taken to be present if the attention at its strongest places is high
+enough, or if naming it lowers the denoising error: an image with a kidney is denoised better if a
+kidney is named (Li et al., "Your Diffusion Model is Secretly a Zero-Shot Classifier", ICCV 2023).
 """
 
 from __future__ import annotations
@@ -37,25 +37,27 @@ Evidence = Literal["attention", "difference", "both"]
 
 @dataclass(frozen=True)
 class PromptOptions:
-    """How words are looked for.
+    """Options of finding words.
 
     Args:
-        template: the text around the names, which stand at ``{}``.
-        evidence: ``attention``, ``difference`` between predictions with and without a word, or
-            ``both``, one times the other.
-        levels: of noise, as shares of the forward process.
-        draws: of noise at each level.
-        layers: part of the names of the cross-attention layers that count; empty: all do.
-        coarsest: places along the longer side of the coarsest attention that counts.
-        propagation: how often maps spread along self-attention.
-        background: share of a map's range that a place has to reach.
-        inverse_temperature: of the competition between words.
-        radius: of guided filtering, in pixels of the model's image; 0: none.
-        crf: weight of a conditional random field, in which pixels that look like their neighbours
-            follow them; 0: none.
-        attended: least attention, in (0, 1], that a word has to draw where it draws most; 0: none.
-        presence: standard errors by which a word has to lower the denoising error; negative: none.
-        seed: of the noise.
+        template: Text around the names, with ``{}`` in their place.
+        evidence: ``attention``; ``difference`` between predictions with and without a word; or
+            ``both``, their product.
+        levels: Levels of noise, as shares of the forward process.
+        draws: Number of draws of noise at each level.
+        layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        coarsest: Number of places along the longer side of the coarsest attention to use.
+        propagation: Number of times that maps are spread along self-attention.
+        background: Share of a map's range that a place must reach to be a word.
+        inverse_temperature: Sharpness of the competition between words.
+        radius: Radius of guided filtering, in pixels of the model's image; 0 for none.
+        crf: Weight of a conditional random field, which makes similar neighbouring pixels agree; 0
+            for none.
+        attended: Least attention to a word at its strongest places, in (0, 1], for the word to be
+            present; 0 for no such test.
+        presence: Standard errors by which a word must lower the denoising error to be present;
+            negative for no such test.
+        seed: Seed of the noise.
     """
 
     template: str = "{}"
@@ -75,7 +77,7 @@ class PromptOptions:
 
     @property
     def tells_presence(self) -> bool:
-        """Whether some words may be taken to be absent."""
+        """Whether the options test the presence of words."""
         return self.attended > 0.0 or self.presence >= 0.0
 
     def __post_init__(self) -> None:
@@ -98,11 +100,11 @@ class PromptOptions:
 
 @dataclass(frozen=True)
 class Prompted:
-    """What was found in a picture.
+    """The words found in a picture.
 
     Attributes:
-        probability: (draws, K + 1, H, W) of no word and of each, summing to 1.
-        present: (K,) which words are taken to be there.
+        probability: Probabilities (draws, K + 1, H, W) of no word and of each word, summing to 1.
+        present: Boolean vector (K,): which words are present.
     """
 
     probability: Tensor
@@ -111,14 +113,14 @@ class Prompted:
 
 @dataclass(frozen=True)
 class WordEvidence:
-    """Evidence in a picture for each of K words.
+    """Evidence for each of K words in a picture.
 
     Attributes:
-        attention: (draws, K, h, w) to each, over all levels of noise.
-        difference: (draws, K, h, w) root mean square of what leaving each out changes, each level
-            relative to its mean; empty if it was not asked for.
-        gain: (K,) what naming each lowers the error by, in standard errors over draws and levels;
-            empty as well.
+        attention: Attention (draws, K, h, w) to each word, over all levels of noise.
+        difference: Root mean square (draws, K, h, w) of the change of the prediction when a word is
+            left out, each level relative to its mean; empty if it was not requested.
+        gain: Decrease (K,) of the denoising error by naming a word, in standard errors over draws
+            and levels; empty if ``difference`` is.
     """
 
     attention: Tensor
@@ -127,20 +129,20 @@ class WordEvidence:
 
     @property
     def peak(self) -> Tensor:
-        """(K,) attention to each word, over all draws, where it is strongest."""
+        """(K,) attention to each word at its strongest places, over all draws."""
         return peak(self.attention.mean(dim=0, keepdim=True))[0]
 
 
 FindWords = Callable[[Tensor, Sequence[str], int], Prompted]
-"""(picture, names, number of the picture) -> what was found."""
+"""Function (picture, names, number of the picture) -> the words found."""
 
 
 class PromptSegmenter:
     """Finds words in pictures.
 
     Args:
-        model: the pipeline's networks.
-        options: how.
+        model: Networks of the pipeline.
+        options: Options of finding words.
     """
 
     def __init__(self, model: TextToImage, options: PromptOptions | None = None) -> None:
@@ -151,15 +153,15 @@ class PromptSegmenter:
         """Find names in a picture.
 
         Args:
-            picture: (1 or 3, H, W) in [-1, 1], of any size.
-            names: K of them, of one or more words.
-            number: of the picture, such as its slice; another one gets other noise.
+            picture: Picture (1 or 3, H, W) in [-1, 1], of any size.
+            names: Names, K of them, of one or more words each.
+            number: Number of the picture, such as its slice; each number has its own noise.
 
         Raises:
-            UsageError: no names, or more than the model reads.
+            UsageError: there are no names, or more than the model reads.
         """
         if not names:
-            raise UsageError("the words", "are missing", "Name what is to be found")
+            raise UsageError("the words", "are missing", "Name a structure to find")
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
         noise = self.model.noise(self.options.draws, self.options.seed, number)
@@ -190,7 +192,7 @@ class PromptSegmenter:
     ) -> WordEvidence:
         """Evidence for K names in latents (1, C, h, w), noised by (draws, C, h, w) at all levels.
 
-        ``compares`` the predictions with those without each name, in K further passes a level.
+        With ``compares``, predictions are also made without each name, in K more passes per level.
         """
         template = self.options.template
         caption = self.model.caption(names, template)
@@ -226,14 +228,14 @@ class PromptSegmenter:
         )
 
     def _present(self, evidence: WordEvidence) -> Tensor:
-        """(K,) which words are taken to be there."""
+        """(K,) boolean vector: which words are present."""
         present = evidence.peak >= self.options.attended
         if self.options.presence >= 0.0:
             present &= evidence.gain > self.options.presence
         return present.cpu()
 
     def _evidence(self, evidence: WordEvidence) -> Tensor:
-        """(draws, K, h, w) of the kind that is asked for."""
+        """(draws, K, h, w) evidence of the kind that the options choose."""
         if self.options.evidence == "attention":
             return evidence.attention
         if self.options.evidence == "difference":
@@ -243,9 +245,9 @@ class PromptSegmenter:
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:
-    """Resize a picture (1, C, H, W) into a frame, its shape kept; where it lies in the frame.
+    """Resize a picture (1, C, H, W) to fit a frame, keeping its aspect; also give its place in it.
 
-    What is left of the frame takes the picture's border.
+    The rest of the frame is filled with the picture's border.
     """
     height, width = picture.shape[-2:]
     scale = min(size[0] / height, size[1] / width)

@@ -1,4 +1,4 @@
-"""From arrays with geometry to files: NIfTI, NRRD for 3D Slicer, DICOM SEG. No model."""
+"""Writers of arrays with geometry: NIfTI, NRRD for 3D Slicer, DICOM SEG and parametric maps."""
 
 import lazy_loader
 

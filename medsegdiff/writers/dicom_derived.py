@@ -1,4 +1,4 @@
-"""What DICOM objects made from images share: the source, and an array's values at its pixels."""
+"""Common part of DICOM objects derived from images: the source, and array values at its pixels."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ EQUIPMENT = {
     "software_versions": __version__,
     "device_serial_number": "0",
 }
-"""Who made the object, in highdicom's words."""
+"""Equipment that made the object, as arguments of highdicom."""
 
-_SUBJECT = "the image"  # of errors: its files and folders may be called after the patient
-_TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
+_SUBJECT = "the image"  # in errors; names of files and folders may be the patient's name
+_TOLERANCE = 0.25  # voxels, between a pixel's position by its own header and by the array's affine
 _TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
            "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
 
 
 Array = NDArray[Any]
 Plane = tuple[Array, Array, Array]
-"""Position (3,), row and column direction (2, 3), spacing (2,) between rows and columns."""
+"""Position (3,), row and column directions (2, 3), spacing (2,) between rows and columns in mm."""
 
 
 def write_derived(
@@ -41,19 +41,21 @@ def write_derived(
     geometry: Geometry,
     make: Callable[[Sequence[Any], Array], Any],
 ) -> None:
-    """Writes an object that refers, frame by frame, to the images that an array was made from.
+    """Write a DICOM object that refers, frame by frame, to the images an array was made from.
 
     Args:
-        path: ends in ``.dcm``; missing folders are created.
-        array: (``*geometry.shape``, ...), further axes are kept.
-        geometry: of a DICOM series, its files in ``sources``: one a slice, or one multi-frame file.
-        make: (source images, values (frames, rows, columns, ...)) -> the object, in whose order
-            of frames the values are: instance by instance, or frame by frame of the one.
+        path: Path of the file, ending in ``.dcm``; missing folders are created.
+        array: Array (``*geometry.shape``, ...); further axes are kept.
+        geometry: Geometry of a DICOM series with its files in ``sources``: one per slice, or one
+            multi-frame file.
+        make: Function (source images, values (frames, rows, columns, ...)) -> object to write. The
+            values are in the order of the source's frames: file by file, or frame by frame of the
+            single file.
 
     Raises:
-        InputError: the source is not DICOM, lacks what the object has to refer to, or does not lie
-            where the geometry says.
-        ValueError: if the shape is not that of the geometry.
+        InputError: the source is not DICOM, lacks attributes that the object must refer to, or its
+            position contradicts the geometry.
+        ValueError: the shape differs from that of the geometry.
     """
     n = len(geometry.shape)
     if array.shape[:n] != geometry.shape:
@@ -65,7 +67,7 @@ def write_derived(
         frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
         derived = make(instances, frames)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # an error of a value shows the value, which may be the patient's
+        # the library's message may show the value of an attribute, which may name the patient
         why = error if isinstance(error, AttributeError | KeyError) else "a header is not valid"
         raise InputError(
             _SUBJECT,
@@ -77,10 +79,10 @@ def write_derived(
 
 
 def highdicom() -> Any:
-    """The library, imported when it is needed.
+    """The library highdicom, imported when it is needed.
 
     Raises:
-        InputError: it is not installed.
+        InputError: highdicom is not installed.
     """
     with needs_extra("--format dicom-seg", "highdicom", "dicom-seg"):
         import highdicom
@@ -88,16 +90,16 @@ def highdicom() -> Any:
 
 
 def not_dicom(subject: object) -> InputError:
-    """The error of a DICOM object that is wanted of something other than DICOM images."""
+    """The error for a DICOM object that is requested for an input other than DICOM images."""
     return InputError(
         subject,
-        "a DICOM SEG refers to the DICOM images it was made from, and this is none",
+        "a DICOM SEG refers to the DICOM images it was made from; this input is not DICOM",
         "Choose --format nifti or nrrd, or give the DICOM series",
     )
 
 
 def _read_instance(file: Path) -> Any:
-    """The header of a source image, with the attributes that are copied, empty where missing."""
+    """The header of a source image; attributes to copy are added, empty, where missing."""
     try:
         instance = pydicom.dcmread(file, stop_before_pixels=True)
     except InvalidDicomError:
@@ -106,17 +108,17 @@ def _read_instance(file: Path) -> Any:
         if keyword not in instance:
             setattr(instance, keyword, None)
     if not instance.get("SpecificCharacterSet"):
-        instance.pop("SpecificCharacterSet", None)  # highdicom reads an empty one as a wrong one
+        instance.pop("SpecificCharacterSet", None)  # highdicom refuses an empty one
     if "PerFrameFunctionalGroupsSequence" in instance:
         _share_plane(instance)
     return instance
 
 
 def _share_plane(instance: Any) -> None:
-    """Where each frame says orientation and spacing by itself, says them for all.
+    """Copy the orientation and spacing of the first frame to the place shared by all frames.
 
-    highdicom looks for them there alone. That they are the same is seen when the pixels are
-    placed, by each frame's own.
+    highdicom reads them only there. Pixels are placed by each frame's own values, so that a
+    difference between frames is still detected.
     """
     shared = instance.SharedFunctionalGroupsSequence[0]
     first = instance.PerFrameFunctionalGroupsSequence[0]
@@ -128,7 +130,7 @@ def _share_plane(instance: Any) -> None:
 def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array:
     """The array's values at the pixels of every frame: (frames, rows, columns, ...).
 
-    Whatever way the array's axes run, each pixel is found by its place in the world.
+    Pixels are matched by their position in the world, whatever the orientation of the array's axes.
     """
     to_voxel = np.linalg.inv(geometry.affine)[:3]
     frames, covered = [], np.zeros(array.shape[:3], dtype=bool)
@@ -149,7 +151,7 @@ def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array
 
 
 def _planes(instance: Any) -> list[Plane]:
-    """Where each frame lies; a single-frame image has one (DICOM PS3.3, C.7.6.2 and C.7.6.16.2)."""
+    """The plane of each frame; a single-frame image has one (DICOM PS3.3, C.7.6.2, C.7.6.16.2)."""
     if "PerFrameFunctionalGroupsSequence" not in instance:
         return [_plane(instance, instance, instance)]
     shared = instance.SharedFunctionalGroupsSequence[0]
@@ -199,6 +201,6 @@ def _elsewhere() -> InputError:
 def _twice() -> InputError:
     return InputError(
         _SUBJECT,
-        "holds several images of one slice, of which a DICOM object could not name the right one",
+        "holds several images of one slice, so a DICOM object cannot refer to the right one",
         "Choose --format nifti or nrrd",
     )

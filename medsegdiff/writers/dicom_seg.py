@@ -17,7 +17,7 @@ from medsegdiff.writers.dicom_derived import EQUIPMENT, highdicom, write_derived
 from medsegdiff.writers.segments import MEDSEGDIFF, Algorithm, Code, Segment
 
 SERIES_NUMBERS = {"BINARY": 9001, "FRACTIONAL": 9002}
-_ROUNDING = 1e-3  # how far a probability may lie outside of [0, 1]
+_ROUNDING = 1e-3  # distance by which a probability may lie outside [0, 1]
 
 Kind = Literal["BINARY", "FRACTIONAL"]
 Array = NDArray[Any]
@@ -30,19 +30,21 @@ def write_binary_seg(
     segments: Sequence[Segment],
     algorithm: Algorithm = MEDSEGDIFF,
 ) -> None:
-    """Writes a label map as a BINARY SEG, one segment a class, frames without mask left out.
+    """Write a label map as a BINARY SEG, one segment per class, without empty frames.
 
     Args:
-        path: ends in ``.dcm``; missing folders are created.
-        label_map: ``geometry.shape``, whole numbers; values without a segment are background.
-        geometry: of a DICOM series, its files in ``sources``: one a slice, or one multi-frame file.
-        segments: the classes of the label map; they become segments 1, 2, ...
-        algorithm: what drew them.
+        path: Path of the file, ending in ``.dcm``; missing folders are created.
+        label_map: Whole numbers of shape ``geometry.shape``; values without a segment are
+            background.
+        geometry: Geometry of a DICOM series with its files in ``sources``: one per slice, or one
+            multi-frame file.
+        segments: Classes of the label map, which become segments 1, 2, ...
+        algorithm: Name and version of the model that made the masks.
 
     Raises:
-        InputError: the source is not DICOM, lacks what a SEG has to refer to, or does not lie
-            where the geometry says; or highdicom is not installed.
-        ValueError: if the shape is not that of the geometry.
+        InputError: the source is not DICOM, lacks attributes that a SEG must refer to, or its
+            position contradicts the geometry; or highdicom is not installed.
+        ValueError: the shape differs from that of the geometry.
     """
     numbers = np.zeros(256, dtype=np.uint8)
     for number, segment in enumerate(segments, start=1):
@@ -58,18 +60,19 @@ def write_fractional_seg(
     segments: Sequence[Segment],
     algorithm: Algorithm = MEDSEGDIFF,
 ) -> None:
-    """Writes mean probabilities as a FRACTIONAL SEG of type PROBABILITY, in steps of 1/255.
+    """Write mean probabilities as a FRACTIONAL SEG of type PROBABILITY, in steps of 1/255.
 
     Args:
-        path: ends in ``.dcm``; missing folders are created.
-        means: (classes, ``*geometry.shape``) in [0, 1], in the order of ``segments``.
-        geometry: as for :func:`write_binary_seg`.
-        segments: the foreground classes.
-        algorithm: what drew them.
+        path: Path of the file, ending in ``.dcm``; missing folders are created.
+        means: Mean probabilities (classes, ``*geometry.shape``) in [0, 1], in the order of
+            ``segments``.
+        geometry: Geometry as for :func:`write_binary_seg`.
+        segments: Foreground classes.
+        algorithm: Name and version of the model that made the masks.
 
     Raises:
-        InputError: as :func:`write_binary_seg`.
-        ValueError: shape or values are not as said.
+        InputError: as for :func:`write_binary_seg`.
+        ValueError: the shape or the range of ``means`` is wrong.
     """
     if len(means) != len(segments):
         raise ValueError(
@@ -117,7 +120,7 @@ def _segmentation(
 
 
 def _description(number: int, segment: Segment, identification: Any) -> Any:
-    """A segment in DICOM's words."""
+    """The description of a segment for highdicom."""
     hd = highdicom()
     red, green, blue = segment.rgb
     description = hd.seg.SegmentDescription(

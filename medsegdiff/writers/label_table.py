@@ -1,4 +1,4 @@
-"""Names and colours of a label map's values, as viewers read them beside it or in its header."""
+"""Names and colours of a label map's values, in a file beside it or in its header, for viewers."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from medsegdiff.core.atomic_files import write_text
 from medsegdiff.writers.segments import Segment
 
 CARET = 30
-"""NIfTI's code of a header extension as Caret and Connectome Workbench write it."""
+"""NIfTI code of the header extension that Caret and Connectome Workbench write."""
 
 
 def write_colour_table(path: str | Path, segments: Sequence[Segment]) -> None:
-    """Writes a colour table of 3D Slicer, with the codes in comments, of which it takes no notice.
+    """Write a colour table for 3D Slicer, with the codes in comments, which Slicer ignores.
 
-    Slicer names the segments of a label map by a table that was loaded before. Its names have
-    ``_`` for blanks. See its developer guide, "Color table file format (.txt, .ctbl)".
+    Slicer takes the names of a label map's segments from a table loaded before it. The names have
+    ``_`` for spaces. See its developer guide, "Color table file format (.txt, .ctbl)".
 
     Args:
-        path: ends in ``.ctbl``; missing folders are created.
-        segments: the classes; value 0 becomes a transparent background.
+        path: Path of the file, ending in ``.ctbl``; missing folders are created.
+        segments: Classes to list; value 0 becomes a transparent background.
     """
     lines = ["# Color table file", f"# {len(segments) + 1} values"]
     for segment in segments:
@@ -39,11 +39,11 @@ def write_colour_table(path: str | Path, segments: Sequence[Segment]) -> None:
 def caret_extension(segments: Sequence[Segment], volumes: int = 1) -> bytes:
     """The label table as a NIfTI header extension, to be stored with the code :data:`CARET`.
 
-    XML, of which each volume has a GIFTI label table: keys, names, and colours in [0, 1].
+    It is XML with a GIFTI label table for each volume: keys, names, and colours in [0, 1].
 
     Args:
-        segments: the classes.
-        volumes: of the file; all have the same table.
+        segments: Classes to list.
+        volumes: Number of volumes in the file; all have the same table.
 
     >>> from medsegdiff.writers.segments import segments_of
     >>> segment = segments_of({0: "background", 1: "Liver"})[0]

@@ -1,4 +1,4 @@
-"""Arrays -> NIfTI files in exactly the input's space."""
+"""Writes arrays as NIfTI files in exactly the input's space."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from medsegdiff.writers.label_table import CARET, caret_extension
 from medsegdiff.writers.segments import Segment
 
 SCANNER = 1
-"""NIfTI's code of a form that leads to the scanner's own coordinates."""
+"""NIfTI code of a form (sform or qform) in the scanner's coordinates."""
 
 ROUNDING = 1e-3
-"""How far a label may lie from its whole number, and a value outside of its limits."""
+"""Allowed distance of a label from a whole number, and of a value outside its limits."""
 
 
 def write_nifti(
@@ -32,24 +32,24 @@ def write_nifti(
     limits: tuple[float, float] | None = None,
     segments: Sequence[Segment] = (),
 ) -> None:
-    """Writes an array with the source's shape and forms, whole or not at all.
+    """Write an array with the source's shape and forms; the file is complete or absent.
 
-    A NIfTI source gets its own sform and qform back, codes included; a source of another format
-    has its affine in both, with code 1. Units are millimetres, values are stored unscaled.
+    For a NIfTI source, the file has the source's sform and qform with their codes. For any other
+    format, both forms are the affine, with code 1. Units are millimetres, values are unscaled.
 
     Args:
-        path: ends in ``.nii`` or ``.nii.gz``; missing folders are created.
-        array: ``geometry.shape``, or that and a last axis of ensemble members.
-        geometry: the space of the source.
+        path: Path of the file, ending in ``.nii`` or ``.nii.gz``; missing folders are created.
+        array: Array of shape ``geometry.shape``, with an optional last axis of ensemble members.
+        geometry: Geometry of the source.
         dtype: ``uint8`` for label maps, which have to be whole numbers in [0, 255] and are
             rounded to them; ``float32`` for probability, variance and entropy.
-        description: up to 79 ASCII characters for the header.
-        limits: the least and the greatest value allowed; what lies outside by rounding is clipped.
-        segments: the classes of a label map; their names and colours go into a header extension
+        description: Text for the header, up to 79 ASCII characters.
+        limits: Least and greatest allowed value; values outside by rounding are clipped.
+        segments: Classes of a label map; their names and colours go into a header extension
             (:func:`~medsegdiff.writers.label_table.caret_extension`).
 
     Raises:
-        ValueError: if shape or values are not as said.
+        ValueError: the shape or the values are not allowed.
     """
     values = _as_dtype(array, dtype, limits)
     header = nib.Nifti1Header()
@@ -63,14 +63,14 @@ def write_nifti(
         volumes = int(np.prod(values.shape[3:]))
         table = nib.nifti1.Nifti1Extension(CARET, caret_extension(segments, volumes))
         header.extensions.append(table)
-    # Without an affine of its own the image leaves the header's forms and codes as they are.
+    # An image created without an affine keeps the header's forms and codes unchanged.
     image = nib.Nifti1Image(values, None, header)
     with written_aside(path) as aside:
         nib.save(image, aside)
 
 
 def _with_geometry_shape(values: NDArray[np.generic], geometry: Geometry) -> NDArray[np.generic]:
-    """Checks the spatial axes; members are NIfTI's fourth axis, for a 2D source as well."""
+    """Check the spatial axes; members become NIfTI's fourth axis, also for a 2D source."""
     n = len(geometry.shape)
     if values.shape[:n] != geometry.shape or values.ndim > n + 1:
         raise ValueError(
@@ -87,7 +87,7 @@ def _as_dtype(
     dtype: Literal["uint8", "float32"],
     limits: tuple[float, float] | None,
 ) -> NDArray[np.generic]:
-    """Checks values, then rounds or clips them into ``dtype``."""
+    """Check the values, then round or clip them into ``dtype``."""
     low, high = limits or ((0, 255) if dtype == "uint8" else (-np.inf, np.inf))
     values = np.asarray(array)
     least, most = (values.min(), values.max()) if values.size else (low, high)
@@ -96,7 +96,7 @@ def _as_dtype(
     if least < low - ROUNDING or most > high + ROUNDING:
         raise ValueError(f"array must lie in [{low}, {high}]; got {least:g} to {most:g}")
     if values.dtype == dtype and low <= least and most <= high:
-        return values  # as it is: a large one is not copied
+        return values  # unchanged: avoids a copy of a large array
     if dtype == "float32":
         return np.clip(values, low, high).astype(np.float32)
     whole = np.rint(values)
@@ -106,12 +106,12 @@ def _as_dtype(
 
 
 def _set_forms(header: nib.Nifti1Header, geometry: Geometry) -> None:
-    """Restores the source's forms, or puts the affine into both."""
+    """Restore the source's forms, or store the affine in both."""
     if geometry.sform is None or geometry.qform is None:
         header.set_sform(geometry.affine, SCANNER)
         header.set_qform(geometry.affine, SCANNER)
         if not np.allclose(header.get_qform(), geometry.affine, atol=1e-3):
-            header["qform_code"] = 0  # a quaternion cannot hold a shear: let nobody read one
+            header["qform_code"] = 0  # a quaternion cannot hold a shear: mark the qform as unset
         return
     header.set_sform(geometry.sform[0], geometry.sform[1])
     header.set_qform(geometry.qform[0], geometry.qform[1])

@@ -1,4 +1,4 @@
-"""Variance of a class -> DICOM parametric map that refers to its source images."""
+"""Writes the variance of a class as a DICOM parametric map that refers to its source images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medsegdiff.writers.dicom_derived import EQUIPMENT, highdicom, write_derived
 from medsegdiff.writers.segments import Segment
 
 FIRST_SERIES_NUMBER = 9010
-"""Each class is a series of its own, since viewers stack what lies in one."""
+"""First series number; each class is a series of its own, since viewers stack a series' objects."""
 HIGHEST = 0.25
 """Greatest variance of a probability."""
 _ROUNDING = 1e-3
@@ -27,20 +27,21 @@ Array = NDArray[Any]
 def write_variance_map(
     path: str | Path, variance: Array, geometry: Geometry, segment: Segment
 ) -> None:
-    """Writes the variance of a class as a parametric map of float32, without a scale or an offset.
+    """Write the variance of a class as a parametric map of float32, without scale or offset.
 
-    The real world values are the stored ones: quantity "Variance" (UMLS), "no units" (UCUM).
+    The stored values are the real world values: quantity "Variance" (UMLS), "no units" (UCUM).
 
     Args:
-        path: ends in ``.dcm``; missing folders are created.
-        variance: ``geometry.shape``, in [0, 0.25].
-        geometry: of a DICOM series, its files in ``sources``: one a slice, or one multi-frame file.
-        segment: the class.
+        path: Path of the file, ending in ``.dcm``; missing folders are created.
+        variance: Variance in [0, 0.25] of shape ``geometry.shape``.
+        geometry: Geometry of a DICOM series with its files in ``sources``: one per slice, or one
+            multi-frame file.
+        segment: Class that the variance is of.
 
     Raises:
-        InputError: as :func:`~medsegdiff.writers.dicom_derived.write_derived`; or highdicom is
+        InputError: as for :func:`~medsegdiff.writers.dicom_derived.write_derived`; or highdicom is
             not installed.
-        ValueError: shape or values are not as said.
+        ValueError: the shape or the range of ``variance`` is wrong.
     """
     low, high = float(variance.min()), float(variance.max())
     if not (low >= -_ROUNDING and high <= HIGHEST + _ROUNDING):
@@ -50,7 +51,7 @@ def write_variance_map(
 
 
 def _parametric_map(instances: Sequence[Any], frames: Array, *, segment: Segment) -> Any:
-    """The object of frames (frames, rows, columns)."""
+    """The parametric map of frames (frames, rows, columns)."""
     hd = highdicom()
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="VARIANCE",
@@ -64,7 +65,7 @@ def _parametric_map(instances: Sequence[Any], frames: Array, *, segment: Segment
     window = hd.VOILUTTransformation(
         window_center=HIGHEST / 2,
         window_width=HIGHEST,
-        voi_lut_function="LINEAR_EXACT",  # any other function wants a width of 1 or more
+        voi_lut_function="LINEAR_EXACT",  # any other function needs a width of 1 or more
     )
     parametric_map = hd.pm.ParametricMap(
         source_images=instances,
@@ -81,6 +82,6 @@ def _parametric_map(instances: Sequence[Any], frames: Array, *, segment: Segment
         series_description=f"Variance: {segment.name}"[:64],
         **EQUIPMENT,
     )
-    # Type 2C of the series, and may be empty: of a source that does not say it, it is not known.
+    # A type 2C attribute of the series, which may be empty: the source does not give it.
     parametric_map.Laterality = instances[0].get("Laterality")
     return parametric_map

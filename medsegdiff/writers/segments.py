@@ -1,4 +1,4 @@
-"""What viewers want to know about a class: its number, name, colour, and coded meaning."""
+"""The description of a class for viewers: its number, name, colour, and coded meaning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Code(NamedTuple):
 
 
 class Algorithm(NamedTuple):
-    """What drew the segments: a bundle's name and version."""
+    """The algorithm that made the segments: a bundle's name and version."""
 
     name: str
     version: str
@@ -36,13 +36,13 @@ class Segment:
     """A foreground class.
 
     Attributes:
-        value: of its voxels in the label map.
-        name: as the data set says it.
-        colour: red, green and blue in [0, 1], that of the preview.
-        category: what sort of thing it is.
-        type: what it is.
-        modifier: of the type, such as "Anterior" of a hippocampus.
-        region: where in the body it lies, for what is no anatomical structure itself.
+        value: Value of the class's voxels in the label map.
+        name: Name of the class in the data set.
+        colour: Red, green and blue in [0, 1], the colour in the preview.
+        category: Code of the category, such as an anatomical structure.
+        type: Code of the type, the structure or finding itself.
+        modifier: Code of the type's modifier, such as "Anterior" of a hippocampus.
+        region: Code of the anatomical region, for a type that is not an anatomical structure.
     """
 
     value: int
@@ -67,13 +67,13 @@ def segments_of(
     """The foreground classes of a label table.
 
     Args:
-        labels: value -> name; 0 is the background and left out.
-        codes: value -> ``category``, ``type``, and optionally ``modifier`` and ``region``, each as
-            code value, scheme and meaning; without the first two it is an anatomical structure
-            with a private code.
+        labels: Value -> name; 0 is the background and left out.
+        codes: Value -> ``category``, ``type``, and optionally ``modifier`` and ``region``, each
+            with code value, scheme and meaning. Without category and type, the class is an
+            anatomical structure with a private code.
 
     Returns:
-        One segment a class, by rising value.
+        One segment per class, sorted by value.
 
     >>> segments_of({0: "background", 1: "Anterior"})[0].type
     Code(value='label-1', scheme='99MEDSEGDIFF', meaning='Anterior')

@@ -95,7 +95,7 @@ def test_check_finds_it_fit(dicom_cohort: Path) -> None:
 def test_a_loader_without_names_says_what_it_needs(dicom_cohort: Path) -> None:
     manifest = load_manifest(dicom_cohort)
     item = datalist(manifest.cases)[0]
-    with pytest.raises(InputError, match=r"which of its structures.*@manifest\.references"):
+    with pytest.raises(InputError, match=r"its structures are not assigned.*@manifest\.references"):
         load(LoadCased(labels=list(manifest.labels)), item)
     assert load(LoadCased(labels=manifest.labels), item)["label"].any()
 

@@ -59,6 +59,6 @@ def test_rows_of_other_calls_stay(tmp_path: Path) -> None:
 def test_another_file_is_not_overwritten(content: str, tmp_path: Path) -> None:
     key = tmp_path / "key.csv"
     key.write_text(content)
-    with pytest.raises(InputError, match=r"key\.csv: is there already.*--key"):
+    with pytest.raises(InputError, match=r"key\.csv: exists.*--key"):
         write_key(key, [])
     assert key.read_text() == content

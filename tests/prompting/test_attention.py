@@ -101,7 +101,7 @@ def test_layers_are_chosen_by_their_names(tiny: TextToImage) -> None:
     with recorded(tiny.unet, latents, "down_blocks.0") as record:
         tiny.predict(latents, 10, embedding)
     assert list(record.cross) == [(16, 16)] and record.own
-    rule = "no cross-attention layer"
+    rule = "no name of a cross-attention layer"
     for layers in ("x1", "attn1"):
         with pytest.raises(UsageError, match=rule), recorded(tiny.unet, latents, layers):
             pass

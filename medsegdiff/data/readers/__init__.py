@@ -1,4 +1,4 @@
-"""One file a family of image formats: path -> values and geometry.
+"""Readers of image formats, one file per family: path -> values and geometry.
 
 Each reader is entered in :mod:`medsegdiff.data.formats`.
 """

@@ -1,4 +1,4 @@
-"""What a reader raises for a file that is broken."""
+"""The error that a reader raises for a damaged file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DAMAGED = (
     MemoryError,
     zlib.error,
 )
-"""What the libraries raise for a damaged file."""
+"""Exceptions that the libraries raise for a damaged file."""
 
 
 def unreadable(path: Path, error: Exception | str) -> InputError:
-    """The error for a file that its library could not read, in one line."""
+    """The error, in one line, for a file that its library could not read."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(path, f"cannot be read as an image ({reason})", "Export the file again")

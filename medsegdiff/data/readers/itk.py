@@ -1,4 +1,4 @@
-"""NRRD and MetaImage -> values and geometry, by SimpleITK."""
+"""Reads values and geometry of NRRD and MetaImage files, by SimpleITK."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from medsegdiff.data.readers.damage import unreadable
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK points left, posterior, superior; NIfTI right, anterior, superior."""
 _DATA_FILE = re.compile(r"^\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(.+?)\s*$", re.I | re.M)
-_LONGEST_HEADER = 2**20  # bytes; one that names its data elsewhere is far shorter
+_LONGEST_HEADER = 2**20  # bytes; a header whose data lie in other files is far shorter
 
 
 def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Values (X, Y[, Z]), channels or time in a further axis, and the geometry in RAS+ mm.
 
     Raises:
-        InputError: unreadable, truncated, not real, or without a usable geometry.
+        InputError: the file is unreadable or truncated, its values are not real, or its geometry
+            is not usable.
     """
     import SimpleITK as sitk  # takes long
 
@@ -50,17 +51,17 @@ def read_itk_geometry(path: Path) -> Geometry:
     """The geometry alone, from the header.
 
     Raises:
-        InputError: as :func:`read_itk`, of the header.
+        InputError: as for :func:`read_itk`, for faults of the header.
     """
     return _geometry(_header(path), path)
 
 
 def itk_files(path: Path) -> tuple[Path, ...]:
-    """A header and the files beside it that hold its values; the file itself if it is whole."""
+    """A header and the files with its values; the file alone if it contains its values."""
     try:
         with path.open("rb") as stream:
             text = stream.read(_LONGEST_HEADER).split(b"\n\n")[0].decode("latin-1")
-    except OSError:  # what is wrong with it is said by its reader
+    except OSError:  # the reader reports what is wrong
         return (path,)
     found = _DATA_FILE.search(text)
     if not found or found[1].upper() == "LOCAL":
@@ -68,7 +69,7 @@ def itk_files(path: Path) -> tuple[Path, ...]:
     if found[1].upper().startswith("LIST"):
         names = text[found.end() :].split("\n")
         named = [path.parent / name.strip() for name in names if name.strip()]
-    elif "%" in found[1]:  # a pattern and the numbers that it is filled with
+    elif "%" in found[1]:  # a pattern, followed by the numbers to insert
         named = sorted(path.parent.glob(re.sub(r"%\d*d", "*", found[1].split()[0])))
     else:
         named = [path.parent / found[1]]
@@ -76,7 +77,7 @@ def itk_files(path: Path) -> tuple[Path, ...]:
 
 
 def _header(path: Path) -> Any:
-    """A reader that knows the header."""
+    """A SimpleITK reader that has read the header."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -98,13 +99,13 @@ def _geometry(reader: Any, path: Path) -> Geometry:
     affine[:used, 3] = reader.GetOrigin()[:used]
     affine = LPS_TO_RAS @ affine
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
-        rule = "its directions and spacings map no volume (singular or not finite)"
+        rule = "its directions and spacings are singular or not finite"
         raise InputError(path, rule, "Correct the header")
     shape = tuple(int(size) for size in reader.GetSize()[:used])
     return Geometry(shape, affine, sources=itk_files(path))
 
 
 def _reason(error: Exception) -> str:
-    """The last line, which is what went wrong; those before name ITK's own files."""
+    """The last line of an error, which gives its cause; the lines before name ITK's own files."""
     lines = str(error).strip().split("\n")
     return lines[-1] or type(error).__name__

@@ -1,4 +1,4 @@
-"""NIfTI -> values and geometry, by nibabel."""
+"""Reads values and geometry of NIfTI files, by nibabel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Form, Geometry
 from medsegdiff.data.readers.damage import DAMAGED, unreadable
 
-_DEFLATED = 1032  # no byte of a gzip stream holds more of the file than so many
+_DEFLATED = 1032  # greatest ratio of bytes of a file to bytes of its gzip stream
 _WRONG_UNITS = {1: "metres", 3: "micrometres"}  # NIfTI-1, xyzt_units; 2 is mm, 0 is taken as mm
 
 
@@ -24,7 +24,8 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Values after the file's own scaling, and the geometry with its sform and qform.
 
     Raises:
-        InputError: unreadable, truncated, empty, not real, or without a usable geometry.
+        InputError: the file is unreadable, truncated or empty, its values are not real, or its
+            geometry is not usable.
     """
     image = _opened(path)
     geometry = _geometry(image, path)
@@ -47,7 +48,7 @@ def read_nifti_geometry(path: Path) -> Geometry:
     """The geometry alone, from the header.
 
     Raises:
-        InputError: as :func:`read_nifti`, of the header.
+        InputError: as for :func:`read_nifti`, for faults of the header.
     """
     return _geometry(_opened(path), path)
 
@@ -63,7 +64,7 @@ def _opened(path: Path) -> Any:
 
 
 def _values(image: Any, path: Path) -> NDArray[Any]:
-    """All values; a compressed file is read to its very end, where its checksum stands."""
+    """All values; a compressed file is read to its end, so that its checksum is tested."""
     compressed = path.name.lower().endswith(".gz")
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize
     if needed > path.stat().st_size * (_DEFLATED if compressed else 1):
@@ -89,16 +90,16 @@ def _geometry(image: Any, path: Path) -> Geometry:
     affine = np.asarray(image.affine, dtype=np.float64)
     used = affine[:3, : len(shape)]
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(used) < len(shape):
-        rule = "its affine maps no volume (it is singular or not finite)"
+        rule = "its affine is singular or not finite"
         raise InputError(path, rule, "Correct the header")
     sform = np.asarray(image.header.get_sform(), dtype=np.float64), int(image.header["sform_code"])
     return Geometry(shape, affine, sform, _qform(image.header, affine), sources=(path,))
 
 
 def _qform(header: Any, affine: NDArray[np.float64]) -> Form:
-    """The qform and its code; not set where its quaternion is none.
+    """The qform and its code; unset (code 0) if its quaternion is not valid.
 
-    Where the image's place depends on it, such an image could not even be opened.
+    nibabel refuses to open an image whose position depends on an invalid quaternion.
     """
     try:
         qform = np.asarray(header.get_qform(), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""PNG, JPEG, TIFF, GIF and BMP -> pixels, by Pillow."""
+"""Reads the pixels of PNG, JPEG, TIFF, GIF and BMP files, by Pillow."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from medsegdiff.core.types import Geometry
 from medsegdiff.data.readers.damage import DAMAGED, unreadable
 
 _ALPHA = {"LA": "L", "La": "L", "PA": "P"}
-"""Modes of one channel and transparency -> the channel that counts."""
+"""Modes of one channel with transparency -> mode without transparency."""
 
 
 def read_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Pixels (columns, rows), or (columns, rows, 3) in colour, upright as EXIF says.
 
-    A palette of greys is one channel, any other colour; transparency is left out.
+    A palette of greys is read as one channel, any other palette as colour; transparency is ignored.
 
     Raises:
-        InputError: unreadable, truncated, or of several pictures.
+        InputError: the file is unreadable or truncated, or holds several pictures.
     """
     return _read(path, by_index=False)
 
 
 def read_mask_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
-    """As :func:`read_photograph`, but a palette's index is the value, whatever its colour.
+    """Like :func:`read_photograph`, but a palette's indices are the values, not its colours.
 
     Raises:
-        InputError: as :func:`read_photograph`.
+        InputError: as for :func:`read_photograph`.
     """
     return _read(path, by_index=True)
 
@@ -40,7 +40,7 @@ def _read(path: Path, by_index: bool) -> tuple[NDArray[Any], Geometry]:
     from PIL import Image, ImageOps  # seldom needed
 
     try:
-        # From a stream: Pillow maps a named raw TIFF into memory, and then turns it wrongly.
+        # From a stream: Pillow maps a named raw TIFF into memory, and then rotates it wrongly.
         with path.open("rb") as stream, Image.open(stream) as image:
             pages = getattr(image, "n_frames", 1)
             if pages > 1:
