@@ -41,6 +41,7 @@ ONE_FILE = {
     "requests": {"dicomweb/client.py", "dicomweb/stow.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
+    "SimpleITK": {"data/readers/itk.py"},
     "nilearn": {"cases/demonstration.py"},
     "jinja2": {"viz/pages.py"},
     "diffusers": {"prompting/pipeline.py"},

@@ -17,7 +17,8 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Uneven
 from medsegdiff.data import dicom
 from medsegdiff.data.case_input import CaseInput
-from medsegdiff.data.images import NIFTI, Source, only_series
+from medsegdiff.data.formats import Kind, format_of, list_endings
+from medsegdiff.data.images import Source, only_series
 from medsegdiff.data.manifest import Case, case_id, load_manifest
 from medsegdiff.dicomweb.address import Address, is_address, parse_address
 from medsegdiff.dicomweb.wado import fetch
@@ -60,8 +61,8 @@ def found_cases(
     Zips are unpacked, and series of a DICOMweb server fetched, for as long as the block runs.
 
     Args:
-        inputs: NIfTI or DICOM files, folders or zips of such, addresses, or a data set's
-            ``dataset.json``.
+        inputs: image files (NIfTI, NRRD, MetaImage, photographs, DICOM), folders or zips of such,
+            addresses, or a data set's ``dataset.json``.
         output: its ``.salt`` makes the ids of DICOM cases; made when first needed.
         options: of DICOM inputs.
     """
@@ -126,24 +127,51 @@ def _cases_in(
     if given.suffix.lower() == ".zip":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _unpack(given, folder)
-    nifti = _nifti_files(folder, output)
-    if nifti:
-        return [CaseInput(case_id([path]), (path,)) for path in nifti]
-    return _dicom_cases(_dicom_series(folder, given), given, output, options, failures)
+    volumes = _files_of(folder, "volume", output)
+    if volumes:
+        _tell_left_out(folder, volumes)
+        return _one_each(volumes)
+    try:
+        series = _dicom_series(folder, given)
+    except InputError:
+        photographs = _files_of(folder, "photograph", output)
+        if not photographs:
+            raise
+        return _one_each(photographs)
+    return _dicom_cases(series, given, output, options, failures)
 
 
-def _nifti_files(path: Path, output: Path) -> list[Path]:
-    """The file itself, or those directly in the folder, else all below it."""
+def _one_each(files: Sequence[Path]) -> list[CaseInput]:
+    return [CaseInput(case_id([path]), (path,)) for path in files]
+
+
+def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
+    """The file itself, of whatever kind, or those directly in the folder, else all below it.
+
+    What lies in the output folder is no input, unless it is what the user named.
+    """
     if path.is_file():
-        return [path] if path.name.lower().endswith(NIFTI) else []
-    below = [p for p in sorted(path.rglob("*")) if _is_nifti(p)]
-    nifti = [p for p in below if p.parent == path] or below
-    left_out = {p.parent for p in below} - {p.parent for p in nifti}
-    others = left_out - {output, *output.glob("*")}
+        return [path] if format_of(path) else []
+    inside = output.resolve().is_relative_to(path.resolve()) and output.resolve() != path.resolve()
+    below = [
+        file
+        for file in sorted(path.rglob("*"))
+        if _is_image(file, kind) and not (inside and file.is_relative_to(output))
+    ]
+    files = [file for file in below if file.parent == path] or below
+    others = {file.parent for file in below} - {file.parent for file in files}
     if others:  # whose names may be patients'
-        told = "%s: NIfTI files of %d folders below it are left out. Name these to include them"
+        told = "%s: image files of %d folders below it are left out. Name these to include them"
         logger.warning(told, path, len(others))
-    return nifti
+    return files
+
+
+def _tell_left_out(folder: Path, chosen: Sequence[Path]) -> None:
+    """Photographs beside volumes are no cases, and this is said."""
+    others = [] if folder.is_file() else [f for f in folder.iterdir() if _is_image(f, "photograph")]
+    if others and any(file.parent == folder for file in chosen):
+        told = "%s: %d photographs beside the volumes are left out. Name these to include them"
+        logger.warning(told, folder, len(others))
 
 
 def _dicom_series(path: Path, given: Path | str) -> list[dicom.Series]:
@@ -153,9 +181,9 @@ def _dicom_series(path: Path, given: Path | str) -> list[dicom.Series]:
         why = error.rule.partition(": ")[2]
         raise InputError(
             given,
-            "holds neither a NIfTI file (.nii, .nii.gz) nor a DICOM image"
+            "holds neither a file of a known format nor a DICOM image"
             + (f" to segment ({why})" if why else ""),
-            "Name one that does",
+            f"Name one that does; known are DICOM and {', '.join(list_endings())}",
         ) from error
 
 
@@ -184,8 +212,9 @@ def _dicom_cases(
     return cases
 
 
-def _is_nifti(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(NIFTI) and path.name[0] != "."
+def _is_image(path: Path, kind: Kind) -> bool:
+    found = format_of(path)
+    return path.is_file() and path.name[0] != "." and found is not None and found.kind == kind
 
 
 def _unpack(archive: Path, folder: Path) -> None:

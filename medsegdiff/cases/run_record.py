@@ -16,7 +16,7 @@ from medsegdiff.core.atomic_files import read_json
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.case_input import CaseInput
-from medsegdiff.data.images import NIFTI, PHOTOGRAPHS
+from medsegdiff.data.formats import format_of
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.segmentation.segmented_case import SegmentedCase
 
@@ -28,9 +28,7 @@ def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str])
 
     DICOM inputs appear by their case id alone, since names of folders may be patients'.
     """
-    files = (*NIFTI, *PHOTOGRAPHS)
-    names = [str(one) for one in given.image]
-    inputs = [Path(n).name if n.lower().endswith(files) else given.id for n in names]
+    inputs = [Path(str(n)).name if format_of(n) else given.id for n in given.image]
     return {
         "case": given.id,
         "inputs": inputs,

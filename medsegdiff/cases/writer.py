@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from medsegdiff.calibration.fitted import ClassGuarantee
-from medsegdiff.cases.case_files import check_formats, remove_case, write_case
+from medsegdiff.cases.case_files import remove_case, write_case
+from medsegdiff.cases.output_formats import check_formats
 from medsegdiff.cases.run_record import peak_memory_mb, read_record, run_record
 from medsegdiff.core.atomic_files import digest, write_json
 from medsegdiff.core.types import OutputFormat

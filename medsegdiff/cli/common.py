@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from medsegdiff.cases.output_formats import OUTPUT_FORMATS
 from medsegdiff.core.errors import InputError, UsageError
 
 T = TypeVar("T")
@@ -25,6 +26,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and err
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Explain what is done.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the traceback.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one such as cuda:1.")]
+
+FORMATS_HELP = f"Any of {', '.join(OUTPUT_FORMATS)}, with commas."
+"""Of the option ``--format``."""
 
 
 class Command(TyperCommand):
@@ -162,3 +166,19 @@ def _parse_value(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """Reads a list of file formats.
+
+    Raises:
+        UsageError: one is not known.
+
+    >>> parse_formats("nifti,dicom-seg")
+    ('nifti', 'dicom-seg')
+    """
+    names = [name.strip().lower() for name in text.split(",") if name.strip()]
+    for name in names or [text]:
+        if name not in OUTPUT_FORMATS:
+            raise UsageError("--format", f"{name!r} is not a format", closest(name, OUTPUT_FORMATS))
+    return tuple(dict.fromkeys(name for name in names))

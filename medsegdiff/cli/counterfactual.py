@@ -7,15 +7,26 @@ from typing import Annotated, Literal
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
-from medsegdiff.cli.segment import parse_formats
+from medsegdiff.cli.common import (
+    FORMATS_HELP,
+    Debug,
+    Device,
+    Quiet,
+    Verbose,
+    exit_with,
+    parse_formats,
+    set_up,
+)
 from medsegdiff.core.types import CalibrationUse
 
 
 def counterfactual(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="NIfTI or DICOM files, folders or zips of such."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Image files, folders or zips of such.",
+        ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
     output: Annotated[Path, typer.Option(help="Gets a folder for each case.")],
@@ -43,9 +54,7 @@ def counterfactual(
         str | None,
         typer.Option(help="Data to fit the bundle's calibration to first: its held-out fold."),
     ] = None,
-    formats: Annotated[
-        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
-    ] = "nifti",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do cases again that are done.")
     ] = False,

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
-from medsegdiff.cli.segment import parse_formats
+from medsegdiff.cli.common import (
+    FORMATS_HELP,
+    Debug,
+    Device,
+    Quiet,
+    Verbose,
+    exit_with,
+    parse_formats,
+    set_up,
+)
 
 
 def label_efficient(
@@ -42,9 +50,7 @@ def label_efficient(
         int | None,
         typer.Option(min=0, help="The same seed gives the same masks. Else as the bundle says."),
     ] = None,
-    formats: Annotated[
-        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
-    ] = "nifti",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
     save_members: Annotated[
         bool, typer.Option("--save-members", help="Write each member's mask, too.")
     ] = False,

@@ -7,15 +7,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, exit_with, set_up
-from medsegdiff.cli.segment import parse_formats
+from medsegdiff.cli.common import (
+    FORMATS_HELP,
+    Debug,
+    Device,
+    Quiet,
+    Verbose,
+    exit_with,
+    parse_formats,
+    set_up,
+)
 from medsegdiff.core.errors import UsageError
 
 
 def prompt(
-    image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="NIfTI, DICOM or photograph, folder or zip.")
-    ],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file, folder or zip.")],
     words: Annotated[
         list[str], typer.Argument(metavar="WORDS...", help="What to find, each in quotes.")
     ],
@@ -68,9 +74,7 @@ def prompt(
         int | None, typer.Option(min=0, help="The same seed gives the same masks.")
     ] = None,
     device: Device = "auto",
-    formats: Annotated[
-        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
-    ] = "nifti",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
     save_members: Annotated[
         bool, typer.Option("--save-members", help="Write each draw's mask, too.")
     ] = False,

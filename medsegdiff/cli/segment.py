@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
-from medsegdiff.cli.common import Debug, Device, Quiet, Verbose, closest, exit_with, set_up
-from medsegdiff.core.errors import UsageError
-from medsegdiff.core.types import CalibrationUse, Fusion, OutputFormat, Uneven
+from medsegdiff.cli.common import (
+    FORMATS_HELP,
+    Debug,
+    Device,
+    Quiet,
+    Verbose,
+    exit_with,
+    parse_formats,
+    set_up,
+)
+from medsegdiff.core.types import CalibrationUse, Fusion, Uneven
 
 
 def segment(
@@ -17,7 +25,8 @@ def segment(
         list[str],
         typer.Argument(
             metavar="INPUT",
-            help="NIfTI or DICOM files, folders or zips of such, a dataset.json, or https://.../studies/...",
+            help="Image files (NIfTI, NRRD, DICOM, PNG, ...), folders or zips of such, "
+            "a dataset.json, or https://.../studies/...",
         ),
     ],
     bundle: Annotated[str, typer.Option(help="A bundle's folder, or the name of one we ship.")],
@@ -36,9 +45,7 @@ def segment(
         Fusion | None, typer.Option(help="How members become one mask. Else as the bundle says.")
     ] = None,
     device: Device = "auto",
-    formats: Annotated[
-        str, typer.Option("--format", help="Any of nifti, nrrd, dicom-seg, with commas.")
-    ] = "nifti",
+    formats: Annotated[str, typer.Option("--format", help=FORMATS_HELP)] = "nifti",
     save_members: Annotated[
         bool, typer.Option("--save-members", help="Write each member's mask, too.")
     ] = False,
@@ -106,20 +113,3 @@ def segment(
         key=key,
     )
     exit_with(failures, "" if quiet else f"written to {output}")
-
-
-def parse_formats(text: str) -> tuple[OutputFormat, ...]:
-    """Reads a list of file formats.
-
-    Raises:
-        UsageError: one is not known.
-
-    >>> parse_formats("nifti,dicom-seg")
-    ('nifti', 'dicom-seg')
-    """
-    known: dict[str, OutputFormat] = {name: name for name in get_args(OutputFormat)}
-    names = [name.strip().lower() for name in text.split(",") if name.strip()]
-    for name in names or [text]:
-        if name not in known:
-            raise UsageError("--format", f"{name!r} is not a format", closest(name, known))
-    return tuple(dict.fromkeys(known[name] for name in names))

@@ -42,8 +42,8 @@ CalibrationUse = Literal["auto", "off"]
 Uneven = Literal["refuse", "resample"]
 """Treatment of a DICOM series whose slices are not evenly spaced."""
 
-OutputFormat = Literal["nifti", "nrrd", "dicom-seg"]
-"""File formats a segmentation can be written in."""
+OutputFormat = str
+"""Name of a format that a segmentation can be written in: see ``cases.output_formats``."""
 
 UNKNOWN_CLASS = 255
 """Class number of voxels whose class is not known, such as all of an image without a mask."""

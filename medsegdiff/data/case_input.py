@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medsegdiff.data import dicom
+from medsegdiff.data.formats import files_of
 from medsegdiff.data.images import Source
 
 
@@ -29,5 +30,5 @@ class CaseInput:
         return tuple(
             file
             for one in self.image
-            for file in (one.files if isinstance(one, dicom.Series) else (Path(one),))
+            for file in (one.files if isinstance(one, dicom.Series) else files_of(one))
         )

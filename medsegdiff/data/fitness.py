@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
+from medsegdiff.data.formats import without_ending
 from medsegdiff.data.manifest import (
-    FILE_ENDINGS,
     Case,
     Manifest,
     case_id,
@@ -242,7 +242,7 @@ def _unlisted_files(manifest: Manifest, usual: str, listed: Sequence[Path]) -> d
         case_id([path]): path
         for folder in folders
         for path in _files_in(folder)
-        if path.name.lower().endswith(FILE_ENDINGS)
+        if without_ending(path.name) != path.name
         and not path.name.startswith(".")
         and path not in known
     }

@@ -19,15 +19,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.data.formats import without_ending
 from medsegdiff.data.label_values import LabelValues, parse_label_values
 from medsegdiff.data.named_sets import find_set
 from medsegdiff.data.references.structures import Name, Overlap, Structures
 
 DEFAULT_FOLDS = 5
-FILE_ENDINGS = (
-    *(".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".dcm"),
-    *(".png", ".jpg", ".jpeg", ".bmp"),
-)
 _SPATIAL_DIMS = {"2D": 2, "3D": 3, "4D": 3}  # Decathlon writes 4D where channels are stacked
 
 
@@ -183,9 +180,7 @@ def case_id(images: Sequence[Path]) -> str:
     >>> case_id([Path("brain_0000.nii.gz"), Path("brain_0001.nii.gz")])
     'brain'
     """
-    name = images[0].name
-    ending = next((end for end in FILE_ENDINGS if name.lower().endswith(end)), "")
-    stem = name[: len(name) - len(ending)]
+    stem = without_ending(images[0].name)
     return re.sub(r"_\d{4}$", "", stem) if len(images) > 1 else stem
 
 

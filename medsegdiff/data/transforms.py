@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any, Literal
@@ -28,7 +29,8 @@ from torch import Tensor
 
 from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
-from medsegdiff.data.images import PHOTOGRAPHS, Source, grid_distance, plane_affine, read_image
+from medsegdiff.data.formats import is_photograph
+from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
 from medsegdiff.data.label_values import LabelValues, renumber
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.references import Structures, is_reference, read_structures
@@ -203,7 +205,7 @@ def read_channels(
     image = np.concatenate([values for values, _ in loaded]) if len(loaded) > 1 else array
     notes = tuple(dict.fromkeys(note for _, place in loaded for note in place.notes))
     geometry = replace(geometry, notes=notes)
-    if len(image) == 1 and channels == 3 and str(sources[0]).lower().endswith(PHOTOGRAPHS):
+    if len(image) == 1 and channels == 3 and is_photograph(sources[0]):
         image = np.repeat(image, 3, axis=0)  # grey, among colour photographs of the same kind
     if len(image) != channels:
         subject = ", ".join(str(source) for source in sources)
@@ -307,8 +309,8 @@ def _read_label(
     raters: int,
     label_values: LabelValues,
 ) -> NDArray[np.uint8]:
-    values, geometry = read_image(source)
-    values = _without_colour(renumber(values, label_values, source), image, raters)
+    values, geometry = _read_numbers(source, label_values)
+    values = _without_colour(values, image, raters)
     grid = _three_axes(image.shape)
     if _three_axes(values.shape) == grid:
         values = values.reshape(1, *image.shape)
@@ -321,6 +323,21 @@ def _read_label(
     check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
     _check_values(values, allowed, source)
     return values.astype(np.uint8)
+
+
+def _read_numbers(source: Source, label_values: LabelValues) -> tuple[NDArray[Any], Geometry]:
+    """Class numbers as the file has them, or by ``label_values``.
+
+    Of a palette, ``label_values`` may mean the greys that are shown: GIF has no other way to hold
+    0 and 255, and numbers them as it likes. Else its indices are the values.
+    """
+    if label_values and is_photograph(source):
+        shown, geometry = read_image(source)
+        if shown.ndim == 2:
+            with suppress(InputError):
+                return renumber(shown, label_values, source), geometry
+    values, geometry = read_image(source, label=True)
+    return renumber(values, label_values, source), geometry
 
 
 def _without_colour(values: NDArray[Any], image: Geometry, raters: int) -> NDArray[Any]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.core.types import Geometry
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import (
     Prediction,
@@ -19,28 +18,15 @@ from medsegdiff.data.predictions import (
     read_reference,
 )
 from medsegdiff.evaluation.guarantee_figures import case_guarantee
-from medsegdiff.metrics import calibration_error as calibration
 from medsegdiff.metrics import overlap as metrics
 from medsegdiff.metrics import sample_sets, uncertainty
 from medsegdiff.metrics.calibration_error import Reliability
+from medsegdiff.metrics.class_maps import ClassMaps
 from medsegdiff.metrics.means import mean_defined
-from medsegdiff.metrics.uncertainty import PATCH
+from medsegdiff.metrics.table import class_figures, names_in
 
 ByClass = dict[str, float]
 """Class (as in file names) -> value; with ``mean`` over the classes. NaN is undefined."""
-
-SAMPLE_SETS = ("ged2", "hm_iou", "d_max", "ci", "s_ncc", "diversity", "rater_diversity")
-CALIBRATION = (
-    *("ece", "ece_roi", "ace", "ace_roi", "mce", "mce_roi", "members_ece_roi"),
-    *("brier", "nll"),
-)
-UNCERTAINTY = (
-    "uncertainty_error_auroc",
-    "uncertainty_error_auprc",
-    "uncertainty_error_overlap",
-    "uncertainty_error_correlation",
-    "pavpu",
-)
 
 
 @dataclass(eq=False)
@@ -103,14 +89,21 @@ def evaluate_case(
     hard = majority(annotations, classes)
     result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run)
     for value, slug in classes.items():
-        mask, reference, raters = prediction.seg == value, hard == value, annotations == value
-        result.present[slug] = bool(reference.any())
-        result.reliability[slug] = _bins(prediction, value, slug, raters)
-        for name, number in {
-            **_mask_metrics(mask, reference, geometry, tolerance_mm),
-            **_calibration(prediction.mean.get(slug), raters, result.reliability[slug]),
-            **_uncertainty(prediction.variance.get(slug), mask != reference, raters, manifest),
-        }.items():
+        members = prediction.members
+        maps = ClassMaps(
+            mask=prediction.seg == value,
+            reference=hard == value,
+            raters=annotations == value,
+            spacing=geometry.spacing,
+            tolerance_mm=tolerance_mm,
+            mean=prediction.mean.get(slug),
+            variance=prediction.variance.get(slug),
+            votes=None if members is None else np.mean(members == value, axis=0),
+            planes=_is_stack_of_planes(annotations, manifest),
+        )
+        result.present[slug] = bool(maps.reference.any())
+        result.reliability[slug] = maps.bins
+        for name, number in class_figures(maps, manifest.raters > 1).items():
             result.values.setdefault(name, {})[slug] = number
     for by_class in result.values.values():
         by_class["mean"] = mean_defined(list(by_class.values()))
@@ -118,77 +111,6 @@ def evaluate_case(
     _add_comparisons(result, prediction, hard, classes)
     result.guarantee = case_guarantee(prediction, hard, classes, geometry)
     return result
-
-
-def _mask_metrics(
-    p: NDArray[np.bool_], r: NDArray[np.bool_], geometry: Geometry, tolerance_mm: float
-) -> ByClass:
-    return {
-        **metrics.overlap(p, r),
-        "hd95_mm": metrics.hd95_mm(p, r, geometry.spacing),
-        "surface_dice": metrics.surface_dice(p, r, geometry.spacing, tolerance_mm),
-    }
-
-
-def _bins(
-    prediction: Prediction, value: int, slug: str, raters: NDArray[np.bool_]
-) -> dict[str, Reliability]:
-    """See :class:`CaseResult`; without a mean probability there are none."""
-    mean = prediction.mean.get(slug)
-    if mean is None:
-        return {}
-    share, region = raters.mean(axis=0), calibration.region_of_interest(np.any(raters, axis=0))
-    bins = {
-        "image": calibration.reliability(mean, share),
-        "roi": calibration.reliability(mean, share, region),
-    }
-    if prediction.members is not None:
-        votes = np.mean(prediction.members == value, axis=0)
-        bins["members"] = calibration.reliability(votes, share, region)
-    return bins
-
-
-def _calibration(
-    mean: NDArray[np.float32] | None, raters: NDArray[np.bool_], bins: dict[str, Reliability]
-) -> ByClass:
-    if mean is None:
-        return dict.fromkeys(CALIBRATION, float("nan"))
-    image, roi, share = bins["image"], bins["roi"], raters.mean(axis=0)
-    return {
-        "ece": image.ece,
-        "ece_roi": roi.ece,
-        "ace": image.ace,
-        "ace_roi": roi.ace,
-        "mce": image.mce,
-        "mce_roi": roi.mce,
-        "members_ece_roi": bins["members"].ece if "members" in bins else float("nan"),
-        "brier": calibration.brier(mean, share),
-        "nll": calibration.nll(mean, share),
-    }
-
-
-def _uncertainty(
-    variance: NDArray[np.float32] | None,
-    wrong: NDArray[np.bool_],
-    raters: NDArray[np.bool_],
-    manifest: Manifest,
-) -> ByClass:
-    """How well the class's variance finds the wrong voxels, and those that raters differ on."""
-    names = (*UNCERTAINTY, "variance_rater_correlation") if manifest.raters > 1 else UNCERTAINTY
-    if variance is None:
-        return dict.fromkeys(names, float("nan"))
-    planes = _is_stack_of_planes(raters, manifest)
-    figures = {
-        "uncertainty_error_auroc": uncertainty.error_auroc(variance, wrong),
-        "uncertainty_error_auprc": uncertainty.error_auprc(variance, wrong),
-        "uncertainty_error_overlap": uncertainty.error_overlap(variance, wrong),
-        "uncertainty_error_correlation": uncertainty.correlation(variance, wrong),
-        "pavpu": uncertainty.pavpu(variance, wrong, (PATCH, PATCH, 1) if planes else None),
-    }
-    if manifest.raters > 1:
-        of_raters = raters.var(axis=0)
-        figures["variance_rater_correlation"] = uncertainty.correlation(variance, of_raters)
-    return figures
 
 
 def _is_stack_of_planes(annotations: NDArray[Any], manifest: Manifest) -> bool:
@@ -207,14 +129,14 @@ def _add_sample_sets(
     if manifest.raters < 2:
         return
     names = ("mean", *classes.values())
-    undefined = {name: dict.fromkeys(names, float("nan")) for name in SAMPLE_SETS}
+    undefined = {name: dict.fromkeys(names, float("nan")) for name in names_in("sets")}
     result.values.update(undefined)
     members = prediction.members
     if members is None or len(annotations) < 2:
         return
     pairs = judged_sets(members, annotations, manifest)
     found = [sample_sets.sample_set_metrics(s, r, list(classes)) for s, r in pairs]
-    for name in SAMPLE_SETS if found else ():
+    for name in names_in("sets") if found else ():
         columns = zip(*(one[name] for one in found), strict=True)
         averages = (mean_defined(list(column)) for column in columns)
         result.values[name] = dict(zip(names, averages, strict=True))

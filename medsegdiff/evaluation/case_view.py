@@ -10,7 +10,7 @@ from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
 from medsegdiff.core.types import Geometry
-from medsegdiff.data.images import PHOTOGRAPHS
+from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import foreground, majority, read_prediction, read_reference
 from medsegdiff.data.transforms import read_channels
@@ -72,7 +72,7 @@ def read_case_view(case: Case, manifest: Manifest, predictions: Path) -> CaseVie
     prediction = read_prediction(predictions / case.id, case.id, classes, geometry)
     image, _ = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
     image = np.moveaxis(np.asarray(image), 0, -1).reshape(*geometry.shape, -1)
-    photograph = str(case.images[0]).lower().endswith(PHOTOGRAPHS)
+    photograph = is_photograph(case.images[0])
     variance = np.sum(list(prediction.variance.values()), axis=0) if prediction.variance else None
     return CaseView(
         image=image if photograph and image.shape[-1] == 3 else image[..., 0],

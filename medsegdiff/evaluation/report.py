@@ -10,29 +10,18 @@ from medsegdiff.core.atomic_files import write_text
 from medsegdiff.core.errors import InputError, reason_of
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import DAMAGE, foreground
-from medsegdiff.evaluation.case_figures import CALIBRATION, SAMPLE_SETS
 from medsegdiff.evaluation.case_view import read_case_view
 from medsegdiff.evaluation.charts import diversity_chart, doubt_chart, reliability_charts
 from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
 from medsegdiff.evaluation.summary import RESAMPLES
 from medsegdiff.evaluation.viewer import DIFFERENCES, is_volume, niivue, volumes
-from medsegdiff.evaluation.wording import TITLES, sentences
-from medsegdiff.metrics.overlap import OVERLAP
+from medsegdiff.evaluation.wording import sentences
+from medsegdiff.metrics.table import GROUPS, METRICS, TABLE
 from medsegdiff.viz.pages import render
 from medsegdiff.viz.pictures import COLOURS
 
 WORST, BEST, VIEWED = 12, 3, 3
 """How many of the worst and best cases are shown as pictures, and of the worst as volumes."""
-
-MASKS = (*OVERLAP, "hd95_mm", "surface_dice")
-
-GROUPS = {
-    "masks": "Masks",
-    "sets": "Sample sets and raters",
-    "calibration": "Calibration",
-    "uncertainty": "Uncertainty",
-}
-"""Kinds of metrics -> their heading."""
 
 
 def write_html(
@@ -73,8 +62,8 @@ def write_html(
         labels=labels,
         columns=[*labels, "mean"] if len(labels) > 1 else list(labels),
         colours={slug: COLOURS[i % len(COLOURS)] for i, slug in enumerate(labels)},
-        titles={name: text for name, text in TITLES.items() if name in report["summary"]},
-        groups=grouped([name for name in TITLES if name in report["summary"]]),
+        table={name: one for name, one in TABLE.items() if name in report["summary"]},
+        groups=grouped([one.name for one in METRICS if one.name in report["summary"]]),
         headings=GROUPS,
         sentences=sentences(report),
         reliability=reliability_charts(report),
@@ -102,12 +91,10 @@ def ranked(
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """Kind of metric (of :data:`GROUPS`) -> those of it, in their order; none is left out."""
+    """Group of metrics (see ``metrics.table``) -> those of it, in their order; none is left out."""
     groups: dict[str, list[str]] = {kind: [] for kind in GROUPS}
     for name in names:
-        kind = "masks" if name in MASKS else "uncertainty"
-        kind = "sets" if name in SAMPLE_SETS else kind
-        groups["calibration" if name in CALIBRATION else kind].append(name)
+        groups[TABLE[name].group].append(name)
     return {kind: members for kind, members in groups.items() if members}
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.evaluation.case_figures import SAMPLE_SETS, ByClass, CaseResult
+from medsegdiff.evaluation.case_figures import ByClass, CaseResult
 from medsegdiff.evaluation.guarantee_figures import count_fitted, summarise_guarantee
 from medsegdiff.metrics.calibration_error import Reliability
 from medsegdiff.metrics.means import mean_defined
 from medsegdiff.metrics.overlap import OVERLAP
-from medsegdiff.metrics.uncertainty import aurc, e_aurc
+from medsegdiff.metrics.table import METRICS, names_in
 
 RESAMPLES = 2000
 SEED = 0
@@ -47,8 +47,7 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
     """
     return {
         **_means(results, classes, list(results[0].values)),
-        "aurc": _of_cases(aurc, results, classes),
-        "e_aurc": _of_cases(e_aurc, results, classes),
+        **{one.name: _of_cases(one.of_cases, results, classes) for one in METRICS if one.of_cases},
         "n_cases": len(results),
         "n_patients": len({result.patient for result in results}),
         "n_fitted": count_fitted([result.run for result in results]),
@@ -74,7 +73,7 @@ def count_undefined(
         name: {slug: sum(bool(np.isnan(r.values[name][slug])) for r in results) for slug in classes}
         for name in results[0].values
     }
-    for name in ("aurc", "e_aurc"):
+    for name in (one.name for one in METRICS if one.of_cases):
         counts[name] = {slug: sum(slug not in r.uncertainty for r in results) for slug in classes}
     return counts
 
@@ -93,7 +92,7 @@ def bootstrap(
     _, patient = np.unique([result.patient for result in results], return_inverse=True)
     n = int(patient.max()) + 1
     weights = np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    own_mean = metric in SAMPLE_SETS
+    own_mean = metric in names_in("sets")
     names = (*classes, "mean") if own_mean else tuple(classes)
     means = {
         name: _resampled_means(_column(results, metric, name), patient, weights) for name in names
@@ -138,7 +137,7 @@ def _means(
             for slug in classes
         }
         own_mean = mean_defined(_column(results, metric, "mean"))
-        mean = own_mean if metric in SAMPLE_SETS else mean_defined(list(by_class.values()))
+        mean = own_mean if metric in names_in("sets") else mean_defined(list(by_class.values()))
         summary[metric] = {"mean": mean, **by_class}
     return summary
 

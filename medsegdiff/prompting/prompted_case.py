@@ -13,7 +13,8 @@ from monai.transforms import Compose, Orientationd
 from torch import Tensor
 
 from medsegdiff.data.case_input import CaseInput
-from medsegdiff.data.images import PHOTOGRAPHS, read_geometry
+from medsegdiff.data.formats import is_photograph
+from medsegdiff.data.images import read_geometry
 from medsegdiff.data.transforms import LoadCased, load, restore
 from medsegdiff.prompting.intensities import as_picture
 from medsegdiff.prompting.word_segmenter import FindWords
@@ -119,7 +120,7 @@ def picture_chain(
 
     Volumes are brought to LPS, so that slices can be cut as radiologists see them.
     """
-    photograph = str(case.image[0]).lower().endswith(PHOTOGRAPHS)
+    photograph = is_photograph(case.image[0])
     channels = 3 if photograph else len(case.image)
     axes = len(read_geometry(case.image[0]).shape)
     steps: list[object] = [LoadCased(axes, channels, labels, raters)]

@@ -9,8 +9,10 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from PIL import Image
 
 from medsegdiff.cases.inputs import DicomOptions, found_cases
+from medsegdiff.data.formats import list_endings
 from medsegdiff.phantoms.cohort import write_dicom_series
 
 
@@ -42,7 +44,7 @@ def test_what_is_left_out_of_a_folder_is_told(
         assert [case.id for case in cases] == ["one"]
     told = {record.getMessage() for record in caplog.records if "left out" in record.getMessage()}
     (text,) = told
-    assert text.startswith(f"{tmp_path}: NIfTI files of 1 folders below it") and "sub" not in text
+    assert text.startswith(f"{tmp_path}: image files of 1 folders below it") and "sub" not in text
     with found_cases([tmp_path / "sub"], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["two"]
 
@@ -61,6 +63,41 @@ def test_inputs_that_cannot_be_opened_do_not_stop_the_others(tmp_path: Path) -> 
         assert set(failures) == {str(damaged), str(endless)}
         assert "cannot be unpacked" in str(failures[str(damaged)])
         assert "doe" not in str(failures[str(damaged)])
+
+
+def photograph(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (3, 2)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", list_endings("volume", "photograph"))
+def test_a_file_of_every_format_is_a_case(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"x.y{ending}").touch()
+    for given in (tmp_path, tmp_path / f"x.y{ending}"):
+        with found_cases([given], tmp_path / "out") as (cases, failures):
+            assert [(case.id, case.image) for case in cases] == [
+                ("x.y", (tmp_path / f"x.y{ending}",))
+            ]
+            assert failures == {}
+
+
+def test_photographs_are_cases_where_there_is_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures, mixed, out = tmp_path / "pictures", tmp_path / "mixed", tmp_path / "pictures" / "out"
+    photograph(pictures / "a" / "1.png"), photograph(pictures / "b" / "2.tif")
+    photograph(out / "1" / "1_preview.png")  # of a former run
+    volume(mixed / "x.nii"), photograph(mixed / "x.png")
+    (mixed / "x.seg.nrrd").touch()
+    with found_cases([pictures], out) as (cases, _):
+        assert [case.id for case in cases] == ["1", "2"]
+    with found_cases([mixed], out) as (cases, _):
+        assert [case.image[0] for case in cases] == [mixed / "x.nii"]
+    assert "1 photographs beside the volumes are left out" in caplog.text
+    photograph(study(tmp_path / "study", "DOE", "T1") / "key.jpg")
+    with found_cases([tmp_path / "study"], out) as ((case,), _):
+        assert case.id.endswith("_1") and case.image != (tmp_path / "study" / "key.jpg",)
 
 
 def study(folder: Path, patient: str, *descriptions: str) -> Path:

@@ -15,8 +15,9 @@ import SimpleITK as sitk
 import torch
 from nibabel.affines import from_matvec
 from nibabel.eulerangles import euler2mat
+from PIL import Image
 
-from medsegdiff.bundle.bundle import Bundle
+from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.cases.one_by_one import raise_for_failures
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.segmenter import segment
@@ -68,6 +69,32 @@ def test_files_lie_in_the_inputs_own_space(
         np.testing.assert_allclose(a.GetOrigin(), b.GetOrigin(), atol=1e-4)
         np.testing.assert_allclose(a.GetSpacing(), b.GetSpacing(), atol=1e-5)
     assert nib.load(folder / "scan_members.nii.gz").shape == (*given.shape, 4)
+
+
+def test_nrrd_gives_the_masks_and_place_of_nifti(bundle: Bundle, tmp_path: Path) -> None:
+    path = image_file(tmp_path, OBLIQUE)
+    (tmp_path / "nrrd").mkdir()
+    sitk.WriteImage(sitk.ReadImage(str(path)), tmp_path / "nrrd" / "scan.nrrd")
+    run([path], bundle, tmp_path / "a", save_members=True)
+    run([tmp_path / "nrrd"], bundle, tmp_path / "b", save_members=True)
+    for name in ("seg", "members"):
+        a, b = (nib.load(tmp_path / out / "scan" / f"scan_{name}.nii.gz") for out in "ab")
+        np.testing.assert_array_equal(a.dataobj, b.dataobj)
+        np.testing.assert_allclose(a.affine, b.affine, atol=1e-5)
+
+
+def test_photographs_are_segmented_in_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 32)).astype(np.uint8)
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(pixels).save(tmp_path / name)
+    assert run([tmp_path], load_bundle("lung_nodule_ct"), tmp_path / "out", members=2) == {}
+    for name in "ab":
+        folder = tmp_path / "out" / name
+        written = nib.load(folder / f"{name}_seg.nii.gz")
+        assert written.shape == (32, 48)
+        np.testing.assert_array_equal(written.affine, np.eye(4))
+        record = json.loads((folder / f"{name}_run.json").read_text())
+        assert record["inputs"] == [{"a": "a.png", "b": "b.tif"}[name]]
 
 
 def test_maps_and_record_agree_with_the_members(bundle: Bundle, tmp_path: Path) -> None:

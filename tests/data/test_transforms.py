@@ -211,7 +211,7 @@ class TestBadInput:
         def exhausted(*_: Any) -> None:
             raise MemoryError
 
-        monkeypatch.setattr("medsegdiff.data.images._nifti_values", exhausted)
+        monkeypatch.setattr("medsegdiff.data.readers.nifti._values", exhausted)
         self.fails("cannot be read as an image .MemoryError", make_nifti())
 
     @pytest.mark.parametrize(("unit", "name"), [("meter", "metres"), ("micron", "micrometres")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from medsegdiff.evaluation import report as report_module
 from medsegdiff.evaluation.case_figures import evaluate_case
 from medsegdiff.evaluation.folder import evaluate
 from medsegdiff.evaluation.summary import summarise
-from medsegdiff.evaluation.wording import TITLES
 from medsegdiff.metrics.sample_sets import collective_insight, s_ncc
+from medsegdiff.metrics.table import TABLE
 from medsegdiff.phantoms.anatomy import Raters
 from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.writers.nifti import write_nifti
@@ -608,7 +609,7 @@ def test_the_page_shows_the_guarantee_and_metrics_that_it_does_not_know(
     assert evaluate(*cohort[:2], tmp_path / "plain") == {}
     assert 'id="guarantee"' not in (tmp_path / "plain" / "report.html").read_text()
     monkeypatch.setattr(evaluate_module, "summarise", promised)
-    monkeypatch.setitem(TITLES, "brier", ("Unheard of", "A new name."))
+    monkeypatch.setitem(TABLE, "brier", replace(TABLE["brier"], heading="Unheard of"))
     assert evaluate(*cohort[:2], tmp_path / "report") == {}
     page = (tmp_path / "report" / "report.html").read_text()
     for shown in ("On 3 cases", "at most 10 %", "at least 90 %", "8.4 %", "91 %", "Unheard of"):

@@ -1,0 +1,168 @@
+"""The formats of masks and maps: one table of names, writers and files.
+
+A further format is its writer, and a line in ``OUTPUT_FORMATS``: the command line, its help, the
+check of inputs and the removal of former files follow. Libraries are imported by the writers, so
+that the command line explains itself at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medsegdiff.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from medsegdiff.core.types import Geometry
+    from medsegdiff.data.case_input import CaseInput
+    from medsegdiff.segmentation.segmented_case import SegmentedCase
+    from medsegdiff.writers.segments import Algorithm, Segment
+
+Write = Callable[
+    ["SegmentedCase", str, Path, "Sequence[Segment]", "Algorithm"],
+    None,
+]
+"""Writes a case's maps: (case, name of its files, folder, foreground classes, what drew them)."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A format of masks and maps.
+
+    Attributes:
+        name: as users write it.
+        write: writes the files of a case, each complete or not at all.
+        files: patterns of these, behind the case's name.
+        dicom_only: whether it can be made of DICOM images alone.
+    """
+
+    name: str
+    write: Write
+    files: tuple[str, ...]
+    dicom_only: bool = False
+
+
+def _write_nifti(
+    case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
+) -> None:
+    """Mask with its colours, mean and variance of each class, and entropy."""
+    from medsegdiff.data.manifest import class_slug
+    from medsegdiff.writers.label_table import write_colour_table
+    from medsegdiff.writers.nifti import write_nifti
+
+    write_labels(folder / f"{name}_seg.nii.gz", case.mask, case.geometry, segments)
+    write_colour_table(folder / f"{name}_seg.ctbl", segments)
+    for segment in segments:
+        for kind, maps, highest in (("mean", case.mean, 1.0), ("variance", case.variance, 0.25)):
+            write_nifti(
+                folder / f"{name}_{kind}_{class_slug(segment.name)}.nii.gz",
+                maps[segment.value],
+                case.geometry,
+                dtype="float32",
+                description=f"{kind} of the members' probability: {segment.name}",
+                limits=(0.0, highest),
+            )
+            case.storage.release()
+    write_nifti(
+        folder / f"{name}_entropy.nii.gz",
+        case.entropy,
+        case.geometry,
+        dtype="float32",
+        description="predictive entropy in nats",
+        limits=(0.0, float(np.log(len(case.mean))) + 1e-3),
+    )
+    case.storage.release()
+
+
+def _write_nrrd(
+    case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
+) -> None:
+    """Mask as a segmentation of 3D Slicer."""
+    from medsegdiff.writers.nrrd import write_seg_nrrd
+
+    write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
+
+
+def _write_dicom(
+    case: SegmentedCase,
+    name: str,
+    folder: Path,
+    segments: Sequence[Segment],
+    algorithm: Algorithm,
+) -> None:
+    """Mask and mean as SEG, the variance of each class as a parametric map."""
+    from medsegdiff.data.manifest import class_slug
+    from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
+    from medsegdiff.writers.parametric_map import write_variance_map
+
+    geometry = case.geometry
+    write_binary_seg(folder / f"{name}_seg.dcm", case.mask, geometry, segments, algorithm)
+    means = case.mean[[segment.value for segment in segments]]
+    write_fractional_seg(folder / f"{name}_mean.dcm", means, geometry, segments, algorithm)
+    for segment in segments:
+        path = folder / f"{name}_variance_{class_slug(segment.name)}.dcm"
+        write_variance_map(path, case.variance[segment.value], geometry, segment)
+
+
+OUTPUT_FORMATS = {
+    one.name: one
+    for one in (
+        Output(
+            "nifti",
+            _write_nifti,
+            (
+                *("_seg.nii.gz", "_seg.ctbl"),
+                *("_mean_*.nii.gz", "_variance_*.nii.gz", "_entropy.nii.gz"),
+            ),
+        ),
+        Output("nrrd", _write_nrrd, ("_seg.seg.nrrd",)),
+        Output(
+            "dicom-seg",
+            _write_dicom,
+            ("_seg.dcm", "_mean.dcm", "_variance_*.dcm"),
+            dicom_only=True,
+        ),
+    )
+}
+"""Name -> format."""
+
+
+def chosen_formats(names: Iterable[str]) -> list[Output]:
+    """The formats of these names, the most demanding first: what fails leaves the least behind.
+
+    Raises:
+        UsageError: a name is not known.
+    """
+    wanted = set(names)
+    unknown = sorted(wanted - set(OUTPUT_FORMATS))
+    if unknown:
+        rule = f"{unknown[0]!r} is not a format"
+        raise UsageError("--format", rule, f"Known are {', '.join(OUTPUT_FORMATS)}")
+    return [one for one in reversed(OUTPUT_FORMATS.values()) if one.name in wanted]
+
+
+def check_formats(given: CaseInput, names: Iterable[str]) -> None:
+    """Refuse, before any work is done, a format that the input does not allow.
+
+    Raises:
+        UsageError: a name is not known.
+        InputError: a format is wanted that can be made of DICOM alone, of something else.
+    """
+    from medsegdiff.data.dicom import Series
+    from medsegdiff.writers.dicom_derived import not_dicom
+
+    refused = any(one.dicom_only for one in chosen_formats(names))
+    if refused and not all(isinstance(one, Series) for one in given.image):
+        raise not_dicom(given.id)
+
+
+def write_labels(path: Path, array: Any, geometry: Geometry, segments: Sequence[Segment]) -> None:
+    """Write label maps as NIfTI, with the names of the values in the header."""
+    from medsegdiff.writers.nifti import write_nifti
+
+    text = ", ".join(["0 background", *(f"{one.value} {one.name}" for one in segments)])
+    write_nifti(path, array, geometry, dtype="uint8", description=text, segments=segments)

@@ -1,0 +1,110 @@
+"""NRRD and MetaImage -> values and geometry, by SimpleITK."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.readers.damage import unreadable
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""ITK points left, posterior, superior; NIfTI right, anterior, superior."""
+_DATA_FILE = re.compile(r"^\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(.+?)\s*$", re.I | re.M)
+_LONGEST_HEADER = 2**20  # bytes; one that names its data elsewhere is far shorter
+
+
+def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
+    """Values (X, Y[, Z]), channels or time in a further axis, and the geometry in RAS+ mm.
+
+    Raises:
+        InputError: unreadable, truncated, not real, or without a usable geometry.
+    """
+    import SimpleITK as sitk  # takes long
+
+    reader = _header(path)
+    try:
+        image = reader.Execute()
+        array = sitk.GetArrayFromImage(image)
+    except (RuntimeError, MemoryError) as error:
+        raise unreadable(path, _reason(error)) from None
+    if array.dtype.kind not in "buif":
+        rule = f"must hold one real number per voxel, not {array.dtype}"
+        raise InputError(path, rule, "Store complex parts as separate channels")
+    axes = image.GetDimension()
+    array = array.transpose(*reversed(range(axes)), *range(axes, array.ndim))
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim > 4:
+        rule = f"has {array.ndim} axes {array.shape}, at most four are understood"
+        raise InputError(path, rule, "Give one volume of it")
+    return array, _geometry(reader, path)
+
+
+def read_itk_geometry(path: Path) -> Geometry:
+    """The geometry alone, from the header.
+
+    Raises:
+        InputError: as :func:`read_itk`, of the header.
+    """
+    return _geometry(_header(path), path)
+
+
+def itk_files(path: Path) -> tuple[Path, ...]:
+    """A header and the files beside it that hold its values; the file itself if it is whole."""
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(_LONGEST_HEADER).split(b"\n\n")[0].decode("latin-1")
+    except OSError:  # what is wrong with it is said by its reader
+        return (path,)
+    found = _DATA_FILE.search(text)
+    if not found or found[1].upper() == "LOCAL":
+        return (path,)
+    if found[1].upper().startswith("LIST"):
+        names = text[found.end() :].split("\n")
+        named = [path.parent / name.strip() for name in names if name.strip()]
+    elif "%" in found[1]:  # a pattern and the numbers that it is filled with
+        named = sorted(path.parent.glob(re.sub(r"%\d*d", "*", found[1].split()[0])))
+    else:
+        named = [path.parent / found[1]]
+    return (path, *(file for file in named if file.is_file()))
+
+
+def _header(path: Path) -> Any:
+    """A reader that knows the header."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise unreadable(path, _reason(error)) from None
+    return reader
+
+
+def _geometry(reader: Any, path: Path) -> Geometry:
+    axes = reader.GetDimension()
+    used = min(axes, 3)
+    affine = np.eye(4)
+    directions = np.array(reader.GetDirection()).reshape(axes, axes)
+    affine[:used, :used] = (directions * np.array(reader.GetSpacing()))[:used, :used]
+    affine[:used, 3] = reader.GetOrigin()[:used]
+    affine = LPS_TO_RAS @ affine
+    if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
+        rule = "its directions and spacings map no volume (singular or not finite)"
+        raise InputError(path, rule, "Correct the header")
+    shape = tuple(int(size) for size in reader.GetSize()[:used])
+    return Geometry(shape, affine, sources=itk_files(path))
+
+
+def _reason(error: Exception) -> str:
+    """The last line, which is what went wrong; those before name ITK's own files."""
+    lines = str(error).strip().split("\n")
+    return lines[-1] or type(error).__name__

@@ -1,0 +1,73 @@
+"""What is known of one class of one segmented case: what each metric of it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsegdiff.metrics import overlap
+from medsegdiff.metrics.calibration_error import Reliability, region_of_interest, reliability
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMaps:
+    """Maps of one class on one grid; what several metrics share is computed once.
+
+    Attributes:
+        mask: (*shape) bool, of the ensemble.
+        reference: (*shape) bool, what more than half of the raters marked.
+        raters: (M, *shape) bool, each rater's mask.
+        spacing: millimetres of a voxel along each axis.
+        tolerance_mm: the distance between surfaces that still counts as agreement.
+        mean: (*shape) mean probability in [0, 1], or None.
+        variance: (*shape) variance over the members, at least 0, or None.
+        votes: (*shape) share of the members that mark the voxel, in [0, 1], or None.
+        planes: whether the last axis counts planes that are judged by themselves.
+    """
+
+    mask: NDArray[np.bool_]
+    reference: NDArray[np.bool_]
+    raters: NDArray[np.bool_]
+    spacing: Sequence[float]
+    tolerance_mm: float = 1.0
+    mean: NDArray[Any] | None = None
+    variance: NDArray[Any] | None = None
+    votes: NDArray[Any] | None = None
+    planes: bool = False
+
+    @cached_property
+    def wrong(self) -> NDArray[np.bool_]:
+        """(*shape) where mask and reference differ."""
+        return self.mask != self.reference
+
+    @cached_property
+    def share(self) -> NDArray[np.float64]:
+        """(*shape) share of the raters that mark the voxel, in [0, 1]."""
+        return self.raters.mean(axis=0)
+
+    @cached_property
+    def overlap(self) -> dict[str, float]:
+        """See :func:`medsegdiff.metrics.overlap.overlap`."""
+        return overlap.overlap(self.mask, self.reference)
+
+    @cached_property
+    def bins(self) -> dict[str, Reliability]:
+        """``image`` and ``roi``: the mean over the image and over the region of interest.
+
+        With members, ``members``: their votes over the region. Without a mean there are none.
+        """
+        if self.mean is None:
+            return {}
+        region = region_of_interest(np.any(self.raters, axis=0))
+        bins = {
+            "image": reliability(self.mean, self.share),
+            "roi": reliability(self.mean, self.share, region),
+        }
+        if self.votes is not None:
+            bins["members"] = reliability(self.votes, self.share, region)
+        return bins

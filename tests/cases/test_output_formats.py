@@ -1,0 +1,87 @@
+"""One table of output formats: what the command line, the check and the clean-up read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegdiff.cases.case_files import ENDINGS, remove_case
+from medsegdiff.cases.output_formats import OUTPUT_FORMATS, Output, check_formats, chosen_formats
+from medsegdiff.cli.common import FORMATS_HELP, parse_formats
+from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.core.types import Geometry
+from medsegdiff.data.case_input import CaseInput
+from medsegdiff.segmentation.segmented_case import SegmentedCase
+from medsegdiff.writers.segments import Algorithm, Code, Segment
+
+ORGAN = Code("123037004", "SCT", "Anatomical Structure")
+SEGMENTS = [Segment(1, "a", (1.0, 0.0, 0.0), ORGAN, ORGAN)]
+
+
+def segmented() -> SegmentedCase:
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 1:4, 2:5] = 1
+    mean = np.stack([mask == 0, mask == 1]).astype(np.float32)
+    return SegmentedCase(
+        geometry=Geometry(mask.shape, np.eye(4)),
+        image=mean[:1],
+        mask=mask,
+        mean=mean,
+        variance=np.zeros_like(mean),
+        entropy=np.zeros_like(mean[0]),
+        anchor=None,
+        members=mask[None],
+        seconds={},
+        windows={},
+    )
+
+
+@pytest.mark.parametrize("one", OUTPUT_FORMATS.values(), ids=lambda one: one.name)
+def test_a_format_leaves_the_files_that_it_names(one: Output, tmp_path: Path) -> None:
+    """Those made of DICOM alone are held to this where there is a series."""
+    assert set(one.files) < set(ENDINGS)
+    if one.dicom_only:
+        with pytest.raises(InputError, match="DICOM"):
+            one.write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"))
+        return
+    one.write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"))
+    for pattern in one.files:
+        assert list(tmp_path.glob(f"x{pattern}")), pattern
+    remove_case("x", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_are_checked_wherever_they_come_from() -> None:
+    given = CaseInput("a", ("a.nii.gz",))
+    for name, one in OUTPUT_FORMATS.items():
+        assert name == one.name and name in FORMATS_HELP and parse_formats(name) == (name,)
+        if one.dicom_only:
+            with pytest.raises(InputError, match="refers to the DICOM images"):
+                check_formats(given, [name])
+        else:
+            check_formats(given, [name])
+    with pytest.raises(UsageError, match="'nifty' is not a format"):
+        check_formats(given, ["nifty"])
+    with pytest.raises(UsageError, match="Did you mean nifti"):
+        parse_formats("nifty")
+
+
+def test_what_can_fail_is_written_first() -> None:
+    chosen = chosen_formats(["nifti", "dicom-seg", "nrrd"])
+    assert [one.dicom_only for one in chosen] == sorted(
+        (one.dicom_only for one in chosen), reverse=True
+    )
+
+
+def test_the_table_loads_nothing_heavy() -> None:
+    """Since the command line's help is made from it."""
+    code = (
+        "import sys, medsegdiff.cases.output_formats as _;"
+        "print([n for n in ('torch', 'monai', 'nibabel', 'pydicom') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
