@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).parents[1] / "medsegdiff"
 CHECKED = (
     *("calibration", "core", "dicomweb", "diffusion", "few_label", "metrics", "networks"),
     *("phantoms", "segmentation", "synthesis", "training", "viz"),
-    *("data/dicom", "data/public", "data/references"),
+    *("data/dicom", "data/layouts", "data/public", "data/references"),
     *("data/deformation.py", "data/fitness.py", "data/label_values.py", "data/manifest.py"),
     *("data/named_sets.py", "data/planes.py", "data/predictions.py"),
+    "data/written_description.py",
 )
 """Folders and files of the package whose docstrings are checked; in the end all of them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,10 @@ def check(
             metavar="DATA", help="A dataset.json, its folder, a known name, or NAME=FOLDER."
         ),
     ],
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the description, with all that was inferred."),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -35,6 +40,10 @@ def check(
     set_up(quiet, verbose)
     from medsegdiff.data.fitness import check as examine
 
+    if write:
+        from medsegdiff.data.written_description import write_description
+
+        write_description(data, write)
     report = examine(data, progress("checking"))
     Console().print(_facts_table(report.facts))
     for problem in report.problems:

@@ -31,7 +31,7 @@ from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
 from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
-from medsegdiff.data.label_values import LabelValues, renumber
+from medsegdiff.data.label_values import LabelValues, UnknownValuesError, renumber, suggested
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.references import Structures, is_reference, read_structures
 
@@ -321,6 +321,8 @@ def _read_label(
         hint = "" if raters > 1 else ", or set 'raters' if the last axis holds several annotations"
         raise InputError(source, rule, f"Resample the label to the image{hint}")
     check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
+    if allowed is not None and any(number == UNKNOWN_CLASS for *_, number in label_values):
+        allowed = {*allowed, UNKNOWN_CLASS}
     _check_values(values, allowed, source)
     return values.astype(np.uint8)
 
@@ -359,7 +361,8 @@ def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source:
     if unknown:
         more = " ..." if len(unknown) > 5 else ""
         rule = f"unknown label values {unknown[:5]}{more}, known are {list(known)[:10]}"
-        raise InputError(source, rule, "Name them in 'labels' or renumber the label")
+        held = tuple(int(value) for value in found)
+        raise UnknownValuesError(source, rule, suggested(held, known), held)
 
 
 def _three_axes(shape: Sequence[int]) -> tuple[int, ...]:
