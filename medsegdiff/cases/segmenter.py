@@ -28,12 +28,13 @@ from medsegdiff.cases.overview import without_paths, write_overview
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.storing import check_store, store_case
 from medsegdiff.cases.writer import CaseWriter
-from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import CalibrationUse, Fusion, OutputFormat, Uneven
 from medsegdiff.data.case_input import CaseInput
-from medsegdiff.data.manifest import Case
+from medsegdiff.data.manifest import Case, Fold, load_manifest
+from medsegdiff.data.transforms import LoadCased
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.models.precision import resolve
@@ -94,6 +95,8 @@ class CaseSegmenter:
     ) -> None:
         self.bundle, self.network = bundle, network.eval()
         self.preprocessing = resample_by_slabs(preprocessing)
+        loaders = (one for one in preprocessing.transforms if isinstance(one, LoadCased))
+        self.channels = next((loader.channels for loader in loaders), 1)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.expected_mm = expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
@@ -120,9 +123,17 @@ class CaseSegmenter:
         )
         inferer.check(network)
 
-    def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
-        """Segment the cases of a data set description; see ``run``."""
-        return self.run(*described_cases(cases, self.dicom_options))
+    def segment_cases(self, cases: Sequence[Case], key: Path | None = None) -> dict[str, str]:
+        """Segment the cases of a data set description; see ``run``.
+
+        Args:
+            cases: of the description.
+            key: file that shall say which image each case is.
+        """
+        found, failures = described_cases(cases, self.dicom_options)
+        if key is not None:
+            write_key(key, found)
+        return self.run(found, failures)
 
     @silenced()
     def segment_inputs(
@@ -144,7 +155,8 @@ class CaseSegmenter:
         """
         parsed = parse_inputs(inputs)
         target = check_store(store, self.formats, parsed)
-        with found_cases(parsed, self.output, self.dicom_options) as (cases, failures):
+        found = found_cases(parsed, self.output, self.dicom_options, self.channels)
+        with found as (cases, failures):
             if key is not None:
                 write_key(key, cases)
             return self.run(cases, failures, target)
@@ -234,6 +246,7 @@ def segment(
     channels: str | None = None,
     store: str | None = None,
     key: Path | None = None,
+    fold: Fold | None = None,
 ) -> dict[str, str]:
     """Segment images with a bundle's model and write the files of each case.
 
@@ -255,6 +268,8 @@ def segment(
         channels: words, with commas, for the series of a DICOM study that are a case's channels.
         store: address of the DICOMweb server to store DICOM objects on; ``origin``: each case's.
         key: file that shall say which image each case is; None: no file says it.
+        fold: ``inputs`` is then one data set, of which the cases of this fold, of the test, or
+            all are segmented, by their names there.
 
     Returns:
         Failed input or case -> reason.
@@ -264,7 +279,14 @@ def segment(
         UsageError: the device cannot, the steps are too many, the guarantee cannot be given, or
             nothing could be stored.
     """
-    check_store(store, formats, parse_inputs(inputs))  # before the network is loaded
+    cases: Sequence[Case] = ()
+    if fold is None:  # checked before the network is loaded
+        check_store(store, formats, parse_inputs(inputs))
+    else:
+        if store is not None or len(inputs) != 1:
+            rule = "takes one data set, and stores nothing on a server"
+            raise UsageError("--fold", rule, "Give one DATA, and leave out --store")
+        cases = load_manifest(inputs[0]).held_out(fold)
     chosen: dict[str, Any] = {"members": members, "steps": steps, "seed": seed, "fusion": fusion}
     chosen |= {"calibration": calibration, "guarantee": guarantee}
     chosen |= {"uneven": uneven, "channel_series": channels}
@@ -278,6 +300,8 @@ def segment(
     parser = bundle.parser("inference", {**changes, **device_change(device)})
     with surfacing_input_errors():
         segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
+    if fold is not None:
+        return segmenter.segment_cases(cases, key)
     return segmenter.segment_inputs(inputs, store, key)
 
 

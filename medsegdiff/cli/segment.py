@@ -78,6 +78,13 @@ def segment(
     key: Annotated[
         Path | None, typer.Option(help="Write which image each case is to this file (CSV).")
     ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|test|all",
+            help="INPUT is then a data set: its cases that fold K holds out, of its test, or all.",
+        ),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -92,6 +99,7 @@ def segment(
     chosen = parse_formats(formats)
     from medsegdiff.bundle.bundle import load_bundle
     from medsegdiff.cases.segmenter import segment as run
+    from medsegdiff.data.manifest import parse_fold
 
     failures = run(
         inputs,
@@ -111,5 +119,6 @@ def segment(
         channels=channels,
         store=store_to or ("origin" if store else None),
         key=key,
+        fold=None if fold is None else parse_fold(fold),
     )
     exit_with(failures, "" if quiet else f"written to {output}")

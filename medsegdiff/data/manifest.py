@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medsegdiff.core.errors import InputError
+from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.formats import without_ending
 from medsegdiff.data.label_values import LabelValues, leave_out, parse_label_values
 from medsegdiff.data.named_sets import find_set
@@ -29,6 +29,10 @@ from medsegdiff.data.references.structures import Name, Overlap, Structures
 logger = logging.getLogger(__name__)
 
 DEFAULT_FOLDS = 5
+
+Fold = int | Literal["test", "all"]
+"""Cases of a data set: those that a fold holds out, those kept for the test, or all."""
+
 _SPATIAL_DIMS = {"2D": 2, "3D": 3, "4D": 3}  # Decathlon writes 4D where channels are stacked
 
 
@@ -137,7 +141,7 @@ class Manifest:
             raise InputError(self.name, rule, "Add labelled cases of other patients")
         return training, validation
 
-    def held_out(self, fold: int | Literal["test", "all"]) -> tuple[Case, ...]:
+    def held_out(self, fold: Fold) -> tuple[Case, ...]:
         """Cases of this fold, of the test, or all, with or without labels.
 
         Args:
@@ -183,6 +187,21 @@ def load_manifest(data: str | Path) -> Manifest:
     for note in manifest.notes:
         logger.info("%s: %s", manifest.name, note)
     return manifest
+
+
+def parse_fold(text: str) -> Fold:
+    """A fold as it is typed.
+
+    Raises:
+        UsageError: It is neither a number nor ``test`` or ``all``.
+
+    >>> parse_fold("0"), parse_fold("test")
+    (0, 'test')
+    """
+    words: dict[str, Fold] = {"test": "test", "all": "all"}
+    if text in words or text.isdecimal():
+        return words[text] if text in words else int(text)
+    raise UsageError("--fold", f"{text!r} is no fold", "Give a number, test or all")
 
 
 def class_slug(label: str) -> str:

@@ -129,6 +129,29 @@ class UnknownLabeld(Transform):
         return item
 
 
+class LeaveOutUnknownd(Transform):
+    """Makes voxels of unknown class background in mask and label, so that overlap ignores them.
+
+    Args:
+        pred_key: of a one-hot mask (K, *spatial), background first.
+        label_key: of the label (M, *spatial) of class numbers.
+    """
+
+    def __init__(self, pred_key: str = "pred", label_key: str = "label") -> None:
+        self.pred_key, self.label_key = pred_key, label_key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete one case."""
+        item = dict(data)
+        unknown = item[self.label_key] == UNKNOWN_CLASS
+        if unknown.any():
+            item[self.label_key] = item[self.label_key].masked_fill(unknown, 0)
+            mask = item[self.pred_key].masked_fill(unknown.any(dim=0, keepdim=True), 0)
+            mask[0] += unknown.any(dim=0)
+            item[self.pred_key] = mask
+        return item
+
+
 def load(chain: Callable[[Any], Any], item: Mapping[str, Any]) -> dict[str, Any]:
     """Run a chain over one item; what is wrong with the input comes out as it is.
 

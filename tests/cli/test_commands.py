@@ -90,6 +90,7 @@ def test_segment(monkeypatch: pytest.MonkeyPatch, load_bundle: Recorder) -> None
         "channels": "T1,T2",
         "store": "origin",
         "key": Path("k.csv"),
+        "fold": None,
     }
 
 

@@ -645,3 +645,33 @@ def test_the_page_says_where_the_ensemble_brings_nothing(
     page = (tmp_path / "report" / "report.html").read_text()
     assert "The ensemble is worse than the mean of its members: mean Dice 0." in page
     assert "The ensemble is no better than the single deterministic pass: mean Dice 0." in page
+
+
+def test_what_is_to_be_ignored_counts_in_no_metric(
+    cohort: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    """Nothing that is predicted there changes a figure, and Dice is that of the rest."""
+    data, predictions, arrays = cohort
+    mask, probability = arrays["a"]
+    ignored = np.zeros(SHAPE, bool)
+    ignored[:, 6:] = True
+    save(data / "labels" / "a.nii.gz", np.where(ignored, 3, mask).astype(np.uint8))
+    described = json.loads((data / "dataset.json").read_text())
+    described["labels"]["3"] = "ignore"
+    (data / "dataset.json").write_text(json.dumps(described))
+    manifest = load_manifest(data)
+    (case,) = (case for case in manifest.cases if case.id == "a")
+    before = evaluate_case(case, predictions / "a", manifest)
+    seg = probability.mean(axis=0).argmax(axis=0)
+    for value, slug in CLASSES.items():
+        expected = naive_dice((seg == value) & ~ignored, (mask == value) & ~ignored)
+        assert before.values["dice"][slug] == pytest.approx(expected)
+    other = np.where(ignored, np.roll(probability, 1, axis=1), probability)
+    write_prediction(predictions, "a", other, np.where(ignored, 0, mask).astype(np.uint8))
+    after = evaluate_case(case, predictions / "a", manifest)
+    for name in ("values", "uncertainty", "members_dice", "anchor_dice", "maps_auroc"):
+        np.testing.assert_equal(getattr(after, name), getattr(before, name))
+    for slug, bins in before.reliability.items():
+        for part, one in bins.items():
+            assert one.ece == after.reliability[slug][part].ece
+    assert evaluate(data, predictions, predictions / "report") == {}

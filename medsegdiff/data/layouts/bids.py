@@ -38,15 +38,21 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if _suffix(path) not in LABEL_SUFFIXES)
 
 
+def chosen_images(folder: Path) -> tuple[list[Path], list[str]]:
+    """Paths of the images of one contrast, and sentences on what is left out."""
+    images = image_files(folder)
+    contrast, notes = _choose_contrast(images)
+    return [path for path in images if _suffix(path) == contrast], notes
+
+
 def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     """The description: one contrast, one kind of label, and the subjects as patients.
 
     Raises:
         InputError: There is no label, or files cannot be read.
     """
-    images, labels = image_files(folder), _label_files(folder)
-    contrast, notes = _choose_contrast(images)
-    images = [path for path in images if _suffix(path) == contrast]
+    images, notes = chosen_images(folder)
+    labels, contrast = _label_files(folder), _suffix(images[0])
     kind = _choose_kind(images, labels)
     if kind is None:
         rule = f"derivatives/ holds no *_dseg.nii.gz or *_mask.nii.gz of a {contrast} image"

@@ -24,8 +24,7 @@ TEST_IMAGES, TEST_LABELS = ("imagests",), ("labelsts",)
 
 def recognises(folder: Path, described: dict[str, Any]) -> bool:
     """Whether there are both folders, and no list of cases."""
-    both = subfolder(folder, IMAGES) and subfolder(folder, LABELS)
-    return "training" not in described and both is not None
+    return "training" not in described and label_folder(folder) is not None
 
 
 def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
@@ -79,6 +78,11 @@ def paired_cases(
             entry["label"] = found[name].relative_to(folder).as_posix()
         entries.append(entry)
     return entries
+
+
+def label_folder(folder: Path) -> Path | None:
+    """The folder of labels beside one of images, or None."""
+    return subfolder(folder, LABELS) if subfolder(folder, IMAGES) else None
 
 
 def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
