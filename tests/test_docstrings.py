@@ -17,7 +17,7 @@ CHECKED = (
     *("data/dicom", "data/layouts", "data/public", "data/references"),
     *("data/deformation.py", "data/fitness.py", "data/label_values.py", "data/manifest.py"),
     *("data/named_sets.py", "data/planes.py", "data/predictions.py"),
-    "data/written_description.py",
+    *("data/pixel_spacing.py", "data/written_description.py"),
 )
 """Folders and files of the package whose docstrings are checked; in the end all of them."""
 

@@ -109,7 +109,7 @@ def described_cases(
                 replace(only_series(path), uneven=uneven) if path.is_dir() else path
                 for path in case.images
             )
-            found.append(CaseInput(case.id, image))
+            found.append(CaseInput(case.id, image, spacing=case.spacing))
         except InputError as error:
             failures[case.id] = error
     return found, failures

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.core.types import Geometry
+from medsegdiff.core.types import Geometry, LengthUnit
 from medsegdiff.data.formats import without_ending
 from medsegdiff.data.label_values import UnknownValuesError, suggested
 from medsegdiff.data.manifest import (
@@ -25,6 +25,7 @@ from medsegdiff.data.manifest import (
     repeats,
     shorten,
 )
+from medsegdiff.data.pixel_spacing import with_spacing
 from medsegdiff.data.transforms import read_case_labels, read_channels
 
 SIZE_FACTOR = 8.0
@@ -59,7 +60,8 @@ class CaseFacts:
     Attributes:
         case: Name of the case.
         shape: Number of voxels along each spatial axis of the file.
-        spacing: Size of a voxel along each spatial axis, in mm.
+        spacing: Size of a voxel along each spatial axis, in ``unit``.
+        unit: Unit of the spacing: pixels for a photograph whose spacing is not known.
         channels: Number of channels.
         low: Least intensity.
         high: Greatest intensity.
@@ -70,6 +72,7 @@ class CaseFacts:
     case: str
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    unit: LengthUnit
     channels: int
     low: float
     high: float
@@ -169,7 +172,7 @@ def _examine(
     for name, channel in zip(manifest.channels, image, strict=True):
         if channel.min() == channel.max():
             report(f"image ({name}) is constant: {channel.min():g}", "Export the file again")
-    return _facts(case.id, image, geometry, voxels), problems
+    return _facts(case.id, image, with_spacing(geometry, case.spacing), voxels), problems
 
 
 def _missing(path: Path) -> str:
@@ -187,6 +190,7 @@ def _facts(
         case=case,
         shape=geometry.shape,
         spacing=tuple(round(size, 6) for size in geometry.spacing),
+        unit=geometry.unit,
         channels=len(image),
         low=float(image.min()),
         high=float(image.max()),
@@ -422,9 +426,13 @@ def _summarise(cases: Sequence[CaseFacts], manifest: Manifest) -> dict[str, Any]
         facts["left_out_of_loss_and_metrics"] = f"label value {manifest.ignored}"
     if manifest.test:
         facts["kept_for_the_test"] = len(manifest.test)
+    in_mm = [case for case in cases if case.unit == "mm"]
+    if len(in_mm) < len(cases):
+        facts["unit"] = "pixels" if not in_mm else f"pixels, of {len(in_mm)} cases mm"
+        facts["unit"] += ": give 'spacing' if it is known"
     for name, rows in (
         ("shape", [case.shape[: manifest.spatial_dims] for case in cases]),
-        ("spacing_mm", [case.spacing[: manifest.spatial_dims] for case in cases]),
+        ("spacing_mm", [case.spacing[: manifest.spatial_dims] for case in in_mm]),
     ):
         if rows:
             facts[name] = {

@@ -24,6 +24,7 @@ from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.formats import without_ending
 from medsegdiff.data.label_values import LabelValues, leave_out, parse_label_values
 from medsegdiff.data.named_sets import find_set
+from medsegdiff.data.pixel_spacing import PixelSpacing, parse_spacing
 from medsegdiff.data.references.structures import Name, Overlap, Structures
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Case:
             raters in its last axis).
         patient: Name of the patient; a split never separates cases of one patient.
         label_values: Meaning of the values in the label files; empty if they are class numbers.
+        spacing: Size of a photograph's pixels along columns and rows in mm; empty if not known.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Case:
     labels: tuple[Path, ...]
     patient: str
     label_values: LabelValues = ()
+    spacing: PixelSpacing | tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,8 @@ def class_slug(label: str) -> str:
 def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
     """Cases as a MONAI datalist: ``case``, ``image`` (paths), and ``label`` (paths) if labelled.
 
-    An item has ``label_values`` if its label files hold other values than class numbers.
+    An item has ``label_values`` if its label files hold other values than class numbers, and
+    ``spacing`` if the description gives that of a photograph.
     """
     items = []
     for case in cases:
@@ -225,6 +229,8 @@ def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
             item["label"] = [str(path) for path in case.labels]
             if case.label_values:
                 item["label_values"] = case.label_values
+        if case.spacing:
+            item["spacing"] = case.spacing
         items.append(item)
     return items
 
@@ -281,6 +287,13 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         _parse_case(entry, f"{file}, training[{i}]", root, values)
         for i, entry in enumerate(entries)
     )
+    test_images = _parse_test_images(described.get("test"), root, file)
+    names = [case.id for case in (*cases, *test_images)]
+    sizes = parse_spacing(described.get("spacing"), names, root, file)
+    cases, test_images = (
+        tuple(replace(case, spacing=sizes.get(case.id, ())) for case in some)
+        for some in (cases, test_images)
+    )
     test = _parse_patients(described.get("test_patients", []), "test_patients", file)
     repeated = repeats(case.id for case in cases)
     if repeated:
@@ -302,7 +315,7 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         layout=str(described.get("layout", "")),
         published=_parse_count(described.get("published", 0), file),
         references=_parse_references(described, labels, file),
-        test_images=_parse_test_images(described.get("test"), root, file),
+        test_images=test_images,
         ignored=ignored,
         notes=tuple(str(note) for note in described.get("notes", ())),
     )

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
+from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.images import read_geometry, read_image
 from medsegdiff.data.manifest import Case, Manifest, class_slug
+from medsegdiff.data.pixel_spacing import with_spacing
 from medsegdiff.data.transforms import check_grid, read_case_labels
 
 _ROUNDING = 1e-3
@@ -65,10 +67,9 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
     """
     geometry = read_geometry(case.images[0])
     annotations = read_case_labels(case, geometry, manifest)
+    geometry = with_spacing(geometry, case.spacing)
     if geometry.shape[2:] == (1,):
-        geometry = Geometry(
-            geometry.shape[:2], geometry.affine, geometry.sform, geometry.qform, geometry.sources
-        )
+        geometry = replace(geometry, shape=geometry.shape[:2])
     return annotations.reshape(len(annotations), *geometry.shape), geometry
 
 
@@ -149,7 +150,8 @@ def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
     if found != grid:
         rule = f"has shape {values.shape}, but the case has {geometry.shape}"
         raise InputError(path, rule, _DO_AGAIN)
-    check_grid(path, geometry, own, "its image", _DO_AGAIN)
+    if not any(map(is_photograph, geometry.sources)):  # which have no place in the world
+        check_grid(path, geometry, own, "its image", _DO_AGAIN)
     return values.reshape(*geometry.shape, *values.shape[3:])
 
 

@@ -33,6 +33,7 @@ from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
 from medsegdiff.data.label_values import LabelValues, UnknownValuesError, renumber, suggested
 from medsegdiff.data.manifest import Case, Manifest
+from medsegdiff.data.pixel_spacing import with_spacing
 from medsegdiff.data.references import Structures, is_reference, read_structures
 
 GRID_TOLERANCE = 0.1
@@ -48,7 +49,8 @@ class LoadCased(Transform):
     ``geometry``: the input's :class:`~medsegdiff.core.types.Geometry` (not collatable: leave it
     out of batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of
     class numbers, one channel per rater, on the image's grid. ``label_values`` of the item says
-    what the values of its label mean, and is taken out. Other keys stay as they are.
+    what the values of its label mean, ``spacing`` the size of a photograph's pixels in mm, and both
+    are taken out. Other keys stay as they are.
 
     Spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1) becomes
     (C, X, Y), and a volume stays a volume, to be cut into slices later; the affine of a plane is
@@ -96,12 +98,13 @@ class LoadCased(Transform):
         """
         item = dict(data)
         sources = _listed(item[self.image_key])
-        image, geometry = read_channels(sources, self.spatial_dims, self.channels)
+        image, of_file = read_channels(sources, self.spatial_dims, self.channels)
+        geometry = with_spacing(of_file, item.pop("spacing", ()))
         item[self.image_key] = _tensor(image, geometry, self.spatial_dims, sources[0])
         item["geometry"] = geometry
         if item.get(self.label_key):
             files, values = _listed(item[self.label_key]), item.pop("label_values", ())
-            label = read_labels(files, geometry, self.labels, self.raters, values, self.references)
+            label = read_labels(files, of_file, self.labels, self.raters, values, self.references)
             item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
         return item
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import InputError
-from medsegdiff.data.manifest import Case, load_manifest
+from medsegdiff.data.manifest import Case, Manifest, load_manifest
 from medsegdiff.data.named_sets import find_set
 
 _FOUND_AGAIN = ("folder", "layout", "notes", "file_ending", "numTraining", "dataset")
@@ -40,9 +40,16 @@ def write_description(data: str | Path, file: Path) -> None:
         "folds": [list(fold) for fold in manifest.folds],
         "test_patients": list(manifest.test),
     }
+    sizes = {case.id: list(case.spacing) for case in _all(manifest) if case.spacing}
+    if sizes:
+        described["spacing"] = sizes
     if manifest.ignored is not None:
         described["labels"][str(manifest.ignored)] = "ignore"
     write_json(file, described)
+
+
+def _all(manifest: Manifest) -> tuple[Case, ...]:
+    return (*manifest.cases, *manifest.test_images)
 
 
 def _entry(case: Case, place: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.core.types import LengthUnit
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import (
     Prediction,
@@ -51,6 +52,7 @@ class CaseResult:
             them S_NCC was defined ("s_ncc"); empty otherwise.
         guarantee: figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
         run: what ``<case>_run.json`` says.
+        unit: of lengths: of a photograph whose spacing is not known, pixels.
     """
 
     case: str
@@ -65,6 +67,7 @@ class CaseResult:
     planes: dict[str, int] = field(default_factory=dict)
     guarantee: dict[str, ByClass] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    unit: LengthUnit = "mm"
 
 
 def evaluate_case(
@@ -92,7 +95,7 @@ def evaluate_case(
     known = known_voxels(annotations)
     if known is not None:
         prediction = without_unknown(prediction, known)
-    result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run)
+    result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run, unit=geometry.unit)
     for value, slug in classes.items():
         members = prediction.members
         maps = ClassMaps(

@@ -104,7 +104,9 @@ def judge(
     """
     network, preprocessing, inferer = parts
     annotations, _ = read_reference(case, manifest)
-    found = segment_case(CaseInput(case.id, case.images), network, preprocessing, inferer)
+    found = segment_case(
+        CaseInput(case.id, case.images, spacing=case.spacing), network, preprocessing, inferer
+    )
     members = found.members.reshape(len(found.members), *annotations.shape[1:])
     classes, bins = foreground(manifest), []
     known = known_voxels(annotations)
