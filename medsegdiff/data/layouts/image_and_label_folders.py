@@ -63,7 +63,9 @@ def paired_cases(
         return []
     files, of_labels = named_files(places[0]), named_files(places[1]) if places[1] else {}
     cases = {name: [path] for name, path in files.items()}
-    if not {plain(name) for name in of_labels} & set(files):  # else the numbers are the cases
+    if not {plain(name) for name in of_labels} & {
+        plain(name) for name in files
+    }:  # else the numbers are the cases
         cases = joined_channels(cases)
     found = pair(cases, of_labels, folder)
     entries = []

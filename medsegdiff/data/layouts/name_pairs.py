@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.formats import format_of, without_ending
 
-_SUFFIX = re.compile(
-    r"[_\-. ](mask|masks|seg|segmentation|label|labels|gt|annotation|manual)$", re.IGNORECASE
+LABEL_WORDS = frozenset(
+    ("mask", "masks", "seg", "segmentation", "segmentations", "label", "labels")
+    + ("gt", "groundtruth", "annotation", "manual")
 )
-_IMAGE_SUFFIX = re.compile(r"[_\-. ](image|img)$", re.IGNORECASE)
+IMAGE_WORDS = frozenset(("image", "images", "img", "imgs", "volume", "vol", "scan"))
 RULE = (
-    "a label has the name of its image, also with _mask, _seg, _label, _gt or _annotation behind it"
+    "a label has the name of its image, but for words such as mask, seg, label, gt, annotation "
+    "or image (x.png and x_mask.png, volume-1.nii and segmentation-1.nii)"
 )
+_BETWEEN = re.compile(r"[_\-. ]+|(?<=[A-Za-z]{3})(?=\d+$)")
+"""Between words: signs, and before the number at the end of a word such as ``mask007``."""
 _SHOWN = 5
 
 
@@ -30,12 +35,14 @@ def pair(images: Mapping[str, object], labels: Mapping[str, Path], folder: Path)
     Raises:
         InputError: Labels belong to no image, or two to one.
     """
-    keys = {name: name for name in images}
-    keys |= {_IMAGE_SUFFIX.sub("", name): name for name in images if _IMAGE_SUFFIX.search(name)}
+    keys: dict[str, list[str]] = defaultdict(list)
+    for name in images:
+        keys[plain(name)].append(name)
     paired: dict[str, Path] = {}
     strangers = []
     for name, path in sorted(labels.items()):
-        image = keys.get(name, keys.get(plain(name)))
+        alike = keys.get(plain(name), [])
+        image = name if name in images else alike[0] if len(alike) == 1 else None
         if image is None:
             strangers.append(name)
         elif image in paired:
@@ -52,12 +59,26 @@ def pair(images: Mapping[str, object], labels: Mapping[str, Path], folder: Path)
 
 
 def plain(name: str) -> str:
-    """Name of a label without what says that it is one.
+    """A file's name without the words that say whether it is an image or a label.
 
-    >>> plain("case_3-seg"), plain("case_3")
-    ('case_3', 'case_3')
+    >>> [plain(name) for name in ("case_3-seg", "case_3", "volume-7", "mask007")]
+    ['case_3', 'case_3', '7', '007']
     """
-    return _SUFFIX.sub("", name)
+    words = _words(name)
+    return "_".join(word for word in words if word.lower() not in LABEL_WORDS | IMAGE_WORDS)
+
+
+def is_label(name: str) -> bool:
+    """Whether a file's name says that it is a label.
+
+    >>> is_label("case_3-seg"), is_label("segment_3")
+    (True, False)
+    """
+    return any(word.lower() in LABEL_WORDS for word in _words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word for word in _BETWEEN.split(name) if word]
 
 
 def named_files(folder: Path) -> dict[str, Path]:
@@ -66,8 +87,7 @@ def named_files(folder: Path) -> dict[str, Path]:
     Files below are named after their folders as well, ``patient1/a.png`` as ``patient1_a``. A
     folder whose files have no known ending, such as a DICOM series, is one image.
     """
-    files = [file for file in _visible(folder) if file.is_file() or file.is_symlink()]
-    direct = {without_ending(file.name): file for file in files if format_of(file)}
+    direct = direct_files(folder)
     if direct:
         return direct
     found: dict[str, Path] = {}
@@ -79,6 +99,12 @@ def named_files(folder: Path) -> dict[str, Path]:
         if not below and any(inner.iterdir()):
             found[inner.name] = inner
     return found
+
+
+def direct_files(folder: Path) -> dict[str, Path]:
+    """Image files in a folder by name without ending, links to missing files included."""
+    files = [file for file in _visible(folder) if file.is_file() or file.is_symlink()]
+    return {without_ending(file.name): file for file in files if format_of(file)}
 
 
 def _visible(folder: Path) -> Iterable[Path]:

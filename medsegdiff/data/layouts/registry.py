@@ -13,7 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.data.layouts import bids, image_and_label_folders, monai_datalist, nnunet_raw
+from medsegdiff.data.layouts import (
+    bids,
+    image_and_label_folders,
+    monai_datalist,
+    nnunet_raw,
+    one_folder,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +50,7 @@ FOLDER_LAYOUTS = (
         image_and_label_folders.describe,
     ),
     FolderLayout("BIDS", bids.recognises, bids.describe),
+    FolderLayout("images and labels in one folder", one_folder.recognises, one_folder.describe),
 )
 """All layouts; the first that recognises a folder counts."""
 

@@ -107,6 +107,25 @@ def test_channel_files_are_one_case(tmp_path: Path) -> None:
     assert check(manifest).fit
 
 
+@pytest.mark.parametrize(
+    ("of_image", "of_label"),
+    [
+        ("volume-{}", "segmentation-{}"),
+        ("img{:03d}", "mask{:03d}"),
+        ("image_{:04d}", "label_{:04d}"),
+        ("{:03d}_HC", "{:03d}_HC_Annotation"),
+        ("benign ({})", "benign ({})_mask"),
+    ],
+)
+def test_words_that_name_the_kind_of_file(tmp_path: Path, of_image: str, of_label: str) -> None:
+    for number in range(3):
+        save(tmp_path / "images" / f"{of_image.format(number)}.png", image(number, (6, 5)))
+        save(tmp_path / "labels" / f"{of_label.format(number)}.png", label(1, shape=(6, 5)))
+    assert {case.id: case.labels[0].stem for case in load_manifest(tmp_path).cases} == {
+        of_image.format(number): of_label.format(number) for number in range(3)
+    }
+
+
 def test_numbers_of_cases_are_no_channels(tmp_path: Path) -> None:
     for number in range(3):
         save(tmp_path / "images" / f"slice_{number:04d}.png", image(number, (6, 5)))
