@@ -11,8 +11,10 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.data.formats import format_of, without_ending
 
 LABEL_WORDS = frozenset(
-    ("mask", "masks", "seg", "segmentation", "segmentations", "label", "labels")
-    + ("gt", "groundtruth", "annotation", "manual")
+    {
+        *("mask", "masks", "seg", "segmentation", "segmentations", "label", "labels"),
+        *("gt", "groundtruth", "annotation", "manual"),
+    }
 )
 IMAGE_WORDS = frozenset(("image", "images", "img", "imgs", "volume", "vol", "scan"))
 RULE = (
