@@ -13,7 +13,13 @@ from scipy import ndimage
 from medsegdiff.calibration.conformal import THRESHOLDS
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.manifest import Case, Manifest
-from medsegdiff.data.predictions import foreground, majority, read_prediction, read_reference
+from medsegdiff.data.predictions import (
+    foreground,
+    known_voxels,
+    majority,
+    read_prediction,
+    read_reference,
+)
 from medsegdiff.metrics.calibration_error import region_of_interest
 
 SAID = float(THRESHOLDS[0])
@@ -82,6 +88,7 @@ def read_case_voxels(case: Case, folder: Path, manifest: Manifest) -> CaseVoxels
     maps = np.stack([found.mean[slug] for slug in classes.values()])
     probability = np.concatenate([(1.0 - maps.sum(axis=0, keepdims=True)).clip(0.0, 1.0), maps])
     marked = np.stack([annotations == value for value in classes])
+    known = known_voxels(annotations)
     return sampled_voxels(
         case.id,
         case.patient,
@@ -91,6 +98,7 @@ def read_case_voxels(case: Case, folder: Path, manifest: Manifest) -> CaseVoxels
         [region_of_interest(m.any(axis=0)) for m in (marked.any(axis=0), *marked)],
         geometry.spacing,
         found.run,
+        known,
     )
 
 
@@ -103,6 +111,7 @@ def sampled_voxels(
     class_roi: list[NDArray[np.bool_]],
     spacing: tuple[float, ...],
     run: dict[str, Any] | None = None,
+    known: NDArray[np.bool_] | None = None,
 ) -> CaseVoxels:
     """All voxels of the region of a case, and some of the rest, weighted to stand for all.
 
@@ -115,10 +124,18 @@ def sampled_voxels(
         class_roi: Masks (*shape), K of them: regions of interest of the metric ``ece_roi``.
         spacing: Size of a voxel in millimetres, one value an axis.
         run: Content of ``<case>_run.json``.
+        known: Mask (*shape) of the voxels whose class is known, which alone count; None: all.
     """
-    near = near_structure(probability, share, spacing)
+    if known is not None:
+        share, seen = (
+            np.concatenate([np.where(known, maps[:1], 1.0), maps[1:] * known])
+            for maps in (share, probability)
+        )
+    else:
+        seen = probability
+    near = near_structure(seen, share, spacing)
     inside = near | class_roi[0]
-    kept, weight = _drawn(inside.ravel())
+    kept, weight = _drawn(inside.ravel(), None if known is None else known.ravel())
     k = len(probability)
     return CaseVoxels(
         case=case,
@@ -162,11 +179,16 @@ def near_structure(
     return np.asarray(ndimage.distance_transform_edt(~seen, sampling=axes) <= margin)
 
 
-def _drawn(inside: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _drawn(
+    inside: NDArray[np.bool_], known: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Indices of the voxels that are kept, and how many each stands for."""
     rng = np.random.default_rng(SEED)
+    outside = ~inside
+    if known is not None:
+        inside, outside = inside & known, outside & known
     kept, weights = [], []
-    for part, most in ((inside, MOST_INSIDE), (~inside, MOST_OUTSIDE)):
+    for part, most in ((inside, MOST_INSIDE), (outside, MOST_OUTSIDE)):
         at = np.flatnonzero(part)
         n = min(len(at), most)
         chosen = np.sort(rng.choice(at, n, replace=False)) if n < len(at) else at

@@ -1,4 +1,4 @@
-"""Segmentation of the held-out cases of a data set with a bundle."""
+"""Segmentation of the cases of a data set that a fold holds out, or of its test."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.cases.segmenter import CaseSegmenter
-from medsegdiff.data.manifest import load_manifest
+from medsegdiff.data.manifest import Fold, load_manifest
 
 
 def segment_fold(
     bundle: str | Path,
     data: str | Path,
     output: str | Path,
-    fold: int = 0,
+    fold: Fold = 0,
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Segment the held-out cases of a fold, and write the files of each.
@@ -24,7 +24,7 @@ def segment_fold(
         bundle: Folder or name of a bundle with the configuration ``configs/inference``.
         data: Description of the data set, its folder, or a known name.
         output: Folder for a folder of each case.
-        fold: Number of the fold whose cases are segmented.
+        fold: Number of the fold whose cases are segmented, ``test``, or ``all``.
         changes: Keys of ``configs/inference`` -> values that replace the bundle's.
 
     Returns:
@@ -34,7 +34,7 @@ def segment_fold(
         InputError: the bundle or the data cannot be used, or there is no such fold.
         UsageError: the bundle is unknown, or does not have a key of ``changes``.
     """
-    cases = load_manifest(data).split(fold)[1]
+    cases = load_manifest(data).held_out(fold)
     parser = load_bundle(bundle).parser("inference", {"output_dir": str(output), **(changes or {})})
     segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
     return segmenter.segment_cases(cases)

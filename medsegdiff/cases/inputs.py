@@ -7,6 +7,7 @@ import logging
 import secrets
 import tempfile
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from medsegdiff.data import dicom
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.formats import Kind, format_of, list_endings
 from medsegdiff.data.images import Source, only_series
+from medsegdiff.data.layouts import bids
+from medsegdiff.data.layouts.channel_files import split_channel
+from medsegdiff.data.layouts.image_and_label_folders import label_folder
 from medsegdiff.data.manifest import Case, case_id, load_manifest
 from medsegdiff.dicomweb.address import Address, is_address, parse_address
 from medsegdiff.dicomweb.wado import fetch
@@ -54,7 +58,10 @@ def parse_inputs(inputs: Sequence[str | Path]) -> list[Path | Address]:
 
 @contextmanager
 def found_cases(
-    inputs: Sequence[Path | Address], output: Path, options: DicomOptions | None = None
+    inputs: Sequence[Path | Address],
+    output: Path,
+    options: DicomOptions | None = None,
+    channels: int = 1,
 ) -> Iterator[tuple[list[CaseInput], dict[str, InputError]]]:
     """Find the cases in ``inputs``, and the inputs without a case, with the reason.
 
@@ -66,6 +73,8 @@ def found_cases(
         output: Output folder; the ids of DICOM cases are made with its ``.salt``, which is created
             when first needed.
         options: Options for DICOM inputs.
+        channels: Number of channels of a case; as many files ``x_0000``, ``x_0001``, ... of a
+            folder are one case.
     """
     options = options or DicomOptions()
     cases: list[CaseInput] = []
@@ -83,7 +92,7 @@ def found_cases(
             except OSError as error:  # its own message may name files inside the input
                 rule = f"cannot be read ({error.strerror})"
                 failures[str(given)] = InputError(given, rule, "Check it")
-        yield _with_unique_ids(cases), failures
+        yield _with_unique_ids(joined_files(cases, channels, failures)), failures
 
 
 def described_cases(
@@ -102,7 +111,7 @@ def described_cases(
                 replace(only_series(path), uneven=uneven) if path.is_dir() else path
                 for path in case.images
             )
-            found.append(CaseInput(case.id, image))
+            found.append(CaseInput(case.id, image, spacing=case.spacing))
         except InputError as error:
             failures[case.id] = error
     return found, failures
@@ -128,36 +137,100 @@ def _cases_in(
     if given.suffix.lower() == ".zip":
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _unpack(given, folder)
+    if bids.recognises(folder, {}):
+        return _bids_cases(folder, failures)
     volumes = _files_of(folder, "volume", output)
     if volumes:
         _tell_left_out(folder, volumes)
-        return _one_each(volumes)
+        return _one_each(volumes, folder)
     try:
         series = _dicom_series(folder, given)
     except InputError:
         photographs = _files_of(folder, "photograph", output)
         if not photographs:
             raise
-        return _one_each(photographs)
+        return _one_each(photographs, folder)
     return _dicom_cases(series, given, output, options, failures)
 
 
-def _one_each(files: Sequence[Path]) -> list[CaseInput]:
-    return [CaseInput(case_id([path]), (path,)) for path in files]
+def _one_each(files: Sequence[Path], folder: Path) -> list[CaseInput]:
+    """A case each; where names repeat, as T1 in a folder of each patient, these folders tell."""
+    names = [case_id([path]) for path in files]
+    if len(set(names)) < len(names):
+        below = [path.relative_to(folder).parts[:-1] for path in files]
+        names = ["_".join((*place, name)) for place, name in zip(below, names, strict=True)]
+    return [CaseInput(name, (path,)) for name, path in zip(names, files, strict=True)]
+
+
+def _bids_cases(folder: Path, failures: dict[str, InputError]) -> list[CaseInput]:
+    """The images of one contrast, of which broken links fail; derivatives are none."""
+    images, notes = bids.chosen_images(folder)
+    for note in notes:
+        logger.warning("%s: %s", folder, note)
+    for path in images:
+        if not path.exists():
+            rule = "is a link to a file that is not there"
+            remedy = "Get the file, for instance by git annex or datalad"
+            failures[str(path)] = InputError(path, rule, remedy)
+    return [CaseInput(case_id([path]), (path,)) for path in images if path.exists()]
+
+
+def joined_files(
+    cases: Sequence[CaseInput], channels: int, failures: dict[str, InputError]
+) -> list[CaseInput]:
+    """Cases of one file each, of which the channels ``x_0000``, ``x_0001``, ... are one case ``x``.
+
+    Args:
+        cases: Cases that were found.
+        channels: Number of channels of a case. With one, the number is left out of the name where a folder has
+            several files and all are ``_0000``.
+        failures: Mapping that gets the cases that lack a channel.
+    """
+    groups: dict[tuple[Path, str], list[tuple[int, CaseInput]]] = defaultdict(list)
+    for case in cases:
+        path = case.image[0]
+        stem, number = split_channel(path.name) if isinstance(path, Path) else ("", None)
+        if number is not None and len(case.image) == 1 and isinstance(path, Path):
+            groups[path.parent, stem].append((number, case))
+    first_alone = {place for place, _ in groups} if channels == 1 and len(groups) > 1 else set()
+    for (place, _), group in groups.items():
+        if [number for number, _ in group] != [0]:
+            first_alone.discard(place)
+    replaced: dict[int, CaseInput | None] = {}
+    for (place, stem), group in groups.items():
+        numbers, members = [n for n, _ in group], [case for _, case in group]
+        name = members[0].id.rpartition("_")[0]
+        if numbers == list(range(channels)) and (channels > 1 or place in first_alone):
+            image = tuple(path for case in members for path in case.image)
+            replaced |= dict.fromkeys(map(id, members), None)
+            replaced[id(members[0])] = CaseInput(name, image)
+        elif channels > 1 and (len(group) > 1 or numbers == [0]):
+            found = ", ".join(f"{stem}_{number:04d}" for number in numbers)
+            rule = (
+                f"needs {channels} channels in files _0000 to _{channels - 1:04d}, but has {found}"
+            )
+            failures[name] = InputError(name, rule, "Add the missing files, or remove the others")
+            replaced |= dict.fromkeys(map(id, members), None)
+    joined = [replaced.get(id(case), case) for case in cases]
+    return [case for case in joined if case is not None]
 
 
 def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
     """The file itself, whatever its kind; of a folder, the files in it, else all those below it.
 
-    Files in the output folder are not inputs, unless the user named that folder.
+    Files in the output folder, or in a folder of labels beside one of images, are not inputs,
+    unless the user named that folder.
     """
     if path.is_file():
         return [path] if format_of(path) else []
+    labels = label_folder(path)
     inside = output.resolve().is_relative_to(path.resolve()) and output.resolve() != path.resolve()
     below = [
         file
         for file in sorted(path.rglob("*"))
-        if _is_image(file, kind) and not (inside and file.is_relative_to(output))
+        if _is_image(file, kind)
+        and not (inside and file.is_relative_to(output))
+        and not (labels and file.is_relative_to(labels))
     ]
     files = [file for file in below if file.parent == path] or below
     others = {file.parent for file in below} - {file.parent for file in files}

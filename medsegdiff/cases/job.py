@@ -6,7 +6,7 @@ The libraries of the network are imported only after the inputs and options have
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
 from medsegdiff.cases.inputs import found_cases, parse_inputs
 from medsegdiff.cases.one_by_one import one_by_one
 from medsegdiff.cases.storing import check_store
-from medsegdiff.core.errors import surfacing_input_errors
+from medsegdiff.core.errors import UsageError, surfacing_input_errors
+from medsegdiff.data.manifest import Fold, load_manifest
 
 
 def segment(
@@ -25,6 +26,7 @@ def segment(
     device: str = "auto",
     store: str | None = None,
     key: str | Path | None = None,
+    fold: Fold | None = None,
     **settings: Any,
 ) -> dict[str, str]:
     """Segment images with a bundle's model and write the files of each case.
@@ -38,6 +40,9 @@ def segment(
         store: Address of the DICOMweb server to store DICOM objects on; ``origin`` for the server
             that each case came from.
         key: Path of a table to write that says which image each case is; None for no table.
+        fold: Number of a fold, ``test`` or ``all``: ``inputs`` is then one data set, whose cases
+            that are held out, of its test, or all are segmented, by their names there. None: the
+            inputs are images.
         settings: Keys of the configuration -> values, such as ``members=8``. The bundle's own
             values are used for all others.
 
@@ -50,6 +55,8 @@ def segment(
             out of its range, or there would be nothing to store.
     """
     listed = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if fold is not None:
+        return _segment_held_out(listed, bundle, output, device, store, key, fold, settings)
     parsed, found, folder = parse_inputs(listed), load_bundle(bundle), Path(output)
     found.config("inference")  # fails early if the bundle is not made for segmenting
     if all(isinstance(one, Path) and not os.path.exists(one) for one in parsed):
@@ -62,4 +69,27 @@ def segment(
         check_store(store, parser.get_parsed_content("formats"), parsed)  # before loading a network
         segmenter = parser.get_parsed_content("segmenter")
     failed: dict[str, str] = segmenter.segment_inputs(listed, store, key and Path(key))
+    return failed
+
+
+def _segment_held_out(
+    inputs: Sequence[str | Path],
+    bundle: str | Path | Bundle,
+    output: str | Path,
+    device: str,
+    store: str | None,
+    key: str | Path | None,
+    fold: Fold,
+    settings: Mapping[str, Any],
+) -> dict[str, str]:
+    """Segment the cases of a fold of one data set, of its test, or all, by their names there."""
+    if store is not None or len(inputs) != 1:
+        rule = "takes one data set, and stores nothing on a server"
+        raise UsageError("--fold", rule, "Give one DATA, and leave out --store")
+    cases, found = load_manifest(inputs[0]).held_out(fold), load_bundle(bundle)
+    changes = {**settings, "output_dir": str(output), **device_change(device)}
+    parser = found.parser("inference", changes)
+    with surfacing_input_errors():
+        segmenter = parser.get_parsed_content("segmenter")
+    failed: dict[str, str] = segmenter.segment_cases(cases, key and Path(key))
     return failed

@@ -32,6 +32,7 @@ from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import CalibrationUse, OutputFormat, Uneven
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case
+from medsegdiff.data.transforms import LoadCased
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.models.precision import resolve
@@ -90,6 +91,8 @@ class CaseSegmenter:
     ) -> None:
         self.bundle, self.network = bundle, network.eval()
         self.preprocessing = resample_by_slabs(preprocessing)
+        loaders = (one for one in preprocessing.transforms if isinstance(one, LoadCased))
+        self.channels = next((loader.channels for loader in loaders), 1)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
         self.expected_mm = expected_mm
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
@@ -116,9 +119,17 @@ class CaseSegmenter:
         )
         inferer.check(network)
 
-    def segment_cases(self, cases: Sequence[Case]) -> dict[str, str]:
-        """Segment the cases of a data set description; see ``run``."""
-        return self.run(*described_cases(cases, self.dicom_options))
+    def segment_cases(self, cases: Sequence[Case], key: Path | None = None) -> dict[str, str]:
+        """Segment the cases of a data set description; see ``run``.
+
+        Args:
+            cases: Cases of the description.
+            key: Path of a table to write that says which image each case is.
+        """
+        found, failures = described_cases(cases, self.dicom_options)
+        if key is not None:
+            write_key(key, found)
+        return self.run(found, failures)
 
     @silenced()
     def segment_inputs(
@@ -140,7 +151,8 @@ class CaseSegmenter:
         """
         parsed = parse_inputs(inputs)
         target = check_store(store, self.formats, parsed)
-        with found_cases(parsed, self.output, self.dicom_options) as (cases, failures):
+        found = found_cases(parsed, self.output, self.dicom_options, self.channels)
+        with found as (cases, failures):
             if key is not None:
                 write_key(key, cases)
             return self.run(cases, failures, target)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 def check(
     data: DataArgument,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the description, with all that was inferred."),
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -32,6 +37,10 @@ def check(
     refuse_missing(data=data)
     from medsegdiff.data.fitness import check as examine
 
+    if write:
+        from medsegdiff.data.written_description import write_description
+
+        write_description(data, write)
     report = examine(data, progress("checking"))
     Console().print(_facts_table(report.facts))
     for problem in report.problems:

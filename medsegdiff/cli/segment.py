@@ -80,6 +80,13 @@ def segment(
     key: Annotated[
         Path | None, typer.Option(help="File (CSV) to write that says which image each case is.")
     ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K|test|all",
+            help="INPUT is then a data set: its cases that fold K holds out, of its test, or all.",
+        ),
+    ] = None,
     settings: Settings = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -96,5 +103,9 @@ def segment(
     from medsegdiff.cases.job import segment as run
 
     target = store_to or ("origin" if store else None)
+    if fold is not None:
+        from medsegdiff.data.manifest import parse_fold
+
+        changes["fold"] = parse_fold(fold)
     failures = run(inputs, bundle, output, device=device, store=target, key=key, **changes)
     exit_with(failures, "" if quiet else f"written to {output}")

@@ -48,6 +48,9 @@ OutputFormat = str
 UNKNOWN_CLASS = 255
 """Class number of voxels whose class is not known, such as all of an image without a mask."""
 
+LengthUnit = Literal["mm", "pixel"]
+"""Unit of lengths in an image."""
+
 Form = tuple[NDArray[np.float64], int]
 """A NIfTI spatial form: 4 x 4 voxel -> RAS+ millimetres, and its code (0: not set)."""
 
@@ -63,6 +66,7 @@ class Geometry:
         qform: Qform of the NIfTI header and its code; None for other formats.
         sources: Files that the geometry was read from (all instances of a DICOM series).
         notes: Sentences on what is unusual about the image, or was changed in reading it.
+        unit: Unit of the world: of a photograph without a spacing, pixels.
     """
 
     shape: tuple[int, ...]
@@ -71,6 +75,7 @@ class Geometry:
     qform: Form | None = None
     sources: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
+    unit: LengthUnit = "mm"
 
     @property
     def spacing(self) -> tuple[float, ...]:

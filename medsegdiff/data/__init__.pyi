@@ -9,6 +9,7 @@ from .planes import cut_into_planes as cut_into_planes
 from .planes import with_class as with_class
 from .predictions import read_prediction as read_prediction
 from .predictions import read_reference as read_reference
+from .transforms import LeaveOutUnknownd as LeaveOutUnknownd
 from .transforms import LoadCased as LoadCased
 from .transforms import UnknownLabeld as UnknownLabeld
 from .transforms import load as load

@@ -8,6 +8,7 @@ from pathlib import Path
 from medsegdiff.data import dicom
 from medsegdiff.data.formats import files_of
 from medsegdiff.data.images import Source
+from medsegdiff.data.pixel_spacing import PixelSpacing
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class CaseInput:
     Attributes:
         id: Name of the case's folder and files, without anything that identifies a DICOM patient.
         image: Files or DICOM series, one per channel.
+        spacing: Size of a photograph's pixels in mm, if it is known.
         service: Address of the DICOMweb server that the image came from; None for local files.
     """
 
     id: str
     image: tuple[Source, ...]
     service: str | None = None
+    spacing: PixelSpacing | tuple[()] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.core.types import Geometry
+from medsegdiff.core.types import Geometry, LengthUnit
 from medsegdiff.data.formats import without_ending
+from medsegdiff.data.label_values import UnknownValuesError, suggested
 from medsegdiff.data.manifest import (
     Case,
     Manifest,
@@ -24,12 +25,14 @@ from medsegdiff.data.manifest import (
     repeats,
     shorten,
 )
+from medsegdiff.data.pixel_spacing import with_spacing
 from medsegdiff.data.transforms import read_case_labels, read_channels
 
 SIZE_FACTOR = 8.0
 """Factor of the number of voxels, to the median volume, from which a case is reported."""
 SPACING_FACTOR = 2.5
 """Factor of the voxel size along an axis, to the median, from which a case is reported."""
+_MOST_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class CaseFacts:
     Attributes:
         case: Name of the case.
         shape: Number of voxels along each spatial axis of the file.
-        spacing: Size of a voxel along each spatial axis, in mm.
+        spacing: Size of a voxel along each spatial axis, in ``unit``.
+        unit: Unit of the spacing: pixels for a photograph whose spacing is not known.
         channels: Number of channels.
         low: Least intensity.
         high: Greatest intensity.
@@ -68,6 +72,7 @@ class CaseFacts:
     case: str
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    unit: LengthUnit
     channels: int
     low: float
     high: float
@@ -112,18 +117,26 @@ def check(
     cases: list[CaseFacts] = []
     problems = [*_check_folds(manifest), *_check_names(manifest), *_check_unlisted(manifest)]
     problems += _check_number(manifest)
+    unknown: dict[str, tuple[int, ...]] = {}
     for case in progress(manifest.cases):
-        facts, found = _examine(case, manifest)
+        facts, found = _examine(case, manifest, unknown)
         problems += found
         if facts is not None:
             cases.append(facts)
     problems += _check_duplicates(cases, manifest)
     problems += _check_outliers(cases, manifest.spatial_dims)
-    problems += _check_classes(cases, manifest)
+    if 2 * len(unknown) > len(manifest.cases):
+        problems = [problem for problem in problems if problem.case not in unknown]
+        problems += _check_values(unknown, cases, manifest)
+    else:
+        problems += _check_classes(cases, manifest)
     return CheckReport(tuple(cases), _summarise(cases, manifest), tuple(problems))
 
 
-def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Problem]]:
+def _examine(
+    case: Case, manifest: Manifest, unknown: dict[str, tuple[int, ...]]
+) -> tuple[CaseFacts | None, list[Problem]]:
+    """Facts and problems of a case; ``unknown`` gets a label's values if they are no classes."""
     problems: list[Problem] = []
 
     def report(rule: str, remedy: str, severity: Literal["error", "warning"] = "error") -> None:
@@ -133,9 +146,9 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
     missing_labels = [path for path in case.labels if not os.path.exists(path)]
     for path in missing_images:
         paired = " of a label" if case.labels and not missing_labels else ""
-        report(f"image{paired} is missing: {path}", "Add the file or remove the entry")
+        report(f"image{paired} is {_missing(path)}", "Add the file or remove the entry")
     for path in missing_labels:
-        report(f"label of an image is missing: {path}", "Add the file or remove the entry")
+        report(f"label of an image is {_missing(path)}", "Add the file or remove the entry")
     if not case.labels:
         report("image without a label", "Label it; it is not trained on", "warning")
     if missing_images:
@@ -146,6 +159,10 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
         if case.labels and not missing_labels:
             labels = read_case_labels(case, geometry, manifest)
             voxels = {v: float((labels == v).sum() / len(labels)) for v in manifest.labels}
+    except UnknownValuesError as error:
+        unknown[case.id] = error.found
+        report(f"{Path(error.subject).name}: {error.rule}", error.remedy)
+        return None, problems
     except InputError as error:
         report(f"{Path(error.subject).name}: {error.rule}", error.remedy)
         return None, problems
@@ -155,7 +172,15 @@ def _examine(case: Case, manifest: Manifest) -> tuple[CaseFacts | None, list[Pro
     for name, channel in zip(manifest.channels, image, strict=True):
         if channel.min() == channel.max():
             report(f"image ({name}) is constant: {channel.min():g}", "Export the file again")
-    return _facts(case.id, image, geometry, voxels), problems
+    return _facts(case.id, image, with_spacing(geometry, case.spacing), voxels), problems
+
+
+def _missing(path: Path) -> str:
+    return (
+        f"a link to a file that is not there: {path}"
+        if os.path.islink(path)
+        else f"missing: {path}"
+    )
 
 
 def _facts(
@@ -165,6 +190,7 @@ def _facts(
         case=case,
         shape=geometry.shape,
         spacing=tuple(round(size, 6) for size in geometry.spacing),
+        unit=geometry.unit,
         channels=len(image),
         low=float(image.min()),
         high=float(image.max()),
@@ -185,11 +211,25 @@ def _check_folds(manifest: Manifest) -> list[Problem]:
     if strangers:
         rule = f"patients of the folds have no case: {shorten(manifest.places(strangers))}"
         problems.append(Problem("", "warning", rule, "Add their cases or remove them"))
+    if not repeated and not any(_can_be_trained(manifest, k) for k in range(len(manifest.folds))):
+        labelled = len({case.patient for case in manifest.cases if case.labels})
+        rule = f"no fold can be trained: there are labels of {labelled} patient"
+        rule += "s" if labelled != 1 else ""
+        remedy = "Add labelled cases of other patients, and put them into different folds"
+        problems.append(Problem("", "error", rule, remedy))
     left_out = [case.id for case in manifest.cases if case.patient not in set(listed)]
     if left_out:
         rule = f"cases of patients in no fold, never used for training: {shorten(left_out)}"
         problems.append(Problem("", "warning", rule, "Put each patient into a fold"))
     return problems
+
+
+def _can_be_trained(manifest: Manifest, fold: int) -> bool:
+    try:
+        manifest.split(fold)
+    except InputError:
+        return False
+    return True
 
 
 def _check_number(manifest: Manifest) -> list[Problem]:
@@ -304,11 +344,66 @@ def _check_classes(cases: Sequence[CaseFacts], manifest: Manifest) -> list[Probl
     labelled = [case for case in cases if case.label_voxels]
     if not labelled:
         return [Problem("", "error", "no case has a readable label", "Add labels")]
-    return [
+    present = {
+        value: {case.case for case in labelled if case.label_voxels[value]}
+        for value in manifest.labels
+    }
+    if not any(cases for value, cases in present.items() if value != 0):
+        rule = f"all {len(labelled)} labels are empty: there is nothing to learn from"
+        return [Problem("", "error", rule, "Check how the labels were exported")]
+    never = [
         Problem("", "warning", f"class {value} ({name}) never occurs", "Remove it from 'labels'")
         for value, name in manifest.labels.items()
-        if not any(case.label_voxels[value] for case in labelled)
+        if not present[value]
     ]
+    if len(labelled) < sum(bool(case.labels) for case in manifest.cases):
+        return never  # what the others hold is not known
+    return never + _check_folds_of_classes(present, manifest)
+
+
+def _check_folds_of_classes(present: dict[int, set[str]], manifest: Manifest) -> list[Problem]:
+    """Classes that a fold holds out none of, or leaves none of to train on.
+
+    Args:
+        present: Names of the cases in which each class occurs.
+        manifest: Description of the data set.
+    """
+    judged = {case.patient for case in manifest.cases if case.labels}
+    folds = {k: judged & set(fold) for k, fold in enumerate(manifest.folds) if judged & set(fold)}
+    problems = []
+    for value, name in manifest.labels.items():
+        where = {case.patient for case in manifest.cases if case.id in present[value]}
+        having = [k for k, fold in folds.items() if where & fold]
+        without = [k for k in folds if k not in having]
+        if value == 0 or not having or len(folds) < 2:
+            continue
+        if without:
+            numbers = ", ".join(map(str, without))
+            rule = (
+                f"class {value} ({name}) is missing from fold {numbers}, where it cannot be judged"
+            )
+            remedy = "Deal the cases to 'folds' so that each has some, or use fewer folds"
+            problems.append(Problem("", "warning", rule, remedy))
+        if len(having) == 1:
+            rule = (
+                f"class {value} ({name}) occurs in fold {having[0]} alone, so that nothing is left"
+            )
+            rule += " to learn it from when that fold is held out"
+            problems.append(Problem("", "warning", rule, "Deal its cases to several folds"))
+    return problems
+
+
+def _check_values(
+    unknown: dict[str, tuple[int, ...]], cases: Sequence[CaseFacts], manifest: Manifest
+) -> list[Problem]:
+    """One error for all labels whose values are no classes, with a remedy for the whole set."""
+    values = {value for found in unknown.values() for value in found}
+    values |= {value for case in cases for value, n in case.label_voxels.items() if n}
+    shown = ", ".join(map(str, sorted(values)[:_MOST_SHOWN]))
+    more = " ..." if len(values) > _MOST_SHOWN else ""
+    known = ", ".join(map(str, manifest.labels))
+    rule = f"labels of {len(unknown)} cases hold the values {shown}{more}, but 'labels' has {known}"
+    return [Problem("", "error", rule, suggested(values, manifest.labels))]
 
 
 def _summarise(cases: Sequence[CaseFacts], manifest: Manifest) -> dict[str, Any]:
@@ -323,11 +418,21 @@ def _summarise(cases: Sequence[CaseFacts], manifest: Manifest) -> dict[str, Any]
         "spatial_dims": manifest.spatial_dims,
         "folds": [len(fold) for fold in manifest.folds],
     }
+    if manifest.layout:
+        facts["layout"] = manifest.layout
+    if manifest.notes:
+        facts["inferred"] = list(manifest.notes)
+    if manifest.ignored is not None:
+        facts["left_out_of_loss_and_metrics"] = f"label value {manifest.ignored}"
     if manifest.test:
         facts["kept_for_the_test"] = len(manifest.test)
+    in_mm = [case for case in cases if case.unit == "mm"]
+    if len(in_mm) < len(cases):
+        facts["unit"] = "pixels" if not in_mm else f"pixels, of {len(in_mm)} cases mm"
+        facts["unit"] += ": give 'spacing' if it is known"
     for name, rows in (
         ("shape", [case.shape[: manifest.spatial_dims] for case in cases]),
-        ("spacing_mm", [case.spacing[: manifest.spatial_dims] for case in cases]),
+        ("spacing_mm", [case.spacing[: manifest.spatial_dims] for case in in_mm]),
     ):
         if rows:
             facts[name] = {

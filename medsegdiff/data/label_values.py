@@ -16,9 +16,75 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import UNKNOWN_CLASS
 
 LabelValues = tuple[tuple[int, int, int], ...]
 """Lowest and highest value in the file, both included, and their class number."""
+
+
+WHOLE = 1e-3
+"""Greatest distance of a label value from the whole number that it stands for."""
+
+
+class UnknownValuesError(InputError):
+    """A label file holds values that are no classes; ``found`` are all its values."""
+
+    def __init__(
+        self, subject: object, rule: str, remedy: str, found: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(subject, rule, remedy)
+        self.found = found
+
+
+def nearly_whole(values: NDArray[Any]) -> NDArray[Any]:
+    """The values, same shape, those within ``WHOLE`` of a whole number as this number.
+
+    >>> nearly_whole(np.array([0.9999, 2.0, 0.5])).tolist()
+    [1.0, 2.0, 0.5]
+    """
+    if not np.issubdtype(values.dtype, np.floating):
+        return values
+    whole = np.rint(values)
+    return np.where(np.abs(values - whole) <= WHOLE, whole, values)
+
+
+def suggested(values: Collection[int], labels: Collection[int]) -> str:
+    """What to add to a description whose label files hold other values than its classes.
+
+    Args:
+        values: Values of all label files.
+        labels: Class numbers of the data set.
+
+    >>> suggested([0, 255], [0, 1])
+    'Add "label_values": {"0": 0, "255": 1} to the dataset.json'
+    """
+    ordered = sorted({0, *values})
+    if len(ordered) <= len(labels):
+        pairs = ", ".join(f'"{value}": {i}' for i, value in enumerate(ordered))
+        return f'Add "label_values": {{{pairs}}} to the dataset.json'
+    named = ", ".join(f'"{i}": "class {i}"' for i in range(1, len(ordered)))
+    remedy = f'Name all classes in the dataset.json: "labels": {{"0": "background", {named}}}'
+    if ordered == list(range(len(ordered))):
+        return remedy
+    pairs = ", ".join(f'"{value}": {i}' for i, value in enumerate(ordered))
+    return f'{remedy}, "label_values": {{{pairs}}}'
+
+
+def leave_out(ranges: LabelValues, labels: Collection[int], ignored: int | None) -> LabelValues:
+    """Ranges that lead voxels of the class ``ignored`` to ``UNKNOWN_CLASS``, and others on.
+
+    Args:
+        ranges: Ranges of values of each class; empty: the files hold class numbers.
+        labels: Class numbers of the data set, without the one that is ignored.
+        ignored: Class number that is left out of loss and metrics, or None.
+
+    >>> leave_out((), [0, 1], 2)
+    ((0, 0, 0), (1, 1, 1), (2, 2, 255))
+    """
+    if ignored is None:
+        return ranges
+    given = ranges or tuple((number, number, number) for number in (*labels, ignored))
+    return tuple((low, high, UNKNOWN_CLASS if n == ignored else n) for low, high, n in given)
 
 
 def parse_label_values(value: Any, labels: Collection[int], file: Path) -> LabelValues:
@@ -65,6 +131,7 @@ def renumber(values: NDArray[Any], ranges: LabelValues, source: object) -> NDArr
     >>> renumber(np.array([0, 4, 2]), ((0, 0, 0), (2, 2, 2), (4, 4, 3)), "seg.nii").tolist()
     [0, 3, 2]
     """
+    values = nearly_whole(values)
     if not ranges:
         return values
     classes = np.zeros(values.shape, dtype=np.uint8)
@@ -74,7 +141,9 @@ def renumber(values: NDArray[Any], ranges: LabelValues, source: object) -> NDArr
         classes[within] = number
         known |= within
     if not known.all():
+        found = np.unique(values)
         unknown = np.unique(values[~known])[:5].tolist()
         rule = f"label values {unknown} are not among the 'label_values' of the data set"
-        raise InputError(source, rule, "Is it a file of this set, as it was downloaded?")
+        remedy = "Name their classes there. Is it a file of this set, as it was downloaded?"
+        raise UnknownValuesError(source, rule, remedy, tuple(found.astype(int).tolist()))
     return classes

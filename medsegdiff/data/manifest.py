@@ -4,27 +4,36 @@ The description is a Medical Segmentation Decathlon ``dataset.json`` with option
 ``raters`` (number of annotations in the last axis of a four-dimensional label), ``label_values``
 (meaning of the values in the label files), ``patient`` and ``case`` (its name) for a case,
 ``folds`` (lists of patients), ``test_patients`` (kept for a last test), ``published`` (number of
-cases of the whole set), and ``reference_names`` and ``reference_overlap`` for labels that are DICOM
-SEG or RTSTRUCT files. :mod:`medsegdiff.data.named_sets` finds the description.
+cases of the whole set), ``reference_names`` and ``reference_overlap`` for labels that are DICOM
+SEG or RTSTRUCT files, and a label named ``ignore``, whose voxels are left out of loss and metrics.
+:mod:`medsegdiff.data.named_sets` finds the description.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medsegdiff.core.errors import InputError
+from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.formats import without_ending
-from medsegdiff.data.label_values import LabelValues, parse_label_values
+from medsegdiff.data.label_values import LabelValues, leave_out, parse_label_values
 from medsegdiff.data.named_sets import find_set
+from medsegdiff.data.pixel_spacing import PixelSpacing, parse_spacing
 from medsegdiff.data.references.structures import Name, Overlap, Structures
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_FOLDS = 5
+
+Fold = int | Literal["test", "all"]
+"""Cases of a data set: those that a fold holds out, those kept for the test, or all."""
+
 _SPATIAL_DIMS = {"2D": 2, "3D": 3, "4D": 3}  # Decathlon writes 4D where channels are stacked
 
 
@@ -40,6 +49,7 @@ class Case:
             raters in its last axis).
         patient: Name of the patient; a split never separates cases of one patient.
         label_values: Meaning of the values in the label files; empty if they are class numbers.
+        spacing: Size of a photograph's pixels along columns and rows in mm; empty if not known.
     """
 
     id: str
@@ -47,6 +57,7 @@ class Case:
     labels: tuple[Path, ...]
     patient: str
     label_values: LabelValues = ()
+    spacing: PixelSpacing | tuple[()] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,9 @@ class Manifest:
         layout: Name of the public layout by which the files were found; empty if they were listed.
         published: Number of cases of the whole set; 0 if it is not known.
         references: Structures of a DICOM SEG or RTSTRUCT that belong to each class.
+        test_images: Cases without a label that the set keeps for its test, as in ``imagesTs``.
+        ignored: Value of voxels that are left out of loss and metrics, or None.
+        notes: Sentences on what was inferred from the files.
     """
 
     name: str
@@ -86,6 +100,9 @@ class Manifest:
     layout: str = ""
     published: int = 0
     references: Structures = field(default_factory=lambda: Structures({}))
+    test_images: tuple[Case, ...] = ()
+    ignored: int | None = None
+    notes: tuple[str, ...] = ()
 
     def places(self, patients: Collection[str]) -> list[str]:
         """Places of patients in ``folds`` and ``test_patients``, for messages without names."""
@@ -127,6 +144,31 @@ class Manifest:
             raise InputError(self.name, rule, "Add labelled cases of other patients")
         return training, validation
 
+    def held_out(self, fold: Fold) -> tuple[Case, ...]:
+        """Cases of this fold, of the test, or all, with or without labels.
+
+        Args:
+            fold: Number of the fold; ``test``: patients kept for the test and the set's own test
+                images; ``all``: the cases of both kinds and all folds.
+
+        Raises:
+            InputError: The fold does not exist or has no case, or there is no test.
+        """
+        if fold == "all":
+            return (*self.cases, *self.test_images)
+        if fold == "test":
+            patients, further = set(self.test), self.test_images
+        elif 0 <= fold < len(self.folds):
+            patients, further = set(self.folds[fold]), ()
+        else:
+            rule = f"has folds 0 to {len(self.folds) - 1}, not {fold}"
+            raise InputError(self.name, rule, "Choose one of these, test or all")
+        cases = (*(case for case in self.cases if case.patient in patients), *further)
+        if not cases:
+            rule = f"has no case in fold {fold}" if fold != "test" else "keeps no case for a test"
+            raise InputError(self.name, rule, "Choose another fold, or list 'test_patients'")
+        return cases
+
     def unlabelled(self, fold: int) -> tuple[Case, ...]:
         """Cases without a label, except those of patients in this fold or kept for the test."""
         kept = {*self.folds[fold], *self.test}
@@ -144,7 +186,25 @@ def load_manifest(data: str | Path) -> Manifest:
             complete, or the description is broken.
     """
     found = find_set(data)
-    return _parse(found.described, found.root, found.file)
+    manifest = _parse(found.described, found.root, found.file)
+    for note in manifest.notes:
+        logger.info("%s: %s", manifest.name, note)
+    return manifest
+
+
+def parse_fold(text: str) -> Fold:
+    """A fold as it is typed.
+
+    Raises:
+        UsageError: It is neither a number nor ``test`` or ``all``.
+
+    >>> parse_fold("0"), parse_fold("test")
+    (0, 'test')
+    """
+    words: dict[str, Fold] = {"test": "test", "all": "all"}
+    if text in words or text.isdecimal():
+        return words[text] if text in words else int(text)
+    raise UsageError("--fold", f"{text!r} is no fold", "Give a number, test or all")
 
 
 def class_slug(label: str) -> str:
@@ -159,7 +219,8 @@ def class_slug(label: str) -> str:
 def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
     """Cases as a MONAI datalist: ``case``, ``image`` (paths), and ``label`` (paths) if labelled.
 
-    An item has ``label_values`` if its label files hold other values than class numbers.
+    An item has ``label_values`` if its label files hold other values than class numbers, and
+    ``spacing`` if the description gives that of a photograph.
     """
     items = []
     for case in cases:
@@ -168,6 +229,8 @@ def datalist(cases: Iterable[Case]) -> list[dict[str, Any]]:
             item["label"] = [str(path) for path in case.labels]
             if case.label_values:
                 item["label_values"] = case.label_values
+        if case.spacing:
+            item["spacing"] = case.spacing
         items.append(item)
     return items
 
@@ -216,15 +279,26 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
     if not isinstance(entries, list) or not entries:
         rule = "'training' must list at least one case"
         raise InputError(file, rule, 'List {"image": path, "label": path} for each')
-    labels = _parse_labels(described.get("labels"), file)
-    values = parse_label_values(described.get("label_values"), labels, file)
-    cases = tuple(_parse_case(entry, i, root, file, values) for i, entry in enumerate(entries))
+    labels, ignored = _parse_labels(described.get("labels"), file)
+    classes = labels if ignored is None else {**labels, ignored: "ignore"}
+    values = parse_label_values(described.get("label_values"), classes, file)
+    values = leave_out(values, labels, ignored)
+    cases = tuple(
+        _parse_case(entry, f"{file}, training[{i}]", root, values)
+        for i, entry in enumerate(entries)
+    )
+    test_images = _parse_test_images(described.get("test"), root, file)
+    names = [case.id for case in (*cases, *test_images)]
+    sizes = parse_spacing(described.get("spacing"), names, root, file)
+    cases, test_images = (
+        tuple(replace(case, spacing=sizes.get(case.id, ())) for case in some)
+        for some in (cases, test_images)
+    )
     test = _parse_patients(described.get("test_patients", []), "test_patients", file)
     repeated = repeats(case.id for case in cases)
     if repeated:
         rule = f"cases must have different names, but several are {shorten(repeated)}"
         raise InputError(file, rule, "Rename the files or remove the repeated entries")
-    labels = _parse_labels(described.get("labels"), file)
     return Manifest(
         name=str(described.get("name", root.name)),
         root=root,
@@ -241,11 +315,13 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         layout=str(described.get("layout", "")),
         published=_parse_count(described.get("published", 0), file),
         references=_parse_references(described, labels, file),
+        test_images=test_images,
+        ignored=ignored,
+        notes=tuple(str(note) for note in described.get("notes", ())),
     )
 
 
-def _parse_case(entry: Any, index: int, root: Path, file: Path, values: LabelValues) -> Case:
-    subject = f"{file}, training[{index}]"
+def _parse_case(entry: Any, subject: str, root: Path, values: LabelValues) -> Case:
     if not isinstance(entry, dict) or "image" not in entry:
         raise InputError(subject, "must have an 'image'", 'Write {"image": path, "label": path}')
     images = _parse_paths(entry["image"], root, f"{subject}, image")
@@ -267,8 +343,19 @@ def _parse_paths(value: Any, root: Path, subject: str) -> tuple[Path, ...]:
     return tuple(root / path for path in paths)
 
 
-def _parse_labels(value: Any, file: Path) -> dict[int, str]:
-    """Accept both ``{"0": "background"}`` (Decathlon) and ``{"background": 0}`` (nnU-Net v2)."""
+def _parse_test_images(value: Any, root: Path, file: Path) -> tuple[Case, ...]:
+    """Cases of the key ``test``: paths, as the Decathlon has them, or entries; none if unusable."""
+    listed = value if isinstance(value, list) else []
+    entries = [{"image": one} if isinstance(one, str | list) else one for one in listed]
+    cases = (_parse_case(entry, f"{file}, test[{i}]", root, ()) for i, entry in enumerate(entries))
+    return tuple(replace(case, labels=()) for case in cases)
+
+
+def _parse_labels(value: Any, file: Path) -> tuple[dict[int, str], int | None]:
+    """Names by class number, and the value of the label ``ignore``, or None.
+
+    Accepts both ``{"0": "background"}`` (Decathlon) and ``{"background": 0}`` (nnU-Net v2).
+    """
     remedy = 'Write {"0": "background", "1": "name", ...}'
     if not isinstance(value, dict) or not value:
         raise InputError(file, "'labels' must name the label values", remedy)
@@ -281,6 +368,12 @@ def _parse_labels(value: Any, file: Path) -> dict[int, str]:
     if len(labels) < len(value):
         raise InputError(file, "a value in 'labels' occurs twice", remedy)
     labels.setdefault(0, "background")
+    ignored = next((number for number, name in labels.items() if name.lower() == "ignore"), None)
+    if ignored is not None:
+        if ignored != max(labels):
+            rule = f"the label 'ignore' must have the highest value, not {ignored}"
+            raise InputError(file, rule, "Renumber the label files")
+        del labels[ignored]
     if sorted(labels) != list(range(len(labels))) or len(labels) < 2:
         rule = f"'labels' must be 0, 1, 2, ... without a gap, not {sorted(labels)}"
         raise InputError(file, rule, "Renumber the label files")
@@ -288,7 +381,7 @@ def _parse_labels(value: Any, file: Path) -> dict[int, str]:
     if repeated:
         rule = f"names of labels must differ in letters and digits: {shorten(repeated)}"
         raise InputError(file, rule, "Rename one of them")
-    return dict(sorted(labels.items()))
+    return dict(sorted(labels.items())), ignored
 
 
 def _parse_channels(

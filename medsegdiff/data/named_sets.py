@@ -8,7 +8,8 @@ description has the key ``folder``. If the input gives no folder, that one is se
 
 Keys that a named description lacks (often the list of cases) are taken from the files: with the key
 ``layout``, by the reader of that layout (:mod:`medsegdiff.data.public.layouts`), else from the
-``dataset.json`` of the folder.
+``dataset.json`` of the folder. A folder without a ``dataset.json``, or with one that lists no
+cases, is described by its layout (:mod:`medsegdiff.data.layouts.registry`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.data.layouts.registry import FOLDER_LAYOUTS, completed
 from medsegdiff.data.public.folders import archives
 from medsegdiff.data.public.layouts import LAYOUTS, list_cases
 
@@ -52,9 +54,13 @@ def find_set(data: str | Path) -> FoundDescription:
     """
     name, place = split_place(data)
     file = _find_description(name)
-    described = read_json(file)
+    described = read_json(file) if file.is_file() else {}
     if "folder" not in described:
-        return FoundDescription(described, file.parent.absolute(), file)
+        root = (file.parent if file.is_file() else file).absolute()
+        described = completed(root, described)
+        if not described:
+            raise _nothing_known(file)
+        return FoundDescription(described, root, file)
     root = place.absolute() if place else _find_data(name, described)
     if "layout" in described:
         if described["layout"] not in LAYOUTS:
@@ -126,9 +132,7 @@ def _find_description(data: str) -> Path:
     if path.is_dir():
         if (path / "dataset.json").is_file():
             return path / "dataset.json"
-        what = "the folder is empty" if not any(path.iterdir()) else "the folder has none"
-        remedy = "Describe the cases in one, or give the name of a known set: name=folder"
-        raise InputError(path, f"a dataset.json is needed, but {what}", remedy)
+        return path
     if path.is_file():
         return path
     if path.suffix == ".json" or len(path.parts) != 1:
@@ -137,6 +141,14 @@ def _find_description(data: str) -> Path:
     if named.is_file():
         return named
     raise InputError(path, "neither a path nor the name of a data set", _suggestion(data))
+
+
+def _nothing_known(folder: Path) -> InputError:
+    what = "the folder is empty" if not any(folder.iterdir()) else "the folder has none"
+    layouts = ", ".join(layout.name for layout in FOLDER_LAYOUTS)
+    rule = f"a dataset.json is needed, but {what}, and no known layout ({layouts})"
+    remedy = "Describe the cases in one, put files of the same names into images/ and labels/, "
+    return InputError(folder, rule, f"{remedy}or give the name of a known set: name=folder")
 
 
 def _suggestion(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.core.types import Geometry
+from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
+from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.images import read_geometry, read_image
 from medsegdiff.data.manifest import Case, Manifest, class_slug
+from medsegdiff.data.pixel_spacing import with_spacing
 from medsegdiff.data.transforms import check_grid, read_case_labels
 
 _ROUNDING = 1e-3
@@ -56,7 +58,7 @@ def foreground(manifest: Manifest) -> dict[int, str]:
 
 
 def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], Geometry]:
-    """Label maps (M, *shape) of all raters, and the image's geometry.
+    """Label maps (M, *shape) of all raters, ``UNKNOWN_CLASS`` where ignored, and the geometry.
 
     A volume of one slice is read as a 2D image, since its surfaces have no third direction.
 
@@ -65,10 +67,9 @@ def read_reference(case: Case, manifest: Manifest) -> tuple[NDArray[np.uint8], G
     """
     geometry = read_geometry(case.images[0])
     annotations = read_case_labels(case, geometry, manifest)
+    geometry = with_spacing(geometry, case.spacing)
     if geometry.shape[2:] == (1,):
-        geometry = Geometry(
-            geometry.shape[:2], geometry.affine, geometry.sform, geometry.qform, geometry.sources
-        )
+        geometry = replace(geometry, shape=geometry.shape[:2])
     return annotations.reshape(len(annotations), *geometry.shape), geometry
 
 
@@ -149,7 +150,8 @@ def _read_on_grid(path: Path, geometry: Geometry) -> NDArray[Any]:
     if found != grid:
         rule = f"has shape {values.shape}, but the case has {geometry.shape}"
         raise InputError(path, rule, _DO_AGAIN)
-    check_grid(path, geometry, own, "its image", _DO_AGAIN)
+    if not any(map(is_photograph, geometry.sources)):  # which have no place in the world
+        check_grid(path, geometry, own, "its image", _DO_AGAIN)
     return values.reshape(*geometry.shape, *values.shape[3:])
 
 
@@ -184,6 +186,27 @@ def _read_run(path: Path) -> dict[str, Any]:
     if not isinstance(run, dict):
         raise InputError(path, "must hold a JSON object", _DO_AGAIN)
     return run
+
+
+def known_voxels(annotations: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
+    """Mask (*shape) of the voxels that every rater (M, *shape) gave a class; None if all are."""
+    known = (annotations != UNKNOWN_CLASS).all(axis=0)
+    return None if known.all() else np.asarray(known)
+
+
+def without_unknown(prediction: Prediction, known: NDArray[np.bool_]) -> Prediction:
+    """A prediction whose masks are background where the class is not known; maps stay."""
+
+    def kept(mask: NDArray[Any]) -> NDArray[Any]:
+        return np.where(known, mask, np.zeros((), mask.dtype))
+
+    return replace(
+        prediction,
+        seg=kept(prediction.seg),
+        members=None if prediction.members is None else kept(prediction.members),
+        anchor=None if prediction.anchor is None else kept(prediction.anchor),
+        guarantee={s: (kept(i), kept(o)) for s, (i, o) in prediction.guarantee.items()},
+    )
 
 
 def majority(annotations: NDArray[np.uint8], classes: dict[int, str]) -> NDArray[np.uint8]:

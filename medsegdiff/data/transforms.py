@@ -31,8 +31,9 @@ from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
 from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.images import Source, grid_distance, plane_affine, read_image
-from medsegdiff.data.label_values import LabelValues, renumber
+from medsegdiff.data.label_values import LabelValues, UnknownValuesError, renumber, suggested
 from medsegdiff.data.manifest import Case, Manifest
+from medsegdiff.data.pixel_spacing import with_spacing
 from medsegdiff.data.references import Structures, is_reference, read_structures
 
 GRID_TOLERANCE = 0.1
@@ -47,8 +48,9 @@ class LoadCased(Transform):
     Sets ``image``: float32 MetaTensor (C, *spatial) with its affine, voxel index -> RAS+ mm;
     ``geometry``: the input's :class:`~medsegdiff.core.types.Geometry` (not collatable: leave it
     out of batches); and, if the item has a label, ``label``: uint8 MetaTensor (M, *spatial) of
-    class numbers, one channel per rater, on the image's grid. The key ``label_values``, which gives
-    the meaning of the label's values, is removed. Other keys are unchanged.
+    class numbers, one channel per rater, on the image's grid. The keys ``label_values``, which
+    gives the meaning of the label's values, and ``spacing``, the size of a photograph's pixels in
+    mm, are removed. Other keys are unchanged.
 
     The spatial axes are those of the file. With ``spatial_dims=2`` a plane (X, Y) or (X, Y, 1)
     becomes (C, X, Y), and a volume stays a volume, to be cut into slices later. The affine of a
@@ -97,12 +99,13 @@ class LoadCased(Transform):
         """
         item = dict(data)
         sources = _listed(item[self.image_key])
-        image, geometry = read_channels(sources, self.spatial_dims, self.channels)
+        image, of_file = read_channels(sources, self.spatial_dims, self.channels)
+        geometry = with_spacing(of_file, item.pop("spacing", ()))
         item[self.image_key] = _tensor(image, geometry, self.spatial_dims, sources[0])
         item["geometry"] = geometry
         if item.get(self.label_key):
             files, values = _listed(item[self.label_key]), item.pop("label_values", ())
-            label = read_labels(files, geometry, self.labels, self.raters, values, self.references)
+            label = read_labels(files, of_file, self.labels, self.raters, values, self.references)
             item[self.label_key] = _tensor(label, geometry, self.spatial_dims, files[0])
         return item
 
@@ -127,6 +130,29 @@ class UnknownLabeld(Transform):
             image = item[self.image_key]
             unknown = torch.full((1, *image.shape[1:]), UNKNOWN_CLASS, dtype=torch.uint8)
             item[self.label_key] = MetaTensor(unknown, meta=deepcopy(image.meta))
+        return item
+
+
+class LeaveOutUnknownd(Transform):
+    """Makes voxels of unknown class background in mask and label, so that overlap ignores them.
+
+    Args:
+        pred_key: Key of a one-hot mask (K, *spatial), background first.
+        label_key: Key of the label (M, *spatial) of class numbers.
+    """
+
+    def __init__(self, pred_key: str = "pred", label_key: str = "label") -> None:
+        self.pred_key, self.label_key = pred_key, label_key
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Complete one case."""
+        item = dict(data)
+        unknown = item[self.label_key] == UNKNOWN_CLASS
+        if unknown.any():
+            item[self.label_key] = item[self.label_key].masked_fill(unknown, 0)
+            mask = item[self.pred_key].masked_fill(unknown.any(dim=0, keepdim=True), 0)
+            mask[0] += unknown.any(dim=0)
+            item[self.pred_key] = mask
         return item
 
 
@@ -322,6 +348,8 @@ def _read_label(
         hint = "" if raters > 1 else ", or set 'raters' if the last axis holds several annotations"
         raise InputError(source, rule, f"Resample the label to the image{hint}")
     check_grid(source, image, geometry, "its image", "Copy the image's header to the label")
+    if allowed is not None and any(number == UNKNOWN_CLASS for *_, number in label_values):
+        allowed = {*allowed, UNKNOWN_CLASS}
     _check_values(values, allowed, source)
     return values.astype(np.uint8)
 
@@ -360,7 +388,8 @@ def _check_values(values: NDArray[Any], allowed: Collection[int] | None, source:
     if unknown:
         more = " ..." if len(unknown) > 5 else ""
         rule = f"unknown label values {unknown[:5]}{more}, known are {list(known)[:10]}"
-        raise InputError(source, rule, "Name them in 'labels' or renumber the label")
+        held = tuple(int(value) for value in found)
+        raise UnknownValuesError(source, rule, suggested(held, known), held)
 
 
 def _three_axes(shape: Sequence[int]) -> tuple[int, ...]:

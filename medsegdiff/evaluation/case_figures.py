@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medsegdiff.core.types import LengthUnit
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import (
     Prediction,
     foreground,
+    known_voxels,
     majority,
     read_prediction,
     read_reference,
+    without_unknown,
 )
 from medsegdiff.evaluation.guarantee_figures import case_guarantee
 from medsegdiff.metrics import overlap as metrics
@@ -50,6 +53,7 @@ class CaseResult:
             defined S_NCC ("s_ncc"); empty unless the case is a stack of planes.
         guarantee: Figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
         run: Content of ``<case>_run.json``.
+        unit: Unit of lengths; pixels for a photograph whose spacing is not known.
     """
 
     case: str
@@ -64,6 +68,7 @@ class CaseResult:
     planes: dict[str, int] = field(default_factory=dict)
     guarantee: dict[str, ByClass] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
+    unit: LengthUnit = "mm"
 
 
 def evaluate_case(
@@ -88,7 +93,10 @@ def evaluate_case(
     annotations, geometry = read_reference(case, manifest)
     prediction = read_prediction(folder, case.id, classes, geometry)
     hard = majority(annotations, classes)
-    result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run)
+    known = known_voxels(annotations)
+    if known is not None:
+        prediction = without_unknown(prediction, known)
+    result = CaseResult(case.id, case.patient, {}, {}, run=prediction.run, unit=geometry.unit)
     for value, slug in classes.items():
         members = prediction.members
         maps = ClassMaps(
@@ -100,6 +108,7 @@ def evaluate_case(
             mean=prediction.mean.get(slug),
             variance=prediction.variance.get(slug),
             votes=None if members is None else np.mean(members == value, axis=0),
+            known=known,
             planes=_is_stack_of_planes(annotations, manifest),
         )
         result.present[slug] = bool(maps.reference.any())
@@ -109,8 +118,8 @@ def evaluate_case(
     for by_class in result.values.values():
         by_class["mean"] = mean_defined(list(by_class.values()))
     _add_sample_sets(result, prediction, annotations, classes, manifest)
-    _add_comparisons(result, prediction, hard, classes)
-    result.guarantee = case_guarantee(prediction, hard, classes, geometry)
+    _add_comparisons(result, prediction, hard, classes, known)
+    result.guarantee = case_guarantee(prediction, hard, classes, geometry, known is None)
     return result
 
 
@@ -156,10 +165,19 @@ def judged_sets(
     positive, and counts.
     """
     if not _is_stack_of_planes(annotations, manifest):
-        return [(members, annotations)]
+        return [_known_alone(members, annotations)]
     axes = (0, 1, 2)
     marked = np.flatnonzero(annotations.any(axis=axes) | members.any(axis=axes))
-    return [(members[..., z], annotations[..., z]) for z in marked]
+    pairs = (_known_alone(members[..., z], annotations[..., z]) for z in marked)
+    return [(m, a) for m, a in pairs if m.size]
+
+
+def _known_alone(
+    members: NDArray[np.uint8], annotations: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Both as they are, or (N, V) and (M, V) of the voxels whose class is known, if not all are."""
+    known = known_voxels(annotations)
+    return (members, annotations) if known is None else (members[:, known], annotations[:, known])
 
 
 def _add_comparisons(
@@ -167,14 +185,16 @@ def _add_comparisons(
     prediction: Prediction,
     hard: NDArray[np.uint8],
     classes: dict[int, str],
+    known: NDArray[np.bool_] | None,
 ) -> None:
     """Add the figures of members and anchor alone, and of the uncertainty of all classes."""
-    wrong = prediction.seg != hard
+    counted = ... if known is None else known
+    wrong = (prediction.seg != hard)[counted]
     if len(prediction.variance) == len(classes):
         total = np.sum(list(prediction.variance.values()), axis=0)
-        result.maps_auroc["variance"] = uncertainty.error_auroc(total, wrong)
+        result.maps_auroc["variance"] = uncertainty.error_auroc(total[counted], wrong)
     if prediction.entropy is not None:
-        result.maps_auroc["entropy"] = uncertainty.error_auroc(prediction.entropy, wrong)
+        result.maps_auroc["entropy"] = uncertainty.error_auroc(prediction.entropy[counted], wrong)
     for value, slug in classes.items():
         reference = hard == value
         if prediction.members is not None:
@@ -183,7 +203,7 @@ def _add_comparisons(
         if prediction.anchor is not None:
             result.anchor_dice[slug] = metrics.dice(prediction.anchor == value, reference)
         if slug in prediction.mean and slug in prediction.variance:
-            maps = prediction.mean[slug], prediction.variance[slug]
+            maps = prediction.mean[slug][counted], prediction.variance[slug][counted]
             result.uncertainty[slug] = uncertainty.case_uncertainty(*maps)
     for by_class in (result.members_dice, result.anchor_dice, result.uncertainty):
         if by_class:

@@ -106,6 +106,7 @@ def build_report(
         "labels": {slug: manifest.labels[value] for value, slug in classes.items()},
         "raters": manifest.raters,
         "tolerance_mm": tolerance_mm,
+        "unit": _common([result.unit for result in results]),
         "bins": BINS,
         "roi_voxels": ROI_VOXELS,
     }

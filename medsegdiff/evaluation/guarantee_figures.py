@@ -29,6 +29,7 @@ def case_guarantee(
     hard: NDArray[np.uint8],
     classes: Mapping[int, str],
     geometry: Geometry,
+    all_known: bool = True,
 ) -> dict[str, dict[str, float]]:
     """Figure -> class -> value of a case; empty if the case was segmented without a guarantee.
 
@@ -37,6 +38,7 @@ def case_guarantee(
         hard: Hard reference (*shape).
         classes: Value -> name of the foreground classes.
         geometry: Geometry of the case.
+        all_known: Whether the class of every voxel is known; otherwise the volume is not.
     """
     if not prediction.guarantee:
         return {}
@@ -50,7 +52,7 @@ def case_guarantee(
         figures = {
             "missed_fraction": missed_fraction(outer, reference),
             "wrong_fraction": wrong_fraction(inner, reference),
-            "volume_covered": float(covered(interval, volume)),
+            "volume_covered": float(covered(interval, volume)) if all_known else float("nan"),
         }
         vacuous = prediction.run["guarantee"]["classes"][slug].get("vacuous", ())
         for name, figure in figures.items():

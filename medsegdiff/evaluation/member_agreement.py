@@ -16,7 +16,7 @@ from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import UsageError
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
-from medsegdiff.data.predictions import foreground, read_reference
+from medsegdiff.data.predictions import foreground, known_voxels, read_reference
 from medsegdiff.evaluation.case_figures import judged_sets
 from medsegdiff.metrics.calibration_error import Reliability, region_of_interest, reliability
 from medsegdiff.metrics.means import mean_defined
@@ -104,12 +104,16 @@ def judge(
     """
     network, preprocessing, inferer = parts
     annotations, _ = read_reference(case, manifest)
-    found = segment_case(CaseInput(case.id, case.images), network, preprocessing, inferer)
+    found = segment_case(
+        CaseInput(case.id, case.images, spacing=case.spacing), network, preprocessing, inferer
+    )
     members = found.members.reshape(len(found.members), *annotations.shape[1:])
     classes, bins = foreground(manifest), []
+    known = known_voxels(annotations)
     for value in classes:
         marked = annotations == value
         region = region_of_interest(marked.any(axis=0))
+        region = region if known is None else region & known
         votes = np.mean(members == value, axis=0)
         bins.append(reliability(votes, marked.mean(axis=0), region))
     sets = judged_sets(members, annotations, manifest)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from medsegdiff.core.atomic_files import write_text
 from medsegdiff.core.errors import InputError, reason_of
+from medsegdiff.core.types import LengthUnit
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.predictions import DAMAGE, foreground
 from medsegdiff.evaluation.case_view import read_case_view
@@ -16,7 +18,7 @@ from medsegdiff.evaluation.gallery import VARIANCE_TOP, Picture, small_multiples
 from medsegdiff.evaluation.summary import RESAMPLES
 from medsegdiff.evaluation.viewer import DIFFERENCES, is_volume, niivue, volumes
 from medsegdiff.evaluation.wording import sentences
-from medsegdiff.metrics.table import GROUPS, METRICS, TABLE
+from medsegdiff.metrics.table import GROUPS, METRICS, TABLE, Metric
 from medsegdiff.viz.pages import render
 from medsegdiff.viz.pictures import COLOURS
 
@@ -41,7 +43,7 @@ def write_html(
         cases: Cases that were evaluated, in any order.
         predictions: Folder of the segmented cases.
     """
-    labels = report["settings"]["labels"]
+    labels, unit = report["settings"]["labels"], unit_in_words(report["settings"]["unit"])
     by_id = {case.id: case for case in cases}
     worst, best = ranked(report["cases"])
 
@@ -62,7 +64,8 @@ def write_html(
         labels=labels,
         columns=[*labels, "mean"] if len(labels) > 1 else list(labels),
         colours={slug: COLOURS[i % len(COLOURS)] for i, slug in enumerate(labels)},
-        table={name: one for name, one in TABLE.items() if name in report["summary"]},
+        table={n: in_unit(one, unit) for n, one in TABLE.items() if n in report["summary"]},
+        unit=unit,
         groups=grouped([one.name for one in METRICS if one.name in report["summary"]]),
         headings=GROUPS,
         sentences=sentences(report),
@@ -80,6 +83,23 @@ def write_html(
         resamples=RESAMPLES,
     )
     write_text(path, page)
+
+
+def unit_in_words(unit: LengthUnit | Sequence[LengthUnit]) -> str:
+    """The unit of lengths, or those of different cases.
+
+    >>> unit_in_words("pixel"), unit_in_words(["mm", "pixel"])
+    ('pixels', 'mm or pixels')
+    """
+    units = [unit] if isinstance(unit, str) else unit
+    return " or ".join("pixels" if one == "pixel" else one for one in units)
+
+
+def in_unit(metric: Metric, unit: str) -> Metric:
+    """A metric with its lengths in this unit, in words."""
+    if metric.unit != "mm":
+        return metric
+    return replace(metric, unit=unit, heading=metric.heading.replace("(mm)", f"({unit})"))
 
 
 def ranked(

@@ -27,6 +27,8 @@ class ClassMaps:
         mean: Mean probability (*shape) in [0, 1], or None.
         variance: Variance (*shape) over the members, at least 0, or None.
         votes: Share (*shape) of the members that mark the voxel, in [0, 1], or None.
+        known: Mask (*shape) of where the class is known; elsewhere nothing counts, and masks are
+            False. None: everywhere.
         planes: Whether the last axis counts planes that are judged by themselves.
     """
 
@@ -38,7 +40,12 @@ class ClassMaps:
     mean: NDArray[Any] | None = None
     variance: NDArray[Any] | None = None
     votes: NDArray[Any] | None = None
+    known: NDArray[np.bool_] | None = None
     planes: bool = False
+
+    def counted(self, *maps: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+        """Maps (*shape), or their voxels (V,) that count if these are not all."""
+        return maps if self.known is None else tuple(values[self.known] for values in maps)
 
     @cached_property
     def wrong(self) -> NDArray[np.bool_]:
@@ -64,8 +71,9 @@ class ClassMaps:
         if self.mean is None:
             return {}
         region = region_of_interest(np.any(self.raters, axis=0))
+        region = region if self.known is None else region & self.known
         bins = {
-            "image": reliability(self.mean, self.share),
+            "image": reliability(self.mean, self.share, self.known),
             "roi": reliability(self.mean, self.share, region),
         }
         if self.votes is not None:

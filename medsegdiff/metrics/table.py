@@ -195,7 +195,7 @@ METRICS = (
         "lower",
         digits=4,
         needs=("mean",),
-        of_class=lambda m: calibration_error.brier(m.mean, m.share),
+        of_class=lambda m: calibration_error.brier(*m.counted(m.mean, m.share)),
     ),
     Metric(
         "nll",
@@ -206,7 +206,7 @@ METRICS = (
         unit="nats",
         digits=4,
         needs=("mean",),
-        of_class=lambda m: calibration_error.nll(m.mean, m.share),
+        of_class=lambda m: calibration_error.nll(*m.counted(m.mean, m.share)),
     ),
     Metric(
         "uncertainty_error_auroc",
@@ -217,7 +217,7 @@ METRICS = (
         "wrong.",
         "higher",
         needs=("variance",),
-        of_class=lambda m: uncertainty.error_auroc(m.variance, m.wrong),
+        of_class=lambda m: uncertainty.error_auroc(*m.counted(m.variance, m.wrong)),
     ),
     Metric(
         "uncertainty_error_auprc",
@@ -227,7 +227,7 @@ METRICS = (
         "which is small; 1 is perfect. Easy background does not raise it.",
         "higher",
         needs=("variance",),
-        of_class=lambda m: uncertainty.error_auprc(m.variance, m.wrong),
+        of_class=lambda m: uncertainty.error_auprc(*m.counted(m.variance, m.wrong)),
     ),
     Metric(
         "uncertainty_error_overlap",
@@ -236,7 +236,7 @@ METRICS = (
         "Dice of the wrong voxels with those above a threshold of variance, the best for the case.",
         "higher",
         needs=("variance",),
-        of_class=lambda m: uncertainty.error_overlap(m.variance, m.wrong),
+        of_class=lambda m: uncertainty.error_overlap(*m.counted(m.variance, m.wrong)),
     ),
     Metric(
         "uncertainty_error_correlation",
@@ -245,18 +245,20 @@ METRICS = (
         "Pearson correlation, over voxels, of the variance with being wrong.",
         "higher",
         needs=("variance",),
-        of_class=lambda m: uncertainty.correlation(m.variance, m.wrong),
+        of_class=lambda m: uncertainty.correlation(*m.counted(m.variance, m.wrong)),
     ),
     Metric(
         "pavpu",
         "uncertainty",
         "PAvPU",
         "Share of small patches that are right and certain, or wrong and uncertain. Easy "
-        "background makes it look good.",
+        "background makes it look good. Not defined where some voxels are to be ignored.",
         "higher",
         needs=("variance",),
-        of_class=lambda m: uncertainty.pavpu(
-            m.variance, m.wrong, (PATCH, PATCH, 1) if m.planes else None
+        of_class=lambda m: (
+            uncertainty.pavpu(m.variance, m.wrong, (PATCH, PATCH, 1) if m.planes else None)
+            if m.known is None
+            else float("nan")
         ),
     ),
     Metric(
@@ -266,7 +268,7 @@ METRICS = (
         "Pearson correlation, over voxels, of the members' variance with that of the raters.",
         "higher",
         needs=("variance",),
-        of_class=lambda m: uncertainty.correlation(m.variance, m.raters.var(axis=0)),
+        of_class=lambda m: uncertainty.correlation(*m.counted(m.variance, m.raters.var(axis=0))),
         several_raters=True,
     ),
     Metric(

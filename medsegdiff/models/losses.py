@@ -15,6 +15,10 @@ NoiseWeighting = Literal["constant", "min_snr", "snr_plus_1"]
 """Weighting of the time steps in the noise loss."""
 
 
+_CERTAIN = 50.0
+"""Logit of the background, and minus that of other classes, where a voxel does not count."""
+
+
 class DiffusionTargets(NamedTuple):
     """Targets that the loss compares a ``SegmenterOutput`` with.
 
@@ -26,6 +30,9 @@ class DiffusionTargets(NamedTuple):
         snr: Signal-to-noise ratio (B * R,) of each draw.
         gain: Squared error (B * R,) of ``prediction`` that corresponds to a squared error of 1 of
             x_0.
+        known: Mask (B, 1, *spatial) of the voxels whose class is known; others count nowhere.
+            None: known everywhere.
+        known_states: Mask (B, 1, *state) of the states all of whose voxels are known; or None.
     """
 
     anchor: Tensor
@@ -33,6 +40,8 @@ class DiffusionTargets(NamedTuple):
     prediction: Tensor
     snr: Tensor
     gain: Tensor
+    known: Tensor | None = None
+    known_states: Tensor | None = None
 
 
 def noise_weights(
@@ -112,6 +121,23 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
     return hit - spread / 2.0
 
 
+def _known_energy_score(samples: Tensor, truth: Tensor, known: Tensor | None) -> Tensor:
+    """Energy score over the voxels whose class is known: elsewhere no mask has any foreground."""
+    if known is None:
+        return energy_score(samples, truth)
+    of_samples = known.repeat_interleave(len(samples) // len(known), dim=0)
+    of_truth = known.repeat_interleave(len(truth) // len(known), dim=0).unsqueeze(1)
+    return energy_score(samples * of_samples, truth * of_truth)
+
+
+def _mean_where(error: Tensor, known: Tensor | None) -> Tensor:
+    """(A,) mean of errors (A, M, K, *state), over the known states (B, 1, *state) alone."""
+    if known is None:
+        return error.flatten(1).mean(dim=1)
+    known = known.repeat_interleave(len(error) // len(known), dim=0).unsqueeze(1).expand_as(error)
+    return (error * known).flatten(1).sum(dim=1) / known.flatten(1).sum(dim=1).clamp(min=1)
+
+
 class DiffusionSegmentationLoss(nn.Module):
     """Weighted sum: noise loss + (Dice + CE) of x_0 + (Dice + CE) of the anchor (V2, eq. 1).
 
@@ -157,25 +183,47 @@ class DiffusionSegmentationLoss(nn.Module):
     def forward(self, output: SegmenterOutput | Tensor, targets: DiffusionTargets) -> Tensor:
         """Scalar loss of one batch; for an anchor (B, K, *spatial) alone, the anchor's loss."""
         anchor = output.anchor if isinstance(output, SegmenterOutput) else output
-        loss = self.anchor_weight * self.dice_ce(anchor, targets.anchor)
+        loss = self.anchor_weight * self._dice_ce(anchor, targets.anchor, targets.known)
         if not isinstance(output, SegmenterOutput):
             return loss
         samples_per_target = len(output.logits) // len(targets.mask)
         if self.energy_weight > 0.0:
-            fine = energy_score(torch.softmax(output.logits, dim=1), targets.mask)
+            fine = _known_energy_score(
+                torch.softmax(output.logits, dim=1), targets.mask, targets.known
+            )
             seen, aim = (x / 2.0 + 0.5 for x in (output.prediction, targets.prediction))
-            loss = loss + self.energy_weight * (fine + energy_score(seen, aim))
+            coarse = _known_energy_score(seen, aim, targets.known_states)
+            loss = loss + self.energy_weight * (fine + coarse)
         if self.noise_weight > 0.0:
             loss = loss + self.noise_weight * self._noise_loss(output, targets, samples_per_target)
         if self.mask_weight > 0.0:
             mask = targets.mask.mean(dim=1).repeat_interleave(samples_per_target, dim=0)
-            loss = loss + self.mask_weight * self.dice_ce(output.logits, mask)
+            loss = loss + self.mask_weight * self._dice_ce(output.logits, mask, targets.known)
         return loss
+
+    def _dice_ce(self, logits: Tensor, mask: Tensor, known: Tensor | None) -> Tensor:
+        """Dice and cross-entropy of logits and masks (A, K, *spatial) where the class is known.
+
+        Elsewhere both are certain of the background, which adds nothing to the Dice of the
+        foreground nor to the sum of the cross-entropy, whose mean is then taken over the rest.
+        """
+        if known is None:
+            return self.dice_ce(logits, mask)
+        known = known.repeat_interleave(len(logits) // len(known), dim=0)
+        background = torch.zeros_like(logits)
+        background[:, 0] = 1.0
+        logits = torch.where(known, logits, _CERTAIN * (2.0 * background - 1.0))
+        mask = torch.where(known, mask, background)
+        share = known.float().mean().clamp(min=1.0 / known.numel())
+        both = self.dice_ce
+        dice, ce = both.dice(logits, mask), both.ce(logits, mask) / share
+        return both.lambda_dice * dice + both.lambda_ce * ce
 
     def _noise_loss(
         self, output: SegmenterOutput, targets: DiffusionTargets, samples_per_target: int
     ) -> Tensor:
         aim = targets.prediction.repeat_interleave(samples_per_target, dim=0)
-        error = (output.prediction.unsqueeze(1) - aim).square().flatten(1).mean(dim=1)
+        error = (output.prediction.unsqueeze(1) - aim).square()
+        error = _mean_where(error, targets.known_states)
         weights = noise_weights(targets.snr, targets.gain, self.noise_weighting, self.snr_limit)
         return (weights.repeat_interleave(samples_per_target) * error).mean()

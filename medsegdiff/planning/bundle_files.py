@@ -411,6 +411,7 @@ def _validate(plan: Plan) -> dict[str, Any]:
             "_target_": "Compose",
             "transforms": [
                 {**discrete, "keys": "pred", "argmax": True},
+                {"_target_": "medsegdiff.data.LeaveOutUnknownd"},
                 {**discrete, "keys": "label"},
             ],
         },

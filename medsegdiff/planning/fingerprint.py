@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medsegdiff.core.types import Geometry
+from medsegdiff.core.types import UNKNOWN_CLASS, Geometry
 from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.transforms import read_case_labels, read_channels
@@ -166,7 +166,7 @@ def _facts(case: Case, manifest: Manifest) -> _CaseFacts:
     image, geometry = read_channels(case.images, manifest.spatial_dims, len(manifest.channels))
     labels = read_case_labels(case, geometry, manifest)
     shape = geometry.shape
-    marked = labels.reshape(len(labels), *shape)
+    marked = np.where(labels == UNKNOWN_CLASS, 0, labels).reshape(len(labels), *shape)
     channels = image.reshape(len(image), *shape)
     order = _ras_order(geometry) if manifest.spatial_dims == 3 else tuple(range(len(shape)))
     any_class = np.asarray((marked > 0).any(axis=0)).transpose(order)

@@ -133,7 +133,8 @@ def segment_case(
     """
     storage = storage or Storage()
     started = time.perf_counter()
-    item = load(preprocessing, {"case": case.id, "image": list(case.image)})
+    given = {"case": case.id, "image": list(case.image)}
+    item = load(preprocessing, given | ({"spacing": case.spacing} if case.spacing else {}))
     image = item["image"]
     loaded = time.perf_counter()
     plain = torch.as_tensor(image.as_tensor())

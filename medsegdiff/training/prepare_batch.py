@@ -9,10 +9,14 @@ import torch.nn.functional as F
 from monai.engines.utils import PrepareBatch
 from torch import Tensor
 
+from medsegdiff.core.types import UNKNOWN_CLASS
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
 from medsegdiff.models.losses import DiffusionTargets
 from medsegdiff.training.stages import freeze
+
+_WHOLE = 0.999
+"""Share of the voxels of a state from which all are known, but for rounding."""
 
 Raters = Literal["one", "all", "mean"]
 """Choice of the raters' masks that a draw is made of, and compared with."""
@@ -32,6 +36,8 @@ class NoisedMaskPrepareBatch(PrepareBatch):
     - ``all``: that rater too; but a draw of pure noise, where nothing of a rater is left, is
       compared with all raters. The expectation is the same, and the variance smaller.
     - ``mean``: the raters' mean, a soft mask, which is noised as well.
+
+    Voxels of ``UNKNOWN_CLASS`` are noised as background, and the loss leaves them out.
 
     The time steps of a batch's draws cover [0, T) evenly, except those of pure noise, which are
     at T - 1, where sampling starts. The last draw of a batch is always pure noise.
@@ -95,6 +101,8 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
         label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
         classes = self.network.num_classes
+        unknown = label == UNKNOWN_CLASS
+        label = label.masked_fill(unknown, 0)
         raters = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
         noised = self._noised(raters)
         t = self._timesteps(len(image)).to(raters.device)
@@ -111,6 +119,7 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             prediction=torch.stack([process.target(a, eps, t, target) for a in answers], dim=1),
             snr=process.snr(t),
             gain=process.gain(t, target),
+            **self._known(unknown),
         )
         return image, targets, (), {} if anchor_alone else {"x_0": x_0, "eps": eps, "t": t}
 
@@ -120,6 +129,13 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         if self.anchor_steps and step >= 0:
             freeze(self.network.encoder)
         return step < 0 or step % self.every > 0
+
+    def _known(self, unknown: Tensor) -> dict[str, Tensor]:
+        """Masks of voxels and states whose class all raters (B, M, *spatial) name, if not all."""
+        if not unknown.any():
+            return {}
+        known = ~unknown.any(dim=1, keepdim=True)
+        return {"known": known, "known_states": self.network.to_state(known.float()) > _WHOLE}
 
     def _timesteps(self, images: int) -> Tensor:
         """Time step (B * R,) of each draw."""

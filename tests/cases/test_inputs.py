@@ -35,6 +35,52 @@ def test_every_case_has_an_id_of_its_own(tmp_path: Path) -> None:
         assert failures == {}
 
 
+def test_folders_tell_files_of_one_name_apart(tmp_path: Path) -> None:
+    for name in ("subjA/T1.nii.gz", "subjB/T1.nii.gz", "subjC/deep/T1.nii.gz"):
+        volume(tmp_path / name)
+    with found_cases([tmp_path], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["subjA_T1", "subjB_T1", "subjC_deep_T1"]
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_channel_files_are_one_case(tmp_path: Path, one_by_one: bool) -> None:
+    names = ("a_0000", "a_0001", "b_0000", "b_0001", "c", "d_0000")
+    files = [volume(tmp_path / f"{name}.nii.gz") for name in names]
+    given = files if one_by_one else [tmp_path]
+    with found_cases(given, tmp_path / "out", channels=2) as (cases, failures):
+        assert [(case.id, case.image) for case in cases] == [
+            ("a", tuple(files[:2])),
+            ("b", tuple(files[2:4])),
+            ("c", (files[4],)),
+        ]
+        assert "needs 2 channels" in str(failures["d"])
+
+
+def test_numbers_of_a_model_with_one_channel(tmp_path: Path) -> None:
+    numbered = [volume(tmp_path / "a" / f"x_{n:04d}.nii.gz") for n in (0, 1)]
+    with found_cases([tmp_path / "a"], tmp_path / "out") as (cases, _):
+        assert [case.image for case in cases] == [(path,) for path in numbered]
+    for name in ("x", "y"):
+        volume(tmp_path / "b" / f"{name}_0000.nii.gz")
+    with found_cases([tmp_path / "b"], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["x", "y"]
+
+
+def test_derivatives_and_labels_are_no_inputs(tmp_path: Path) -> None:
+    volume(tmp_path / "bids/sub-1/anat/sub-1_T1w.nii.gz")
+    volume(tmp_path / "bids/sub-1/func/sub-1_task-rest_bold.nii.gz")
+    volume(tmp_path / "bids/derivatives/p/sub-1/anat/sub-1_dseg.nii.gz")
+    link = tmp_path / "bids/sub-2/anat/sub-2_T1w.nii.gz"
+    link.parent.mkdir(parents=True)
+    link.symlink_to("../../missing")
+    with found_cases([tmp_path / "bids"], tmp_path / "out") as (cases, failures):
+        assert [case.id for case in cases] == ["sub-1_T1w"]
+        assert "a link to a file that is not there" in str(failures[str(link)])
+    volume(tmp_path / "set/imagesTr/x.nii.gz"), volume(tmp_path / "set/labelsTr/y.nii.gz")
+    with found_cases([tmp_path / "set"], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["x"]
+
+
 def test_what_is_left_out_of_a_folder_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

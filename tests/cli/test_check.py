@@ -46,6 +46,16 @@ def test_a_fit_set(dataset: Path) -> None:
     assert "thing" in result.stdout
 
 
+def test_the_description_of_a_folder_is_written(dataset: Path) -> None:
+    (dataset / "dataset.json").unlink()
+    written = dataset / "dataset.json"
+    result = RUNNER.invoke(app, ["check", str(dataset), "--write", str(written)])
+    assert result.exit_code == 0, result.output
+    described = json.loads(written.read_text())
+    assert described["labels"] == {"0": "background", "1": "class 1"}
+    assert [entry["case"] for entry in described["training"]] == ["a", "b", "c"]
+
+
 def test_a_set_that_is_not_fit(dataset: Path) -> None:
     (dataset / "labelsTr" / "b.nii.gz").unlink()
     result = RUNNER.invoke(app, ["check", str(dataset), "-q"])

@@ -52,6 +52,11 @@ def label_of(cohort: Path, case: str = FIRST) -> Path:
     return cohort / "labelsTr" / f"{case}.nii.gz"
 
 
+def given_labels(cohort: Path, change: Callable[[int, np.ndarray], np.ndarray]) -> None:
+    for number, file in enumerate(sorted((cohort / "labelsTr").glob("*.nii.gz"))):
+        replace(file, lambda array, number=number: change(number, array))  # type: ignore[misc]
+
+
 def only(report: CheckReport) -> Problem:
     (problem,) = report.problems
     assert problem.remedy
@@ -328,3 +333,44 @@ def test_clinical_volume_among_crops(shared_data: Path, tmp_path: Path) -> None:
     problem = only(check(tmp_path))
     assert problem.case == "large"
     assert "512 x 512 x 200" in problem.rule
+
+
+class TestValuesOfTheWholeSet:
+    @pytest.mark.parametrize("values", [(0, 255, 64), (0, 2, 7)])
+    def test_the_remedy_works_when_it_is_followed(
+        self, cohort: Path, values: tuple[int, ...]
+    ) -> None:
+        table = np.array(values, np.uint8)
+        given_labels(cohort, lambda _, array: table[array])
+        problem = only(check(cohort))
+        addition = problem.remedy.partition("Add ")[2].removesuffix(" to the dataset.json")
+        described = json.loads((cohort / "dataset.json").read_text())
+        described |= json.loads("{" + addition + "}")
+        (cohort / "dataset.json").write_text(json.dumps(described))
+        assert check(cohort).fit
+
+    def test_values_near_whole_numbers_are_these(self, cohort: Path) -> None:
+        before = check(cohort).facts["label_voxels"]
+        given_labels(cohort, lambda _, array: (array * 0.9996).astype(np.float32))
+        report = check(cohort)
+        assert report.fit and report.facts["label_voxels"] == before
+
+    def test_other_fractions_are_refused(self, cohort: Path) -> None:
+        given_labels(cohort, lambda _, array: (array * 0.99).astype(np.float32))
+        assert not check(cohort).fit
+
+    def test_labels_that_are_all_empty(self, cohort: Path) -> None:
+        given_labels(cohort, lambda _, array: np.zeros_like(array))
+        assert "nothing to learn from" in only(check(cohort)).rule
+
+    def test_one_case_cannot_be_trained(self, cohort: Path) -> None:
+        describe(cohort, lambda d: d.update(training=d["training"][:1], folds=None))
+        rules = [p.rule for p in check(cohort).problems if p.severity == "error"]
+        assert any("no fold can be trained" in rule for rule in rules)
+
+    def test_a_class_that_is_missing_from_folds(self, cohort: Path) -> None:
+        given_labels(cohort, lambda n, array: array if n == 0 else np.minimum(array, 1))
+        rules = [problem.rule for problem in check(cohort).problems]
+        where = [k for k, fold in enumerate(load_manifest(cohort).folds) if FIRST not in fold]
+        assert any(f"missing from fold {', '.join(map(str, where))}" in rule for rule in rules)
+        assert any("alone, so that nothing is left to learn it" in rule for rule in rules)

@@ -25,8 +25,9 @@ from monai.transforms import (
 from PIL import Image
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import UNKNOWN_CLASS
 from medsegdiff.data.images import read_geometry
-from medsegdiff.data.transforms import LoadCased, load, restore
+from medsegdiff.data.transforms import LeaveOutUnknownd, LoadCased, load, restore
 
 MakeNifti = Callable[..., Path]
 
@@ -544,3 +545,12 @@ class TestGeometry:
         file = make_nifti(affine=np.diag([2.0, 3.0, 4.0, 1.0]))
         edit_header(file, xyzt_units=unit)
         np.testing.assert_allclose(read_geometry(file).spacing, (2, 3, 4))
+
+
+def test_unknown_voxels_are_background_in_mask_and_label() -> None:
+    label = torch.tensor([[0, 1, UNKNOWN_CLASS, 1]], dtype=torch.uint8)
+    mask = torch.eye(2)[:, [0, 1, 1, 0]]
+    item = LeaveOutUnknownd()({"pred": mask, "label": label})
+    assert item["label"].tolist() == [[0, 1, 0, 1]]
+    assert item["pred"].argmax(dim=0).tolist() == [0, 1, 0, 0]
+    assert item["pred"].sum(dim=0).tolist() == [1.0] * 4

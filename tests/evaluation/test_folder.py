@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import ndimage
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
@@ -645,3 +647,62 @@ def test_the_page_says_where_the_ensemble_brings_nothing(
     page = (tmp_path / "report" / "report.html").read_text()
     assert "The ensemble is worse than the mean of its members: mean Dice 0." in page
     assert "The ensemble is no better than the single deterministic pass: mean Dice 0." in page
+
+
+def test_what_is_to_be_ignored_counts_in_no_metric(
+    cohort: tuple[Path, Path, dict[str, Any]],
+) -> None:
+    """Nothing that is predicted there changes a figure, and Dice is that of the rest."""
+    data, predictions, arrays = cohort
+    mask, probability = arrays["a"]
+    ignored = np.zeros(SHAPE, bool)
+    ignored[:, 6:] = True
+    save(data / "labels" / "a.nii.gz", np.where(ignored, 3, mask).astype(np.uint8))
+    described = json.loads((data / "dataset.json").read_text())
+    described["labels"]["3"] = "ignore"
+    (data / "dataset.json").write_text(json.dumps(described))
+    manifest = load_manifest(data)
+    (case,) = (case for case in manifest.cases if case.id == "a")
+    before = evaluate_case(case, predictions / "a", manifest)
+    seg = probability.mean(axis=0).argmax(axis=0)
+    for value, slug in CLASSES.items():
+        expected = naive_dice((seg == value) & ~ignored, (mask == value) & ~ignored)
+        assert before.values["dice"][slug] == pytest.approx(expected)
+    other = np.where(ignored, np.roll(probability, 1, axis=1), probability)
+    write_prediction(predictions, "a", other, np.where(ignored, 0, mask).astype(np.uint8))
+    after = evaluate_case(case, predictions / "a", manifest)
+    for name in ("values", "uncertainty", "members_dice", "anchor_dice", "maps_auroc"):
+        np.testing.assert_equal(getattr(after, name), getattr(before, name))
+    for slug, bins in before.reliability.items():
+        for part, one in bins.items():
+            assert one.ece == after.reliability[slug][part].ece
+    assert evaluate(data, predictions, predictions / "report") == {}
+
+
+@pytest.mark.parametrize("spacing", [None, 0.5])
+def test_lengths_of_photographs_are_in_pixels_unless_their_size_is_known(
+    tmp_path: Path, spacing: float | None
+) -> None:
+    data, predictions = tmp_path / "data", tmp_path / "out"
+    for folder in ("images", "masks"):
+        (data / folder).mkdir(parents=True)
+    for number, case in enumerate("ab"):
+        picture = np.random.default_rng(number).integers(0, 255, (20, 30, 3)).astype(np.uint8)
+        mask = np.zeros((20, 30), np.uint8)  # rows, columns
+        mask[5:10, 5:15] = 1
+        Image.fromarray(picture).save(data / "images" / f"{case}.png")
+        Image.fromarray(mask).save(data / "masks" / f"{case}.png")
+        moved = np.roll(mask, 4, axis=1).T
+        save(predictions / case / f"{case}_seg.nii.gz", moved, np.eye(4))
+    described: dict[str, Any] = {"labels": {"0": "background", "1": "x"}}
+    described |= {"spacing": spacing} if spacing else {}
+    (data / "dataset.json").write_text(json.dumps(described))
+    assert evaluate(data, predictions, tmp_path / "report") == {}
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert report["summary"]["hd95_mm"]["x"] == pytest.approx(4 * (spacing or 1))
+    assert report["settings"]["unit"] == ("mm" if spacing else "pixel")
+    assert ("HD95 (mm)" in page) == bool(spacing)
+    assert ("HD95 (pixels)" in page) != bool(spacing)
+    if not spacing:
+        assert not re.search(r"\bmm\b", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S))

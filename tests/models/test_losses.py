@@ -178,7 +178,7 @@ def test_the_energy_score_is_least_for_guesses_that_disagree_as_the_readers_do()
 
 def test_the_loss_of_guesses_is_the_energy_score_of_coarse_and_fine_masks() -> None:
     output, targets = example((6, 5))
-    fewer = DiffusionTargets(*(x[::2] if len(x) == 4 else x for x in targets))
+    fewer = DiffusionTargets(*(x[::2] if len(x) == 4 else x for x in targets[:5] if x is not None))
     loss = DiffusionSegmentationLoss(0.0, 0.0, 5.0, energy_weight=2.0)(output, fewer)
     fine = energy_score(output.logits.softmax(1), fewer.mask)
     coarse = energy_score((output.prediction + 1) / 2, (fewer.prediction + 1) / 2)
@@ -190,3 +190,42 @@ def test_an_anchor_alone_has_its_own_loss() -> None:
     output, targets = example((6, 5))
     whole = DiffusionSegmentationLoss(noise_weight=0.0, mask_weight=0.0, anchor_weight=0.5)
     torch.testing.assert_close(whole(output.anchor, targets), whole(output, targets))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+@pytest.mark.parametrize(
+    "weights",
+    [(1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1)],
+)
+def test_what_is_not_known_counts_nowhere(
+    size: tuple[int, ...], weights: tuple[float, float, float, float]
+) -> None:
+    """The loss is that of the rest alone, and its gradient is 0 where nothing is known."""
+    output, targets = example(size)
+    if weights[3]:  # two answers to each of two masks
+        targets = DiffusionTargets(targets.anchor, *(x[::2] for x in targets[1:5] if x is not None))
+    known = torch.ones(2, 1, *size, dtype=torch.bool)
+    known[..., : size[-1] // 2] = False
+    targets = targets._replace(known=known, known_states=known)
+    noise, mask, anchor, energy = weights
+    loss = DiffusionSegmentationLoss(noise, mask, anchor, energy_weight=energy)
+    given = [x.clone().requires_grad_() for x in output]
+    value = loss(SegmenterOutput(*given), targets)
+    value.backward()
+    for x in given:
+        if x.grad is not None:
+            assert not x.grad[..., : size[-1] // 2].any()
+    rest = [x[..., size[-1] // 2 :] for x in output]
+    cut = targets._replace(
+        known=None,
+        known_states=None,
+        **{k: getattr(targets, k)[..., size[-1] // 2 :] for k in ("anchor", "mask", "prediction")},
+    )
+    torch.testing.assert_close(value, loss(SegmenterOutput(*rest), cut))
+
+
+def test_a_batch_of_which_nothing_is_known_has_a_finite_loss() -> None:
+    output, targets = example((6, 5))
+    known = torch.zeros(2, 1, 6, 5, dtype=torch.bool)
+    loss = DiffusionSegmentationLoss()(output, targets._replace(known=known, known_states=known))
+    assert torch.isfinite(loss)

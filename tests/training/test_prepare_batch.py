@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from medsegdiff.core.types import Target
+from medsegdiff.core.types import UNKNOWN_CLASS, Target
 from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
@@ -116,3 +116,28 @@ def test_the_denoiser_learns_in_each_nth_step() -> None:
     assert denoised == [True, False, False, True, False]
     with pytest.raises(ValueError, match="every and draws must be at least 1"):
         NoisedMaskPrepareBatch(network, every=0)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["2d", "3d"])
+def test_ignored_voxels_are_told_to_the_loss(size: tuple[int, ...]) -> None:
+    network = tiny_segmenter(len(size))
+    prepare = NoisedMaskPrepareBatch(network, draws=2)
+    batch = batch_of(size, 2)
+    torch.manual_seed(0)
+    before = prepare(batch, "cpu")[1]
+    assert before.known is None and before.known_states is None
+    batch["label"][1, 0, ..., :2] = UNKNOWN_CLASS
+    image, targets, _, drawn = prepare(batch, "cpu")
+    assert targets.known is not None and targets.known_states is not None
+    assert targets.known[0].all() and targets.known[1, ..., 2:].all()
+    assert not targets.known[1, ..., :2].any()
+    assert targets.known_states.shape[2:] == drawn["x_0"].shape[2:]
+    loss = DiffusionSegmentationLoss()
+    known = loss(network(image, **drawn), targets)
+    changed = targets._replace(anchor=targets.anchor.clone())
+    changed.anchor[1, ..., :2] = 1.0 / 3.0
+    torch.manual_seed(1)
+    first = loss(network(image, **drawn), targets)
+    torch.manual_seed(1)
+    torch.testing.assert_close(first, loss(network(image, **drawn), changed))
+    assert torch.isfinite(known)

@@ -50,7 +50,8 @@ def _read(path: Path, by_index: bool) -> tuple[NDArray[Any], Geometry]:
     except (*DAMAGED, SyntaxError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from None
     array = rows.astype(np.uint8) if rows.dtype == bool else rows
-    return array.swapaxes(0, 1), Geometry(array.shape[1::-1], np.eye(4), sources=(path,))
+    geometry = Geometry(array.shape[1::-1], np.eye(4), sources=(path,), unit="pixel")
+    return array.swapaxes(0, 1), geometry
 
 
 def _plain(image: Any, by_index: bool) -> Any:

@@ -1,0 +1,113 @@
+"""A folder of images and a folder of labels, paired by name.
+
+``images/`` and ``labels/``, or ``imagesTr/`` and ``labelsTr/``, ``image/`` and ``masks/``; those of
+the test, ``imagesTs/`` and ``labelsTs/``, are kept apart. Names of the classes may stand in
+``labels.json`` (as ``labels`` of a ``dataset.json``), and anything else in a ``dataset.json``
+without a list of cases.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from medsegdiff.core.errors import InputError
+from medsegdiff.data.layouts.channel_files import joined_channels
+from medsegdiff.data.layouts.inferred_content import inferred_images, inferred_labels
+from medsegdiff.data.layouts.name_pairs import RULE, named_files, pair, plain
+
+IMAGES = ("imagestr", "images", "image", "imgs", "img")
+LABELS = ("labelstr", "labels", "label", "masks", "mask", "segmentations", "annotations")
+TEST_IMAGES, TEST_LABELS = ("imagests",), ("labelsts",)
+
+
+def recognises(folder: Path, described: dict[str, Any]) -> bool:
+    """Whether there are both folders, and no list of cases."""
+    return "training" not in described and label_folder(folder) is not None
+
+
+def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """The description of the folder; what it says itself counts.
+
+    Raises:
+        InputError: Files do not belong together by their names, or cannot be read.
+    """
+    training = paired_cases(folder, IMAGES, LABELS)
+    test = paired_cases(folder, TEST_IMAGES, TEST_LABELS)
+    labelled = [entry for entry in training if "label" in entry]
+    if not labelled:
+        raise InputError(folder, "no image has a label", f"Rename the files: {RULE}")
+    found: dict[str, Any] = {
+        "training": training + [entry for entry in test if "label" in entry],
+        "test_patients": [entry["patient"] for entry in test if "label" in entry],
+        "test": [entry for entry in test if "label" not in entry],
+    }
+    found |= inferred_images([[folder / path for path in entry["image"]] for entry in training])
+    if "labels" not in described:
+        files = [folder / entry["label"] for entry in labelled]
+        found |= inferred_labels(files, named_values(folder / "labels.json"))
+    return found | described
+
+
+def paired_cases(
+    folder: Path, images: tuple[str, ...], labels: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Entries of the cases in two folders of these names; none if there is none.
+
+    Raises:
+        InputError: A label has no image.
+    """
+    places = subfolder(folder, images), subfolder(folder, labels)
+    if places[0] is None:
+        return []
+    files, of_labels = named_files(places[0]), named_files(places[1]) if places[1] else {}
+    cases = {name: [path] for name, path in files.items()}
+    if not {plain(name) for name in of_labels} & {
+        plain(name) for name in files
+    }:  # else the numbers are the cases
+        cases = joined_channels(cases)
+    found = pair(cases, of_labels, folder)
+    entries = []
+    for name, paths in cases.items():
+        below = paths[0].relative_to(places[0]).parent
+        entry: dict[str, Any] = {
+            "case": name,
+            "image": [path.relative_to(folder).as_posix() for path in paths],
+            "patient": below.parts[0] if below.parts else name,
+        }
+        if name in found:
+            entry["label"] = found[name].relative_to(folder).as_posix()
+        entries.append(entry)
+    return entries
+
+
+def label_folder(folder: Path) -> Path | None:
+    """The folder of labels beside one of images, or None."""
+    return subfolder(folder, LABELS) if subfolder(folder, IMAGES) else None
+
+
+def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first subfolder of one of these names, in any letter case."""
+    if not folder.is_dir():
+        return None
+    there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((there[name] for name in names if name in there), None)
+
+
+def named_values(file: Path) -> dict[int, str]:
+    """Names of values in a ``labels.json``; none if there is no such file.
+
+    Raises:
+        InputError: The file does not name whole numbers.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        turned = all(type(value) is int for value in content.values())
+        pairs = ((value, name) if turned else (name, value) for name, value in content.items())
+        return {int(number): str(name) for number, name in pairs}
+    except (OSError, ValueError, AttributeError) as error:
+        rule = f"does not name the values of the labels ({error})"
+        raise InputError(file, rule, 'Write {"0": "background", "1": "name"}') from None

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsegdiff.core.errors import InputError
+from medsegdiff.data.fitness import check
+from medsegdiff.data.manifest import load_manifest
+from tests.data.layouts.files import image, label, save, write_json
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("images", "labels"), ("imagesTr", "labelsTr"), ("Image", "Masks"), ("image", "label")],
+)
+@pytest.mark.parametrize("suffix", ["", "_mask", "_seg", "_label", "-seg"])
+def test_files_are_paired_by_name(tmp_path: Path, images: str, labels: str, suffix: str) -> None:
+    for seed, name in enumerate(("a", "b_1")):
+        save(tmp_path / images / f"{name}.nii.gz", image(seed))
+        save(tmp_path / labels / f"{name}{suffix}.nii.gz", label(1, 2))
+    manifest = load_manifest(tmp_path)
+    assert manifest.labels == {0: "background", 1: "class 1", 2: "class 2"}
+    assert manifest.spatial_dims == 3 and manifest.channels == ("channel 0",)
+    assert {case.id: case.labels[0].name for case in manifest.cases} == {
+        name: f"{name}{suffix}.nii.gz" for name in ("a", "b_1")
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [((255,), {0: 0, 255: 1}), ((2, 7), {0: 0, 2: 1, 7: 2})]
+)
+def test_other_values_become_classes_in_their_order(
+    tmp_path: Path, values: tuple[int, ...], expected: dict[int, int]
+) -> None:
+    for seed, name in enumerate("ab"):
+        save(tmp_path / "images" / f"{name}.nii.gz", image(seed))
+        save(tmp_path / "labels" / f"{name}.nii.gz", label(*values))
+    manifest = load_manifest(tmp_path)
+    assert {low: number for low, _, number in manifest.cases[0].label_values} == expected
+    assert str(values[-1]) in manifest.notes[0]
+    report = check(manifest)
+    assert report.fit
+    assert all(n > 0 for n in report.facts["label_voxels"].values())
+
+
+def test_photographs_of_which_some_are_grey(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", image(0, (6, 5)))
+    save(tmp_path / "images" / "b.jpg", image(1, (6, 5, 3)))
+    for name in "ab":
+        save(tmp_path / "masks" / f"{name}_mask.png", label(255, shape=(6, 5)))
+    manifest = load_manifest(tmp_path)
+    assert manifest.spatial_dims == 2 and manifest.channels == ("red", "green", "blue")
+    assert check(manifest).fit
+
+
+def test_a_mask_with_values_in_between_is_cut_at_the_half(tmp_path: Path) -> None:
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    save(tmp_path / "images" / "a.png", image(0, (16, 16)))
+    save(tmp_path / "masks" / "a.png", values)
+    (case,) = load_manifest(tmp_path).cases
+    assert case.label_values == ((0, 127, 0), (128, 255, 1))
+
+
+def test_names_of_classes_from_a_file(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.nii.gz", image(0))
+    save(tmp_path / "labels" / "a.nii.gz", label(1, 5))
+    write_json(tmp_path / "labels.json", {"liver": 1, "tumour": 5, "background": 0})
+    assert load_manifest(tmp_path).labels == {0: "background", 1: "liver", 2: "tumour"}
+
+
+def test_what_a_description_says_itself_counts(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.nii.gz", image(0))
+    save(tmp_path / "labels" / "a.nii.gz", label(1))
+    write_json(tmp_path / "dataset.json", {"name": "x", "labels": {"1": "liver", "2": "cyst"}})
+    manifest = load_manifest(tmp_path)
+    assert manifest.name == "x" and manifest.labels[2] == "cyst"
+
+
+def test_labels_without_an_image_are_named_with_the_rule(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.nii.gz", image(0))
+    save(tmp_path / "images" / "scan7.nii.gz", image(1))
+    save(tmp_path / "labels" / "a.nii.gz", label(1))
+    save(tmp_path / "labels" / "truth7.nii.gz", label(1))
+    with pytest.raises(InputError) as caught:
+        load_manifest(tmp_path)
+    assert "truth7" in caught.value.rule and "scan7" in caught.value.rule
+    assert "_mask" in caught.value.remedy
+
+
+def test_an_image_without_a_label_is_unlabelled(tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        save(tmp_path / "images" / f"{name}.nii.gz", image(seed))
+    for name in "ab":
+        save(tmp_path / "labels" / f"{name}.nii.gz", label(1))
+    assert [bool(case.labels) for case in load_manifest(tmp_path).cases] == [True, True, False]
+
+
+def test_channel_files_are_one_case(tmp_path: Path) -> None:
+    for seed, name in enumerate(("a_0000", "a_0001", "b_0000", "b_0001")):
+        save(tmp_path / "images" / f"{name}.nii.gz", image(seed))
+    for name in "ab":
+        save(tmp_path / "labels" / f"{name}.nii.gz", label(1))
+    manifest = load_manifest(tmp_path)
+    assert [case.id for case in manifest.cases] == ["a", "b"] and len(manifest.channels) == 2
+    assert check(manifest).fit
+
+
+@pytest.mark.parametrize(
+    ("of_image", "of_label"),
+    [
+        ("volume-{}", "segmentation-{}"),
+        ("img{:03d}", "mask{:03d}"),
+        ("image_{:04d}", "label_{:04d}"),
+        ("{:03d}_HC", "{:03d}_HC_Annotation"),
+        ("benign ({})", "benign ({})_mask"),
+    ],
+)
+def test_words_that_name_the_kind_of_file(tmp_path: Path, of_image: str, of_label: str) -> None:
+    for number in range(3):
+        save(tmp_path / "images" / f"{of_image.format(number)}.png", image(number, (6, 5)))
+        save(tmp_path / "labels" / f"{of_label.format(number)}.png", label(1, shape=(6, 5)))
+    assert {case.id: case.labels[0].stem for case in load_manifest(tmp_path).cases} == {
+        of_image.format(number): of_label.format(number) for number in range(3)
+    }
+
+
+def test_numbers_of_cases_are_no_channels(tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "images" / f"slice_{number:04d}.png", image(number, (6, 5)))
+        save(tmp_path / "masks" / f"slice_{number:04d}_mask.png", label(1, shape=(6, 5)))
+    assert len(load_manifest(tmp_path).cases) == 3
+
+
+def test_folders_of_patients(tmp_path: Path) -> None:
+    for seed, name in enumerate(("p1/x", "p1/y", "p2/x")):
+        save(tmp_path / "images" / f"{name}.png", image(seed, (6, 5)))
+        save(tmp_path / "labels" / f"{name}.png", label(1, shape=(6, 5)))
+    manifest = load_manifest(tmp_path)
+    assert {case.id: case.patient for case in manifest.cases} == {
+        "p1_x": "p1",
+        "p1_y": "p1",
+        "p2_x": "p2",
+    }
+
+
+def test_the_test_is_kept_apart(tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        save(tmp_path / "imagesTr" / f"{name}.nii.gz", image(seed))
+        save(tmp_path / "labelsTr" / f"{name}.nii.gz", label(1))
+    save(tmp_path / "imagesTs" / "t.nii.gz", image(8))
+    save(tmp_path / "imagesTs" / "u.nii.gz", image(9))
+    save(tmp_path / "labelsTs" / "t.nii.gz", label(1))
+    manifest = load_manifest(tmp_path)
+    assert manifest.test == ("t",)
+    assert sorted(p for fold in manifest.folds for p in fold) == ["a", "b", "c"]
+    assert [case.id for case in manifest.held_out("test")] == ["t", "u"]
+    assert [case.id for case in manifest.held_out("all")] == ["a", "b", "c", "t", "u"]
