@@ -182,8 +182,8 @@ def joined_files(
 
     Args:
         cases: Cases that were found.
-        channels: Number of channels of a case. With one, the number is left out of the name where a folder has
-            several files and all are ``_0000``.
+        channels: Number of channels of a case. With one, the number is left out of the name where
+            a folder has several files and all are ``_0000``.
         failures: Mapping that gets the cases that lack a channel.
     """
     groups: dict[tuple[Path, str], list[tuple[int, CaseInput]]] = defaultdict(list)
