@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -107,6 +108,14 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             gain=process.gain(t, target),
         )
         return image, targets, (), {} if anchor_alone else {"x_0": x_0, "eps": eps, "t": t}
+
+    def state_dict(self) -> dict[str, int]:
+        """Number of steps so far, which decides when the denoiser is trained."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a state."""
+        self.steps = state["steps"]
 
     def _timesteps(self, images: int) -> Tensor:
         """Time step (B * R,) of each draw."""
