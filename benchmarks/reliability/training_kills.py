@@ -119,16 +119,20 @@ def killed_until_it_ends(
         run: Folder of the run.
         epochs: Number of epochs.
         took: Seconds that the run takes when nothing kills it.
-        moments: Source of the times until a kill, which are up to that.
+        moments: Source of the times until a kill, which are up to that, and longer while a run
+            does not get on.
         tally: Counts, which grow.
     """
+    span, done = took, 0
     while True:
         process = fork_training(data, run, epochs)
-        if not ended(process, within=moments.uniform(0.0, took)):
+        if not ended(process, within=moments.uniform(0.0, span)):
             os.kill(process, signal.SIGKILL)
             ended(process)
             tally.kills += 1
             tally.lost += not is_intact(run)
+            gained, done = epochs_done(run) > done, epochs_done(run)
+            span = took if gained else 1.3 * span  # a machine that has become slow
         elif (run / "final.pt").exists():
             return
         else:
@@ -137,10 +141,16 @@ def killed_until_it_ends(
 
 def is_intact(run: Path) -> bool:
     """Whether the newest checkpoint, if there is any, can be read."""
-    epochs = [int(path.stem.partition("=")[2]) for path in run.glob("last_checkpoint_epoch=*.pt")]
+    done = epochs_done(run)
     with suppress(InputError):
-        return not epochs or newest_that_loads(run)[0].stem.endswith(f"={max(epochs)}")
+        return done == 0 or newest_that_loads(run)[1]["trainer"]["epoch"] == done
     return False
+
+
+def epochs_done(run: Path) -> int:
+    """Number of epochs by the names of a run's checkpoints."""
+    found = run.glob("last_checkpoint_epoch=*.pt")
+    return max((int(path.stem.partition("=")[2]) for path in found), default=0)
 
 
 def fork_training(data: Path, run: Path, epochs: int) -> int:

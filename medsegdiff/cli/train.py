@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ def train(
     set_up(quiet, verbose)
     changes = parse_overrides(settings or [])
     refuse_missing(bundle, "train", data)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it logs what is raised as well
     from medsegdiff.training.stopping import Stopped, stopping_on_signals
 
     try:

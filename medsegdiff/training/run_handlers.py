@@ -76,6 +76,8 @@ class RunHandlers:
             InputError: there is nothing to resume, the cases are not those of the run, or MLflow
                 cannot record.
         """
+        tracking = self._tracking()
+        self._attach_endings(tracking)
         loss = Average(output_transform=lambda output: output[CommonKeys.LOSS])
         loss.attach(self.trainer, "train_loss")
         stop_on_non_finite_loss(self.trainer)
@@ -88,7 +90,8 @@ class RunHandlers:
         bar.attach(self.trainer, output_transform=lambda out: {"loss": out[CommonKeys.LOSS]})
         content = self._content() if resumed else None
         write_cases(self.output_dir, self.cases)
-        self._attach_tracking(resumed)
+        if tracking is not None:
+            tracking.attach(self.trainer, self.evaluator, resumed)
         self._attach_state(content)
 
     def _content(self) -> dict[str, Any]:
@@ -130,23 +133,27 @@ class RunHandlers:
         self.trainer.add_event_handler(Events.EPOCH_COMPLETED, keep_epoch)
         self.trainer.add_event_handler(Events.COMPLETED, keep_final)
 
-    def _attach_tracking(self, resumed: bool) -> None:
+    def _tracking(self) -> RunTracking | None:
         address = tracking_address(self.tracking_uri)
-        tracking: RunTracking | None = None
-        if address is not None:
-            check_tracking(address)
-            name = f"{Path(self.output_dir).name}-fold{self.fold}"
-            tracking = RunTracking(
-                address, self.output_dir, self.experiment_name, name, self._recorded()
-            )
-            tracking.attach(self.trainer, self.evaluator, resumed)
+        if address is None:
+            return None
+        check_tracking(address)
+        name = f"{Path(self.output_dir).name}-fold{self.fold}"
+        return RunTracking(address, self.output_dir, self.experiment_name, name, self._recorded())
+
+    def _attach_endings(self, tracking: RunTracking | None) -> None:
+        """First of all, since later handlers of exceptions are not called: MONAI's prints it."""
 
         def failed(trainer: Engine, error: BaseException) -> None:
             if tracking is not None:
                 tracking.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise with_memory_explained(error, trainer)
 
+        def hand_on(_: Engine, error: BaseException) -> None:
+            raise error
+
         self.trainer.add_event_handler(Events.EXCEPTION_RAISED, failed)
+        self.evaluator.add_event_handler(Events.EXCEPTION_RAISED, hand_on)
 
     def _recorded(self) -> dict[str, Any]:
         training, validation = self.cases
