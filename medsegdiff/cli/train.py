@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +35,25 @@ def train(
     set_up(quiet, verbose)
     changes = parse_overrides(settings or [])
     refuse_missing(bundle, "train", data)
-    from medsegdiff.training.run import train as run
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it logs what is raised as well
+    from medsegdiff.training.stopping import Stopped, stopping_on_signals
 
-    run(bundle, data, output, fold=fold, resume=resume, device=device, overrides=changes)
+    try:
+        with stopping_on_signals():
+            from medsegdiff.training.run import train as run
+
+            run(bundle, data, output, fold=fold, resume=resume, device=device, overrides=changes)
+    except Stopped as stop:
+        words = ["medsegdiff", "train", bundle, "--data", data, "--output", str(output)]
+        words += ["--fold", str(fold), "--resume", "--device", device]
+        words += [word for setting in settings or [] for word in ("--set", setting)]
+        typer.echo(f"medsegdiff: {stop}: {_safe(output)}. Go on by: {shlex.join(words)}", err=True)
+        raise typer.Exit(stop.exit_code) from None
+
+
+def _safe(output: Path) -> str:
+    """What of a stopped run is on the disk."""
+    from medsegdiff.training.checkpoints import latest_checkpoint
+
+    found = latest_checkpoint(output)
+    return f"all up to {found.name} is safe" if found else "no epoch was done yet"

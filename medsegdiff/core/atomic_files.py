@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_PREFIX = ".writing-"
+
 
 @contextmanager
-def written_aside(path: str | Path) -> Iterator[Path]:
+def written_aside(path: str | Path, durable: bool = False) -> Iterator[Path]:
     """A path to write to, which takes the place of ``path`` once the block has ended well.
 
     The file is written into a hidden folder beside ``path`` and moved by ``os.replace``, so a
@@ -22,6 +25,8 @@ def written_aside(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: Path of the final file.
+        durable: Whether the content is on the disk before the file takes its name, so that a loss
+            of power leaves the old file or the whole new one; costs milliseconds.
 
     Yields:
         The path to write to, with the same name.
@@ -34,10 +39,33 @@ def written_aside(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_PREFIX) as folder:
         aside = Path(folder) / path.name
         yield aside
+        if durable:
+            _flush(aside)
         os.replace(aside, path)
+    if durable and os.name == "posix":
+        _flush(path.parent)
+
+
+def remove_unfinished(folder: str | Path) -> None:
+    """Remove what a process left behind that was killed while it wrote files into a folder.
+
+    Args:
+        folder: Folder into which no other process writes at the time.
+    """
+    for left in Path(folder).glob(f"{_PREFIX}*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,4 +1,5 @@
 from .averaging import weight_average as weight_average
+from .checkpoints import newest_that_loads as newest_that_loads
 from .encoder_start import encoder_weights as encoder_weights
 from .prepare_batch import NoisedMaskPrepareBatch as NoisedMaskPrepareBatch
 from .prepare_images import NoisedImagePrepareBatch as NoisedImagePrepareBatch

@@ -1,9 +1,10 @@
-"""Guards against a loss that is not finite and against large gradients."""
+"""Guards against a loss that is not finite, large gradients, and too little memory."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from ignite.engine import Engine
 from monai.engines import IterationEvents
 from monai.utils.enums import CommonKeys
@@ -28,7 +29,8 @@ def stop_on_non_finite_loss(trainer: Engine) -> None:
             raise InputError(
                 f"epoch {engine.state.epoch}, iteration {engine.state.iteration}",
                 f"the loss is {loss}; the last checkpoint is intact",
-                "Lower learning_rate and resume, or run `medsegdiff check` on the data",
+                "Go on with --resume and a lower --set learning_rate=..., "
+                "or run `medsegdiff check` on the data",
             )
 
 
@@ -44,3 +46,29 @@ def clip_gradients(trainer: Engine, network: nn.Module, max_norm: float) -> None
     @trainer.on(IterationEvents.BACKWARD_COMPLETED)
     def clip(engine: Engine) -> None:
         nn.utils.clip_grad_norm_(network.parameters(), max_norm)
+
+
+def with_memory_explained(error: BaseException, trainer: Engine) -> BaseException:
+    """The error itself, or one that says what to lower if the memory was too small.
+
+    Args:
+        error: Error that ended a training.
+        trainer: Trainer that ran.
+    """
+    words = str(error)
+    on_cpu = isinstance(error, RuntimeError) and any(part in words for part in _NO_MEMORY)
+    if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
+        return error
+    batch = getattr(getattr(trainer, "data_loader", None), "batch_size", None)
+    lower = f"batch_size (it is {batch})" if batch and batch > 1 else "patch_size"
+    further = "patch_size or " if batch and batch > 1 else ""
+    found = InputError(
+        f"epoch {trainer.state.epoch}, iteration {trainer.state.iteration}",
+        "there is not enough memory for a step of training",
+        f"Lower {lower}, {further}train#prepare_batch#draws by --set, in another folder",
+    )
+    found.__cause__ = error
+    return found
+
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -136,6 +137,14 @@ class NoisedMaskPrepareBatch(PrepareBatch):
             return {}
         known = ~unknown.any(dim=1, keepdim=True)
         return {"known": known, "known_states": self.network.to_state(known.float()) > _WHOLE}
+
+    def state_dict(self) -> dict[str, int]:
+        """Number of steps so far, which decides when the denoiser is trained."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a state."""
+        self.steps = state["steps"]
 
     def _timesteps(self, images: int) -> Tensor:
         """Time step (B * R,) of each draw."""

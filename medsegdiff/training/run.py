@@ -11,12 +11,19 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
-from medsegdiff.core.atomic_files import written_aside
+from medsegdiff.core.atomic_files import remove_unfinished, written_aside
 from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.data.manifest import Manifest, load_manifest
-from medsegdiff.training.checkpoints import latest_checkpoint
+from medsegdiff.training.checkpoints import LAST, checkpoints
+from medsegdiff.training.run_comparison import refuse_other_settings
+from medsegdiff.training.run_lock import locked
+from medsegdiff.training.stopping import stopping_on_signals
+from medsegdiff.training.tracking import check_tracking, tracking_address
 
 logger = logging.getLogger(__name__)
+
+WEIGHTS = ("best.pt", "final.pt")
+"""Files of averaged weights that a run leaves."""
 
 
 def train(
@@ -37,40 +44,76 @@ def train(
         output: Folder of the run: ``best.pt`` and ``final.pt`` (averaged weights),
             ``last_checkpoint_epoch=N.pt`` (to resume), ``cases.json``, ``config.yaml``.
         fold: Number of the fold that is held out.
-        resume: Whether to continue from the last checkpoint in ``output``.
+        resume: Whether to continue from the last checkpoint in ``output``; settings, cases and fold
+            must be those of the run, and then it ends as if it had never stopped.
         device: Name of a torch device, or ``auto``.
         overrides: Values by configuration id, which replace those of the bundle.
 
     Raises:
         InputError: the data cannot be used; ``output`` holds a run and ``resume`` is not set; or
-            it holds none and ``resume`` is set.
+            it holds none and ``resume`` is set; or its settings were others; or another process
+            trains there.
         UsageError: a key of ``overrides`` is unknown, or the device cannot be used.
+        Stopped: the process was asked to end, by SIGTERM or Ctrl-C.
     """
     bundle, output, manifest = load_bundle(bundle), Path(output), load_manifest(data)
     manifest.split(fold)  # raises a clear error before anything else starts
     check_labels(manifest, bundle)
-    found = latest_checkpoint(output)
-    if found and not resume:
-        raise InputError(output, "already holds a run", "Add --resume, or choose another folder")
+    resumed = can_be_resumed(output, resume)
     changes = {
         "dataset_dir": str(data),
         "output_dir": str(output),
         "fold": fold,
-        "resume": resume,
+        "resume": resumed,
         **device_change(device),
         **(overrides or {}),
     }
     parser = bundle.parser("train", changes)
     output.mkdir(parents=True, exist_ok=True)
+    with stopping_on_signals(), locked(output), surfacing_input_errors():
+        _run(parser, output, resumed)
+
+
+def _run(parser: ConfigParser, output: Path, resumed: bool) -> None:
+    """Train by a configuration, in a folder that is locked."""
+    started = time.monotonic()
+    remove_unfinished(output)
+    if resumed:
+        refuse_other_settings(output, parser.config)
     with written_aside(output / "config.yaml") as aside:
         ConfigParser.export_config_file(parser.config, str(aside), fmt="yaml")
-    started = time.monotonic()
-    with surfacing_input_errors():
-        parser.parse()
-        for section in ("initialize", "run"):
-            for index in range(len(parser[section])):
-                parser.get_parsed_content(f"{section}#{index}")
+    parser.parse()
+    if "tracking_uri" in parser.config:  # before data are read, which may take minutes
+        check_tracking(tracking_address(parser.get_parsed_content("tracking_uri")))
+    for section in ("initialize", "run"):
+        for index in range(len(parser[section])):
+            parser.get_parsed_content(f"{section}#{index}")
     logger.info("trained for %.0f s, weights in %s", time.monotonic() - started, output)
+
+
+def can_be_resumed(output: Path, resume: bool) -> bool:
+    """Whether to go on from a checkpoint in a folder; refuses what was not asked for.
+
+    A run that was stopped in its first epoch has none, and begins again, which is the same run.
+
+    Args:
+        output: Folder of the run.
+        resume: Whether to go on was asked for.
+
+    Raises:
+        InputError: the folder holds a run, and to go on was not asked for; or it holds none.
+    """
+    found = checkpoints(output)
+    if not resume:
+        if found or any((output / name).exists() for name in WEIGHTS):
+            remedy = "Add --resume, or choose another folder"
+            raise InputError(output, "already holds a run", remedy)
+        return False
+    if not found and not (output / "config.yaml").exists():
+        raise InputError(output, f"holds no {LAST} to resume from", "Train without --resume first")
+    if not found:
+        logger.warning("%s has no epoch that is done: the run begins again", output)
+    return bool(found)
 
 
 def check_labels(manifest: Manifest, bundle: Bundle) -> None:

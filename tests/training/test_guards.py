@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
+from medsegdiff.training.guards import (
+    clip_gradients,
+    stop_on_non_finite_loss,
+    with_memory_explained,
+)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -49,3 +54,27 @@ def test_a_step_is_no_longer_than_the_greatest_gradient(max_norm: float, moved: 
     clip_gradients(trainer, network, max_norm)
     trainer.run()
     assert float((before - network.weight).abs()) == pytest.approx(moved, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+)
+def test_too_little_memory_says_what_to_lower(error: Exception) -> None:
+    def step(*_: object) -> None:
+        raise error
+
+    trainer = Engine(step)
+    trainer.data_loader = torch.utils.data.DataLoader([0, 1], batch_size=2)  # type: ignore[arg-type]
+    with pytest.raises(type(error)):
+        trainer.run([0])
+    told = with_memory_explained(error, trainer)
+    assert isinstance(told, InputError)
+    for key in ("batch_size (it is 2)", "patch_size", "draws"):
+        assert key in str(told)
+    other = ValueError("bad")
+    assert with_memory_explained(other, trainer) is other

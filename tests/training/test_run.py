@@ -26,7 +26,8 @@ def test_a_run_leaves_weights_cases_and_settings(trained: Path, cohort: Path) ->
     }
     training, validation = load_manifest(cohort).split(0)
     cases = json.loads((trained / "cases.json").read_text())
-    assert cases == {"training": [c.id for c in training], "validation": [c.id for c in validation]}
+    assert cases["training"] == [c.id for c in training]
+    assert cases["validation"] == [c.id for c in validation]
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["train"]["trainer"]["max_epochs"] == 1 and config["dataset_dir"] == str(cohort)
 

@@ -1,0 +1,1 @@
+"""What is lost when things fail: kills at random moments."""
