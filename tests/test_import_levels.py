@@ -48,8 +48,9 @@ ONE_FILE = {
     "transformers": {"prompting/pipeline.py"},
     "kornia": {"prompting/refine.py"},
     "pydicom": {
-        "data/dicom/duplicates.py",
         "data/dicom/find.py",
+        "data/dicom/flat.py",
+        "data/dicom/frames.py",
         "data/dicom/headers.py",
         "data/dicom/kinds.py",
         "data/dicom/pixels.py",

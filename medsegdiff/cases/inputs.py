@@ -130,7 +130,8 @@ def _cases_in(
     volumes = _files_of(folder, "volume", output)
     if volumes:
         _tell_left_out(folder, volumes)
-        return _one_each(volumes)
+        beside = _series_beside(folder, given)
+        return _one_each(volumes) + _dicom_cases(beside, given, output, options, failures)
     try:
         series = _dicom_series(folder, given)
     except InputError:
@@ -174,6 +175,18 @@ def _tell_left_out(folder: Path, chosen: Sequence[Path]) -> None:
         logger.warning(told, folder, len(others))
 
 
+def _series_beside(folder: Path, given: Path) -> list[dicom.Series]:
+    """The DICOM series in a folder of other volumes; none if it has none, or all are left out."""
+    if folder.is_file():
+        return []
+    try:
+        return dicom.find_series(folder, given)
+    except InputError as error:
+        if ": " in error.rule:
+            logger.warning("%s: %s", given, error.rule)
+        return []
+
+
 def _dicom_series(path: Path, given: Path | str) -> list[dicom.Series]:
     try:
         return dicom.find_series(path, given)
@@ -195,7 +208,7 @@ def _dicom_cases(
     failures: dict[str, InputError],
 ) -> list[CaseInput]:
     """Each series, or with channels each study, as a case. ``given`` names the input in errors."""
-    salt = _salt(output)
+    salt = _salt(output) if series else ""
     series = [replace(one, uneven=options.uneven) for one in series]
     if not options.channels:
         return [CaseInput(dicom.case_id(one, salt), (one,)) for one in series]

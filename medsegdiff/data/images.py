@@ -109,5 +109,5 @@ def only_series(path: Path) -> Series:
     if len(series) > 1:
         numbers = ", ".join("?" if s.number is None else str(s.number) for s in series)
         rule = f"one DICOM series is needed, but there are {len(series)}, with numbers {numbers}"
-        raise InputError(path, rule, "Give the folder of one series")
+        raise InputError(path, rule, "Put the files of one in a folder of its own, and give that")
     return series[0]
