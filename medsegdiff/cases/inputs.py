@@ -20,6 +20,7 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.formats import Kind, format_of, list_endings
 from medsegdiff.data.images import Source, only_series
 from medsegdiff.data.manifest import Case, case_id, load_manifest
+from medsegdiff.data.readers.damage import broken_link, is_broken_link
 from medsegdiff.dicomweb.address import Address, is_address, parse_address
 from medsegdiff.dicomweb.wado import fetch
 
@@ -128,7 +129,10 @@ def _cases_in(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _unpack(given, folder)
     volumes = _files_of(folder, "volume", output)
+    for file in filter(is_broken_link, volumes):
+        failures[str(file)] = broken_link(file)
     if volumes:
+        volumes = [file for file in volumes if not is_broken_link(file)]
         _tell_left_out(folder, volumes)
         beside = _series_beside(folder, given)
         return _one_each(volumes) + _dicom_cases(beside, given, output, options, failures)
@@ -227,7 +231,8 @@ def _dicom_cases(
 
 def _is_image(path: Path, kind: Kind) -> bool:
     found = format_of(path)
-    return path.is_file() and path.name[0] != "." and found is not None and found.kind == kind
+    there = path.is_file() or is_broken_link(path)  # which fails by itself
+    return there and path.name[0] != "." and found is not None and found.kind == kind
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medsegdiff.core.quiet import silenced
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import Series, find_series, read_series
 from medsegdiff.data.formats import format_of
+from medsegdiff.data.readers.damage import broken_link, is_broken_link
 
 Source = str | Path | Series
 """A file, a folder with one DICOM series, or such a series."""
@@ -37,6 +39,14 @@ def read_image(source: Source, *, label: bool = False) -> tuple[NDArray[Any], Ge
         InputError: missing, unreadable, truncated or empty, of a kind that is not known, or
             without a usable geometry.
     """
+    values, geometry = _read(source, label)
+    if not label and values.size and values.min() == values.max():
+        note = f"all its values are {values.flat[0]:g}: there is no image in it"
+        geometry = replace(geometry, notes=(*geometry.notes, note))
+    return values, geometry
+
+
+def _read(source: Source, label: bool) -> tuple[NDArray[Any], Geometry]:
     if isinstance(source, Series):
         return read_series(source)
     path = _existing(source)
@@ -93,6 +103,8 @@ def _existing(source: str | Path) -> Path:
     try:
         path.stat()
     except FileNotFoundError:
+        if is_broken_link(path):
+            raise broken_link(path) from None
         raise InputError(path, "no such file or folder", "Check the path") from None
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from None

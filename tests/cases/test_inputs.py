@@ -174,3 +174,12 @@ def test_dicom_that_is_no_image_beside_volumes_is_told(
     with found_cases([tmp_path], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["one"]
     assert "no image but" in caplog.text and not (tmp_path / "out" / ".salt").exists()
+
+
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    volume(tmp_path / "one.nii.gz")
+    (tmp_path / "two.nii.gz").symlink_to(tmp_path / "annex" / "nowhere")
+    with found_cases([tmp_path], tmp_path / "out") as (cases, failures):
+        assert [case.id for case in cases] == ["one"]
+        (told,) = failures.values()
+        assert "two.nii.gz: is a link to a file that is not there" in str(told)

@@ -21,6 +21,7 @@ from medsegdiff.data.dicom.kinds import is_called_localiser, is_cut_short, is_ob
 from medsegdiff.data.dicom.series import Series
 from medsegdiff.data.dicom.split import Part, by_orientation, split
 from medsegdiff.data.dicom.unreadable import Key, Unreadable, owners_of, why
+from medsegdiff.data.readers.damage import is_broken_link
 
 logger = logging.getLogger(__name__)
 
@@ -85,9 +86,7 @@ def _files(top: Path) -> list[Path]:
     folder = top.parent if top.is_file() and _is_directory(top) else top
     if folder.is_file():
         return [folder]
-    return sorted(
-        f for f in folder.rglob("*") if f.is_file() or (f.is_symlink() and not f.exists())
-    )
+    return sorted(f for f in folder.rglob("*") if f.is_file() or is_broken_link(f))
 
 
 def _unread(count: int, top: Path) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medsegdiff.data.dicom.headers import is_marked_dicom
-from medsegdiff.data.readers.damage import is_lfs_pointer
+from medsegdiff.data.readers.damage import is_broken_link, is_lfs_pointer
 
 _ENDINGS = {".dcm", ".dicom", ".ima"}
 
@@ -73,7 +73,7 @@ def owners_of(
 
 def why(file: Path) -> str:
     """Why a file cannot be read, in words."""
-    if file.is_symlink() and not file.exists():
+    if is_broken_link(file):
         return "a link to nowhere"
     try:
         if file.stat().st_size == 0:

@@ -35,6 +35,17 @@ def is_lfs_pointer(path: Path) -> bool:
         return False
 
 
+def is_broken_link(path: Path) -> bool:
+    """Whether a path is a link to a file that is not there."""
+    return path.is_symlink() and not path.exists()
+
+
+def broken_link(path: Path) -> InputError:
+    """The error for such a link."""
+    remedy = "Fetch what it points to, such as by git annex or datalad, or remove it"
+    return InputError(path, "is a link to a file that is not there", remedy)
+
+
 def unreadable(path: Path, error: Exception | str) -> InputError:
     """The error for a file that its library could not read, in one line."""
     if is_lfs_pointer(path):
