@@ -57,7 +57,7 @@ ONE_FILE = {
         "phantoms/cohort.py",
         "data/references/opening.py",
         "dicomweb/stow.py",
-        "writers/dicom_derived.py",
+        "writers/dicom_source.py",
         "writers/dicom_seg.py",
         "writers/parametric_map.py",
     },

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from medsegdiff import __version__
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError, needs_extra
 from medsegdiff.core.types import Geometry
+from medsegdiff.writers.dicom_source import (
+    OTHER_FORMATS,
+    SUBJECT,
+    read_sources,
+    without_optional_fields,
+)
 
 EQUIPMENT = {
     "manufacturer": "medsegdiff",
@@ -24,11 +28,16 @@ EQUIPMENT = {
 }
 """Who made the object, in highdicom's words."""
 
-_SUBJECT = "the image"  # of errors: its files and folders may be called after the patient
 _TOLERANCE = 0.25  # voxels between a pixel's place by its own header and by the array's affine
-_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
-           "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
+_ODD = (AttributeError, LookupError, TypeError, ValueError)
+"""What highdicom and pydicom raise for a header that is not valid."""
 
+
+_ALWAYS_TOLD = {
+    "SpacingBetweenSlices",
+    "SliceThickness",
+    "patient and study",
+}  # though no field of the object
 
 Array = NDArray[Any]
 Plane = tuple[Array, Array, Array]
@@ -40,7 +49,7 @@ def write_derived(
     array: Array,
     geometry: Geometry,
     make: Callable[[Sequence[Any], Array], Any],
-) -> None:
+) -> tuple[str, ...]:
     """Writes an object that refers, frame by frame, to the images that an array was made from.
 
     Args:
@@ -50,6 +59,9 @@ def write_derived(
         make: (source images, values (frames, rows, columns, ...)) -> the object, in whose order
             of frames the values are: instance by instance, or frame by frame of the one.
 
+    Returns:
+        Notes on fields of the source that were not valid, and what became of them.
+
     Raises:
         InputError: the source is not DICOM, lacks what the object has to refer to, or does not lie
             where the geometry says.
@@ -58,22 +70,32 @@ def write_derived(
     n = len(geometry.shape)
     if array.shape[:n] != geometry.shape:
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
-    instances = [_read_instance(file) for file in geometry.sources]
-    if not instances:
-        raise not_dicom(_SUBJECT)
     try:
+        instances, mended = read_sources(geometry.sources)
         frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
-        derived = make(instances, frames)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        try:
+            written = _save(path, make(instances, frames))
+        except _ODD:
+            without_optional_fields(instances)
+            written = _save(path, make(instances, frames))
+            mended["patient and study"] = "not all valid, only names and identifiers are kept"
+    except _ODD as error:
         # an error of a value shows the value, which may be the patient's
         why = error if isinstance(error, AttributeError | KeyError) else "a header is not valid"
-        raise InputError(
-            _SUBJECT,
-            f"a DICOM object cannot refer to this series ({why})",
-            "Choose --format nifti or nrrd",
-        ) from error
+        rule = f"a DICOM object cannot refer to this series ({why})"
+        raise InputError(SUBJECT, rule, OTHER_FORMATS) from error
+    return tuple(
+        f"DICOM objects: {field} of the images is {what}"
+        for field, what in mended.items()
+        if field in written or field in _ALWAYS_TOLD
+    )
+
+
+def _save(path: str | Path, derived: Any) -> set[str]:
+    """Write an object; the keywords of its fields."""
     with written_aside(path) as aside:
         derived.save_as(aside)
+    return {element.keyword for element in derived}
 
 
 def highdicom() -> Any:
@@ -85,44 +107,6 @@ def highdicom() -> Any:
     with needs_extra("--format dicom-seg", "highdicom", "dicom-seg"):
         import highdicom
     return highdicom
-
-
-def not_dicom(subject: object) -> InputError:
-    """The error of a DICOM object that is wanted of something other than DICOM images."""
-    return InputError(
-        subject,
-        "a DICOM SEG refers to the DICOM images it was made from, and this is none",
-        "Choose --format nifti or nrrd, or give the DICOM series",
-    )
-
-
-def _read_instance(file: Path) -> Any:
-    """The header of a source image, with the attributes that are copied, empty where missing."""
-    try:
-        instance = pydicom.dcmread(file, stop_before_pixels=True)
-    except InvalidDicomError:
-        raise not_dicom(_SUBJECT) from None
-    for keyword in _TYPE_2:
-        if keyword not in instance:
-            setattr(instance, keyword, None)
-    if not instance.get("SpecificCharacterSet"):
-        instance.pop("SpecificCharacterSet", None)  # highdicom reads an empty one as a wrong one
-    if "PerFrameFunctionalGroupsSequence" in instance:
-        _share_plane(instance)
-    return instance
-
-
-def _share_plane(instance: Any) -> None:
-    """Where each frame says orientation and spacing by itself, says them for all.
-
-    highdicom looks for them there alone. That they are the same is seen when the pixels are
-    placed, by each frame's own.
-    """
-    shared = instance.SharedFunctionalGroupsSequence[0]
-    first = instance.PerFrameFunctionalGroupsSequence[0]
-    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
-        if name not in shared and name in first:
-            setattr(shared, name, first[name].value)
 
 
 def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array:
@@ -190,15 +174,15 @@ def _voxels(plane: Plane, size: tuple[int, int], to_voxel: Array) -> Array:
 
 def _elsewhere() -> InputError:
     return InputError(
-        _SUBJECT,
+        SUBJECT,
         "the DICOM images do not lie on the segmentation's grid, slice by slice",
-        "Segment the series as it is, or choose --format nifti or nrrd",
+        OTHER_FORMATS,
     )
 
 
 def _twice() -> InputError:
     return InputError(
-        _SUBJECT,
+        SUBJECT,
         "holds several images of one slice, of which a DICOM object could not name the right one",
-        "Choose --format nifti or nrrd",
+        OTHER_FORMATS,
     )

@@ -29,7 +29,7 @@ def write_binary_seg(
     geometry: Geometry,
     segments: Sequence[Segment],
     algorithm: Algorithm = MEDSEGDIFF,
-) -> None:
+) -> tuple[str, ...]:
     """Writes a label map as a BINARY SEG, one segment a class, frames without mask left out.
 
     Args:
@@ -38,6 +38,9 @@ def write_binary_seg(
         geometry: of a DICOM series, its files in ``sources``: one a slice, or one multi-frame file.
         segments: the classes of the label map; they become segments 1, 2, ...
         algorithm: what drew them.
+
+    Returns:
+        Notes on fields of the source that were not valid.
 
     Raises:
         InputError: the source is not DICOM, lacks what a SEG has to refer to, or does not lie
@@ -48,7 +51,7 @@ def write_binary_seg(
     for number, segment in enumerate(segments, start=1):
         numbers[segment.value] = number
     make = partial(_segmentation, segments=segments, kind="BINARY", algorithm=algorithm)
-    write_derived(path, numbers[label_map], geometry, make)
+    return write_derived(path, numbers[label_map], geometry, make)
 
 
 def write_fractional_seg(
@@ -57,7 +60,7 @@ def write_fractional_seg(
     geometry: Geometry,
     segments: Sequence[Segment],
     algorithm: Algorithm = MEDSEGDIFF,
-) -> None:
+) -> tuple[str, ...]:
     """Writes mean probabilities as a FRACTIONAL SEG of type PROBABILITY, in steps of 1/255.
 
     Args:
@@ -66,6 +69,9 @@ def write_fractional_seg(
         geometry: as for :func:`write_binary_seg`.
         segments: the foreground classes.
         algorithm: what drew them.
+
+    Returns:
+        Notes, as :func:`write_binary_seg`.
 
     Raises:
         InputError: as :func:`write_binary_seg`.
@@ -79,7 +85,7 @@ def write_fractional_seg(
         raise ValueError(f"means must lie in [0, 1]; got {means.min():g} to {means.max():g}")
     shares = np.moveaxis(np.clip(means, 0.0, 1.0), 0, -1).astype(np.float32)
     make = partial(_segmentation, segments=segments, kind="FRACTIONAL", algorithm=algorithm)
-    write_derived(path, shares, geometry, make)
+    return write_derived(path, shares, geometry, make)
 
 
 def _segmentation(

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 def write_variance_map(
     path: str | Path, variance: Array, geometry: Geometry, segment: Segment
-) -> None:
+) -> tuple[str, ...]:
     """Writes the variance of a class as a parametric map of float32, without a scale or an offset.
 
     The real world values are the stored ones: quantity "Variance" (UMLS), "no units" (UCUM).
@@ -37,6 +37,9 @@ def write_variance_map(
         geometry: of a DICOM series, its files in ``sources``: one a slice, or one multi-frame file.
         segment: the class.
 
+    Returns:
+        Notes on fields of the source that were not valid.
+
     Raises:
         InputError: as :func:`~medsegdiff.writers.dicom_derived.write_derived`; or highdicom is
             not installed.
@@ -46,7 +49,7 @@ def write_variance_map(
     if not (low >= -_ROUNDING and high <= HIGHEST + _ROUNDING):
         raise ValueError(f"variance must lie in [0, {HIGHEST}]; got {low:g} to {high:g}")
     values = np.clip(variance, 0.0, HIGHEST).astype(np.float32)
-    write_derived(path, values, geometry, partial(_parametric_map, segment=segment))
+    return write_derived(path, values, geometry, partial(_parametric_map, segment=segment))
 
 
 def _parametric_map(instances: Sequence[Any], frames: Array, *, segment: Segment) -> Any:
