@@ -151,16 +151,16 @@ def chosen_formats(names: Iterable[str]) -> list[Output]:
 
 
 def check_formats(given: CaseInput, names: Iterable[str]) -> None:
-    """Refuse, before any work is done, a format that the input does not allow.
+    """Refuse, before any work is done, an input that allows none of the formats.
 
     Raises:
         UsageError: a name is not known.
-        InputError: a format is wanted that can be made of DICOM alone, of something else.
+        InputError: only formats are wanted that can be made of DICOM alone, of something else.
     """
     from medsegdiff.data.dicom import Series
     from medsegdiff.writers.dicom_source import not_dicom
 
-    refused = any(one.dicom_only for one in chosen_formats(names))
+    refused = all(one.dicom_only for one in chosen_formats(names))
     if refused and not all(isinstance(one, Series) for one in given.image):
         raise not_dicom(given.id)
 

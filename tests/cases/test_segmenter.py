@@ -357,7 +357,13 @@ def test_a_format_that_the_input_does_not_allow_fails_that_case(
     failures = run(
         [image_file(tmp_path, np.eye(4))], bundle, tmp_path / "o", formats=("dicom-seg",)
     )
+    assert "DICOM" in failures["scan"] and not (tmp_path / "o" / "scan").exists()
+    formats = ("dicom-seg", "nifti")
+    failures = run([image_file(tmp_path, np.eye(4))], bundle, tmp_path / "p", formats=formats)
     assert "DICOM" in failures["scan"]
+    record = json.loads((tmp_path / "p" / "scan" / "scan_run.json").read_text())
+    assert record["formats"] == ["nifti"]
+    assert (tmp_path / "p" / "scan" / "scan_seg.nii.gz").is_file()
 
 
 def test_files_of_one_name_from_two_folders_are_two_cases(bundle: Bundle, tmp_path: Path) -> None:

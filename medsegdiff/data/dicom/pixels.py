@@ -52,7 +52,12 @@ def place(file: Path, series: Series) -> str:
 
 
 def _check_complete(dataset: Any, file: Path, series: Series) -> None:
-    """Refuse a truncated file; of a compressed one, the decoder checks the length."""
+    """Refuse a truncated file; of a compressed one, the decoder checks the length.
+
+    Of one that ends within compressed pixels, pydicom gives an empty data set.
+    """
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise InputError(series, f"{place(file, series)} is truncated", "Fetch it again")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_compressed:
         return

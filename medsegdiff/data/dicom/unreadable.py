@@ -84,6 +84,8 @@ def why(file: Path) -> str:
 
 
 def _looks_like_dicom(file: Path, patterns: set[str]) -> bool:
+    if file.name.startswith("."):  # such as macOS' own beside each file
+        return False
     return file.suffix.lower() in _ENDINGS or _pattern(file) in patterns or is_marked_dicom(file)
 
 

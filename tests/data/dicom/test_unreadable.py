@@ -10,7 +10,7 @@ import pytest
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom import Series, find_series, read_series
-from tests.data.dicom.files import made, write_dicomdir
+from tests.data.dicom.files import compress, made, write_dicomdir
 
 
 def empty(file: Path) -> None:
@@ -71,8 +71,17 @@ def test_a_damaged_end_is_told_and_its_remedy_works(
     assert read_series(find_series(folder)[0])[0].shape[2] == 8
 
 
+@pytest.mark.parametrize("syntax", ["JPEGLSLossless", "JPEG2000Lossless", "RLELossless"])
+def test_compressed_pixels_that_end_too_early(syntax: str, folder: Path) -> None:
+    compress(folder, syntax)
+    last = sorted(folder.iterdir())[-1]
+    cut(last, last.stat().st_size - 40)
+    (series,) = find_series(folder)
+    assert "file 9 of 9 (by name) is truncated. Fetch it again" in refused(series)
+
+
 def test_other_files_are_nothing_of_it(folder: Path) -> None:
-    for name in ("notes.txt", "README", "Thumbs.db", ".hidden"):
+    for name in ("notes.txt", "README", "Thumbs.db", ".hidden", "._0003.dcm"):
         (folder / name).write_text("no image")
     assert read_series(find_series(folder)[0])[0].shape[2] == 9
 
