@@ -254,13 +254,16 @@ def _b_value(frame: Frame) -> float:
     return 0.0
 
 
-def _direction(frame: Frame) -> tuple[float, ...] | None:
-    """The direction of the gradient; Siemens and GE store it in fields of their own."""
+def _direction(frame: Frame) -> tuple[float, ...]:
+    """The direction of the gradient; Siemens and GE store it in fields of their own.
+
+    Empty where there is none, as of the mean over all directions.
+    """
     for tags in (("DiffusionGradientOrientation",), (SIEMENS_DIRECTION,), GE_DIRECTION):
         found = [number for tag in tags for number in _numbers(frame, tag)]
         if len(found) == 3:
             return tuple(round(number, 4) for number in found)
-    return None
+    return ()
 
 
 def _numbers(frame: Frame, tag: str | int) -> list[float]:
@@ -281,7 +284,12 @@ def _numbered(name: str, unit: str = "") -> Callable[[Any, list[Any]], str]:
 
 
 def _ranked(name: str) -> Callable[[Any, list[Any]], str]:
-    return lambda value, known: f"{name} {known.index(value) + 1}"
+    """The rank of a value among those that are not empty."""
+
+    def label(value: Any, known: list[Any]) -> str:
+        return f"{name} {[v for v in known if v].index(value) + 1}" if value else f"no {name}"
+
+    return label
 
 
 def _differing_words(value: tuple[str, ...], known: list[tuple[str, ...]]) -> str:

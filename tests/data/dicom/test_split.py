@@ -246,6 +246,18 @@ def test_diffusion_of_every_vendor(vendor: Any, implicit: bool, tmp_path: Path) 
         np.testing.assert_array_equal(read_series(series)[0], phantom_volume() // 2)
 
 
+def test_a_mean_over_the_directions_beside_them(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a")
+    files = sorted(folder.iterdir())
+    for direction in DIRECTIONS[:2]:
+        add(folder, each(toshiba(700, direction), halve), files)
+    for file in files:
+        edit(file, field("DiffusionBValue", 700.0))
+    found = find_series(folder)
+    assert [series.part for series in found] == ["no direction", "direction 1", "direction 2"]
+    np.testing.assert_array_equal(read_series(found[0])[0], phantom_volume())
+
+
 @pytest.mark.parametrize("shift", [15.0, 13.5])
 def test_acquisitions_that_overlap(shift: float, tmp_path: Path) -> None:
     """The second begins before the first ends, at the same places or between them."""
