@@ -111,7 +111,7 @@ def _rounding(
 
     Args:
         positions: Positions (slices, 3).
-        along: The same on the normal, ascending.
+        along: Positions (slices,) on the normal, in mm, ascending.
         normal: Normal (3,) of the slices.
     """
     index = np.arange(len(along))

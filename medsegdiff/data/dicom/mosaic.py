@@ -52,7 +52,7 @@ def tiles_of(file: Path, header: Any) -> list[Tile]:
 
     Args:
         file: Path of the file.
-        header: Its header, as ``read_header`` gives it.
+        header: Header of the file, as ``read_header`` gives it.
 
     Raises:
         DAMAGED: the file does not say how many slices there are, or how they lie.
