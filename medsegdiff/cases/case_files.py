@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from medsegdiff.calibration.fitted import ClassGuarantee
 from medsegdiff.cases.output_formats import OUTPUT_FORMATS, chosen_formats, write_labels
+from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.segmentation.segmented_case import SegmentedCase
@@ -35,9 +36,28 @@ ENDINGS = (
 
 def remove_case(name: str, folder: Path) -> None:
     """Remove the files that an earlier run wrote for a case, its record first; keep all others."""
-    for ending in ENDINGS:
+    _remove(name, folder, ENDINGS)
+
+
+def _remove(name: str, folder: Path, endings: Sequence[str]) -> None:
+    for ending in endings:
         for path in folder.glob(glob.escape(name) + ending):
             path.unlink()
+
+
+@dataclass
+class WrittenFiles:
+    """What became of the formats that were asked for.
+
+    Attributes:
+        formats: Names of those that are written.
+        notes: Sentences for the case's record.
+        failure: Error of one that could not be written; None if all are.
+    """
+
+    formats: list[str]
+    notes: list[str]
+    failure: InputError | None
 
 
 def write_case(
@@ -49,8 +69,10 @@ def write_case(
     formats: Sequence[OutputFormat],
     save_members: bool,
     guarantee: Mapping[str, ClassGuarantee],
-) -> None:
+) -> WrittenFiles:
     """Write masks, maps and preview of one case to ``folder``, each complete or not at all.
+
+    A format that cannot be written does not cost the others.
 
     Args:
         case: Segmented case with its masks and maps.
@@ -64,10 +86,19 @@ def write_case(
             outer mask are made; empty for none.
 
     Raises:
-        InputError: the input or the installation does not allow one of the formats.
+        InputError: the input or the installation allows none of the formats.
     """
+    written = WrittenFiles([], [], None)
     for one in chosen_formats(formats):
-        one.write(case, name, folder, segments, algorithm)
+        try:
+            written.notes += one.write(case, name, folder, segments, algorithm)
+            written.formats.append(one.name)
+        except InputError as error:
+            _remove(name, folder, one.files)
+            written.failure = error
+            written.notes.append(f"--format {one.name} could not be written: {error}")
+    if written.failure and not written.formats:
+        raise written.failure
     if save_members:
         members = np.moveaxis(case.members, 0, -1)
         write_labels(folder / f"{name}_members.nii.gz", members, case.geometry, segments)
@@ -77,6 +108,7 @@ def write_case(
     if guarantee:
         _write_guarantee(case, name, folder, segments, guarantee)
     save_png(_preview(case, name, segments), folder / f"{name}_preview.png")
+    return written
 
 
 def _write_guarantee(

@@ -24,6 +24,7 @@ from medsegdiff.data.layouts import bids
 from medsegdiff.data.layouts.channel_files import split_channel
 from medsegdiff.data.layouts.image_and_label_folders import label_folder
 from medsegdiff.data.manifest import Case, case_id, load_manifest
+from medsegdiff.data.readers.damage import broken_link, is_broken_link
 from medsegdiff.dicomweb.address import Address, is_address, parse_address
 from medsegdiff.dicomweb.wado import fetch
 
@@ -140,9 +141,14 @@ def _cases_in(
     if bids.recognises(folder, {}):
         return _bids_cases(folder, failures)
     volumes = _files_of(folder, "volume", output)
+    for file in filter(is_broken_link, volumes):
+        failures[str(file)] = broken_link(file)
     if volumes:
+        volumes = [file for file in volumes if not is_broken_link(file)]
         _tell_left_out(folder, volumes)
-        return _one_each(volumes, folder)
+        beside = _series_beside(folder, given)
+        cases = _dicom_cases(beside, given, output, options, failures)
+        return [*_one_each(volumes, folder), *cases]
     try:
         series = _dicom_series(folder, given)
     except InputError:
@@ -248,6 +254,18 @@ def _tell_left_out(folder: Path, chosen: Sequence[Path]) -> None:
         logger.warning(told, folder, len(others))
 
 
+def _series_beside(folder: Path, given: Path) -> list[dicom.Series]:
+    """The DICOM series in a folder of other volumes; none if it has none, or all are left out."""
+    if folder.is_file():
+        return []
+    try:
+        return dicom.find_series(folder, given)
+    except InputError as error:
+        if ": " in error.rule:
+            logger.warning("%s: %s", given, error.rule)
+        return []
+
+
 def _dicom_series(path: Path, given: Path | str) -> list[dicom.Series]:
     try:
         return dicom.find_series(path, given)
@@ -269,7 +287,7 @@ def _dicom_cases(
     failures: dict[str, InputError],
 ) -> list[CaseInput]:
     """One case per series, or per study with channels. ``given`` names the input in errors."""
-    salt = _salt(output)
+    salt = _salt(output) if series else ""
     series = [replace(one, uneven=options.uneven) for one in series]
     if not options.channels:
         return [CaseInput(dicom.case_id(one, salt), (one,)) for one in series]
@@ -288,7 +306,8 @@ def _dicom_cases(
 
 def _is_image(path: Path, kind: Kind) -> bool:
     found = format_of(path)
-    return path.is_file() and path.name[0] != "." and found is not None and found.kind == kind
+    there = path.is_file() or is_broken_link(path)  # which fails by itself
+    return there and path.name[0] != "." and found is not None and found.kind == kind
 
 
 def _unpack(archive: Path, folder: Path) -> None:

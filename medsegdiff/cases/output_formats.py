@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 Write = Callable[
     ["SegmentedCase", str, Path, "Sequence[Segment]", "Algorithm"],
-    None,
+    tuple[str, ...],
 ]
-"""Writes a case's maps: (case, name of its files, folder, foreground classes, algorithm)."""
+"""Writes a case's maps: (case, name of its files, folder, foreground classes, algorithm) -> notes
+for its record."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Output:
 
 def _write_nifti(
     case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
-) -> None:
+) -> tuple[str, ...]:
     """Write the mask with its colours, mean and variance of each class, and entropy."""
     from medsegdiff.data.manifest import class_slug
     from medsegdiff.writers.label_table import write_colour_table
@@ -76,15 +77,17 @@ def _write_nifti(
         limits=(0.0, float(np.log(len(case.mean))) + 1e-3),
     )
     case.storage.release()
+    return ()
 
 
 def _write_nrrd(
     case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
-) -> None:
+) -> tuple[str, ...]:
     """Write the mask as a segmentation of 3D Slicer."""
     from medsegdiff.writers.nrrd import write_seg_nrrd
 
     write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
+    return ()
 
 
 def _write_dicom(
@@ -93,19 +96,21 @@ def _write_dicom(
     folder: Path,
     segments: Sequence[Segment],
     algorithm: Algorithm,
-) -> None:
+) -> tuple[str, ...]:
     """Write mask and mean as DICOM SEG, and the variance of each class as a parametric map."""
     from medsegdiff.data.manifest import class_slug
     from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
     from medsegdiff.writers.parametric_map import write_variance_map
 
     geometry = case.geometry
-    write_binary_seg(folder / f"{name}_seg.dcm", case.mask, geometry, segments, algorithm)
+    seg = folder / f"{name}_seg.dcm"
+    notes = write_binary_seg(seg, case.mask, geometry, segments, algorithm)
     means = case.mean[[segment.value for segment in segments]]
-    write_fractional_seg(folder / f"{name}_mean.dcm", means, geometry, segments, algorithm)
+    notes += write_fractional_seg(folder / f"{name}_mean.dcm", means, geometry, segments, algorithm)
     for segment in segments:
         path = folder / f"{name}_variance_{class_slug(segment.name)}.dcm"
-        write_variance_map(path, case.variance[segment.value], geometry, segment)
+        notes += write_variance_map(path, case.variance[segment.value], geometry, segment)
+    return tuple(dict.fromkeys(notes))
 
 
 OUTPUT_FORMATS = {
@@ -132,7 +137,7 @@ OUTPUT_FORMATS = {
 
 
 def chosen_formats(names: Iterable[str]) -> list[Output]:
-    """The formats of these names, the most demanding first, so that failures leave few files.
+    """The formats of these names, the most demanding first.
 
     Raises:
         UsageError: a name is unknown.
@@ -146,16 +151,16 @@ def chosen_formats(names: Iterable[str]) -> list[Output]:
 
 
 def check_formats(given: CaseInput, names: Iterable[str]) -> None:
-    """Refuse, before any work is done, a format that the input does not allow.
+    """Refuse, before any work is done, an input that allows none of the formats.
 
     Raises:
         UsageError: a name is unknown.
-        InputError: a format needs DICOM images, and the input is something else.
+        InputError: all formats need DICOM images, and the input is something else.
     """
     from medsegdiff.data.dicom import Series
-    from medsegdiff.writers.dicom_derived import not_dicom
+    from medsegdiff.writers.dicom_source import not_dicom
 
-    refused = any(one.dicom_only for one in chosen_formats(names))
+    refused = all(one.dicom_only for one in chosen_formats(names))
     if refused and not all(isinstance(one, Series) for one in given.image):
         raise not_dicom(given.id)
 

@@ -121,6 +121,9 @@ class CaseWriter:
     ) -> None:
         """Write a case's masks and maps, further files, and last the record of all of them.
 
+        A format that could not be written is in the record's warnings, and then raised: the others
+        are there.
+
         Args:
             case: Case with its name and input files.
             found: Segmented case with its masks and maps.
@@ -131,14 +134,15 @@ class CaseWriter:
             guarantee: Guarantee of each class (by its name in file names), from which its inner and
                 outer mask are made.
             write_more: Function that writes other files to the case's folder.
+
+        Raises:
+            InputError: a format could not be written.
         """
         started = time.perf_counter()
         folder = self.output / case.id
         warnings = [*found.geometry.notes, *warnings]
-        for warning in warnings:
-            logger.warning("%s: %s", case.id, warning)
         remove_case(case.id, folder)
-        write_case(
+        written = write_case(
             found,
             case.id,
             folder,
@@ -149,14 +153,19 @@ class CaseWriter:
             guarantee or {},
         )
         write_more(folder)
+        warnings += written.notes
+        for warning in warnings:
+            logger.warning("%s: %s", case.id, warning)
         labels = {one.value: one.name for one in self.segments}
         content = run_record(found, case, labels) | self._of(wanted)
-        content |= {"formats": list(wanted.formats), "save_members": wanted.save_members}
+        content |= {"formats": sorted(written.formats), "save_members": wanted.save_members}
         content |= dict(further or {}) | {"warnings": warnings, "device": str(device)}
         content["seconds"]["write"] = time.perf_counter() - started
         content["seconds"]["total"] = sum(content["seconds"].values())
         content["peak_memory_mb"] = peak_memory_mb()
         write_json(self._record(case), content)
+        if written.failure:
+            raise written.failure
 
     def _record(self, case: CaseInput) -> Path:
         return self.output / case.id / f"{case.id}_run.json"

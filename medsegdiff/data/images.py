@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medsegdiff.core.quiet import silenced
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import Series, find_series, read_series
 from medsegdiff.data.formats import format_of
+from medsegdiff.data.readers.damage import broken_link, is_broken_link
 
 Source = str | Path | Series
 """A file, a folder with one DICOM series, or such a series."""
@@ -38,6 +40,14 @@ def read_image(source: Source, *, label: bool = False) -> tuple[NDArray[Any], Ge
         InputError: the source is missing, unreadable, truncated or empty, its format is unknown,
             or its geometry is not usable.
     """
+    values, geometry = _read(source, label)
+    if not label and values.size and values.min() == values.max():
+        note = f"all its values are {values.flat[0]:g}: there is no image in it"
+        geometry = replace(geometry, notes=(*geometry.notes, note))
+    return values, geometry
+
+
+def _read(source: Source, label: bool) -> tuple[NDArray[Any], Geometry]:
     if isinstance(source, Series):
         return read_series(source)
     path = _existing(source)
@@ -94,6 +104,8 @@ def _existing(source: str | Path) -> Path:
     try:
         path.stat()
     except FileNotFoundError:
+        if is_broken_link(path):
+            raise broken_link(path) from None
         raise InputError(path, "no such file or folder", "Check the path") from None
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror})", "Check the path") from None
@@ -110,5 +122,5 @@ def only_series(path: Path) -> Series:
     if len(series) > 1:
         numbers = ", ".join("?" if s.number is None else str(s.number) for s in series)
         rule = f"one DICOM series is needed, but there are {len(series)}, with numbers {numbers}"
-        raise InputError(path, rule, "Give the folder of one series")
+        raise InputError(path, rule, "Put the files of one in a folder of its own, and give that")
     return series[0]

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
 
 from medsegdiff import __version__
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError, needs_extra
 from medsegdiff.core.types import Geometry
+from medsegdiff.writers.dicom_source import (
+    OTHER_FORMATS,
+    SUBJECT,
+    read_sources,
+    without_optional_fields,
+)
 
 EQUIPMENT = {
     "manufacturer": "medsegdiff",
@@ -24,11 +28,16 @@ EQUIPMENT = {
 }
 """Equipment that made the object, as arguments of highdicom."""
 
-_SUBJECT = "the image"  # in errors; names of files and folders may be the patient's name
 _TOLERANCE = 0.25  # voxels, between a pixel's position by its own header and by the array's affine
-_TYPE_2 = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate",
-           "StudyTime", "AccessionNumber", "ReferringPhysicianName")  # fmt: skip
+_ODD = (AttributeError, LookupError, TypeError, ValueError)
+"""Errors that highdicom and pydicom raise for a header that is not valid."""
 
+
+_ALWAYS_TOLD = {
+    "SpacingBetweenSlices",
+    "SliceThickness",
+    "patient and study",
+}  # though no field of the object
 
 Array = NDArray[Any]
 Plane = tuple[Array, Array, Array]
@@ -40,7 +49,7 @@ def write_derived(
     array: Array,
     geometry: Geometry,
     make: Callable[[Sequence[Any], Array], Any],
-) -> None:
+) -> tuple[str, ...]:
     """Write a DICOM object that refers, frame by frame, to the images an array was made from.
 
     Args:
@@ -52,6 +61,9 @@ def write_derived(
             values are in the order of the source's frames: file by file, or frame by frame of the
             single file.
 
+    Returns:
+        Notes on fields of the source that were not valid, and what became of them.
+
     Raises:
         InputError: the source is not DICOM, lacks attributes that the object must refer to, or its
             position contradicts the geometry.
@@ -60,22 +72,32 @@ def write_derived(
     n = len(geometry.shape)
     if array.shape[:n] != geometry.shape:
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
-    instances = [_read_instance(file) for file in geometry.sources]
-    if not instances:
-        raise not_dicom(_SUBJECT)
     try:
+        instances, mended = read_sources(geometry.sources)
         frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
-        derived = make(instances, frames)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        try:
+            written = _save(path, make(instances, frames))
+        except _ODD:
+            without_optional_fields(instances)
+            written = _save(path, make(instances, frames))
+            mended["patient and study"] = "not all valid, only names and identifiers are kept"
+    except _ODD as error:
         # the library's message may show the value of an attribute, which may name the patient
         why = error if isinstance(error, AttributeError | KeyError) else "a header is not valid"
-        raise InputError(
-            _SUBJECT,
-            f"a DICOM object cannot refer to this series ({why})",
-            "Choose --format nifti or nrrd",
-        ) from error
+        rule = f"a DICOM object cannot refer to this series ({why})"
+        raise InputError(SUBJECT, rule, OTHER_FORMATS) from error
+    return tuple(
+        f"DICOM objects: {field} of the images is {what}"
+        for field, what in mended.items()
+        if field in written or field in _ALWAYS_TOLD
+    )
+
+
+def _save(path: str | Path, derived: Any) -> set[str]:
+    """Write an object; the keywords of its fields."""
     with written_aside(path) as aside:
         derived.save_as(aside)
+    return {element.keyword for element in derived}
 
 
 def highdicom() -> Any:
@@ -87,44 +109,6 @@ def highdicom() -> Any:
     with needs_extra("--format dicom-seg", "highdicom", "dicom-seg"):
         import highdicom
     return highdicom
-
-
-def not_dicom(subject: object) -> InputError:
-    """The error for a DICOM object that is requested for an input other than DICOM images."""
-    return InputError(
-        subject,
-        "a DICOM SEG refers to the DICOM images it was made from; this input is not DICOM",
-        "Choose --format nifti or nrrd, or give the DICOM series",
-    )
-
-
-def _read_instance(file: Path) -> Any:
-    """The header of a source image; attributes to copy are added, empty, where missing."""
-    try:
-        instance = pydicom.dcmread(file, stop_before_pixels=True)
-    except InvalidDicomError:
-        raise not_dicom(_SUBJECT) from None
-    for keyword in _TYPE_2:
-        if keyword not in instance:
-            setattr(instance, keyword, None)
-    if not instance.get("SpecificCharacterSet"):
-        instance.pop("SpecificCharacterSet", None)  # highdicom refuses an empty one
-    if "PerFrameFunctionalGroupsSequence" in instance:
-        _share_plane(instance)
-    return instance
-
-
-def _share_plane(instance: Any) -> None:
-    """Copy the orientation and spacing of the first frame to the place shared by all frames.
-
-    highdicom reads them only there. Pixels are placed by each frame's own values, so that a
-    difference between frames is still detected.
-    """
-    shared = instance.SharedFunctionalGroupsSequence[0]
-    first = instance.PerFrameFunctionalGroupsSequence[0]
-    for name in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
-        if name not in shared and name in first:
-            setattr(shared, name, first[name].value)
 
 
 def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array:
@@ -192,15 +176,15 @@ def _voxels(plane: Plane, size: tuple[int, int], to_voxel: Array) -> Array:
 
 def _elsewhere() -> InputError:
     return InputError(
-        _SUBJECT,
+        SUBJECT,
         "the DICOM images do not lie on the segmentation's grid, slice by slice",
-        "Segment the series as it is, or choose --format nifti or nrrd",
+        OTHER_FORMATS,
     )
 
 
 def _twice() -> InputError:
     return InputError(
-        _SUBJECT,
+        SUBJECT,
         "holds several images of one slice, so a DICOM object cannot refer to the right one",
-        "Choose --format nifti or nrrd",
+        OTHER_FORMATS,
     )

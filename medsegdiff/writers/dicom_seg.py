@@ -29,7 +29,7 @@ def write_binary_seg(
     geometry: Geometry,
     segments: Sequence[Segment],
     algorithm: Algorithm = MEDSEGDIFF,
-) -> None:
+) -> tuple[str, ...]:
     """Write a label map as a BINARY SEG, one segment per class, without empty frames.
 
     Args:
@@ -41,6 +41,9 @@ def write_binary_seg(
         segments: Classes of the label map, which become segments 1, 2, ...
         algorithm: Name and version of the model that made the masks.
 
+    Returns:
+        Notes on fields of the source that were not valid.
+
     Raises:
         InputError: the source is not DICOM, lacks attributes that a SEG must refer to, or its
             position contradicts the geometry; or highdicom is not installed.
@@ -50,7 +53,7 @@ def write_binary_seg(
     for number, segment in enumerate(segments, start=1):
         numbers[segment.value] = number
     make = partial(_segmentation, segments=segments, kind="BINARY", algorithm=algorithm)
-    write_derived(path, numbers[label_map], geometry, make)
+    return write_derived(path, numbers[label_map], geometry, make)
 
 
 def write_fractional_seg(
@@ -59,7 +62,7 @@ def write_fractional_seg(
     geometry: Geometry,
     segments: Sequence[Segment],
     algorithm: Algorithm = MEDSEGDIFF,
-) -> None:
+) -> tuple[str, ...]:
     """Write mean probabilities as a FRACTIONAL SEG of type PROBABILITY, in steps of 1/255.
 
     Args:
@@ -69,6 +72,9 @@ def write_fractional_seg(
         geometry: Geometry as for :func:`write_binary_seg`.
         segments: Foreground classes.
         algorithm: Name and version of the model that made the masks.
+
+    Returns:
+        Notes, as :func:`write_binary_seg`.
 
     Raises:
         InputError: as for :func:`write_binary_seg`.
@@ -82,7 +88,7 @@ def write_fractional_seg(
         raise ValueError(f"means must lie in [0, 1]; got {means.min():g} to {means.max():g}")
     shares = np.moveaxis(np.clip(means, 0.0, 1.0), 0, -1).astype(np.float32)
     make = partial(_segmentation, segments=segments, kind="FRACTIONAL", algorithm=algorithm)
-    write_derived(path, shares, geometry, make)
+    return write_derived(path, shares, geometry, make)
 
 
 def _segmentation(

@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 def write_variance_map(
     path: str | Path, variance: Array, geometry: Geometry, segment: Segment
-) -> None:
+) -> tuple[str, ...]:
     """Write the variance of a class as a parametric map of float32, without scale or offset.
 
     The stored values are the real world values: quantity "Variance" (UMLS), "no units" (UCUM).
@@ -38,6 +38,9 @@ def write_variance_map(
             multi-frame file.
         segment: Class that the variance is of.
 
+    Returns:
+        Notes on fields of the source that were not valid.
+
     Raises:
         InputError: as for :func:`~medsegdiff.writers.dicom_derived.write_derived`; or highdicom is
             not installed.
@@ -47,7 +50,7 @@ def write_variance_map(
     if not (low >= -_ROUNDING and high <= HIGHEST + _ROUNDING):
         raise ValueError(f"variance must lie in [0, {HIGHEST}]; got {low:g} to {high:g}")
     values = np.clip(variance, 0.0, HIGHEST).astype(np.float32)
-    write_derived(path, values, geometry, partial(_parametric_map, segment=segment))
+    return write_derived(path, values, geometry, partial(_parametric_map, segment=segment))
 
 
 def _parametric_map(instances: Sequence[Any], frames: Array, *, segment: Segment) -> Any:

@@ -193,3 +193,39 @@ def test_what_an_input_without_images_holds_instead_is_told(tmp_path: Path) -> N
         header.save_as(file)
     with found_cases([folder], tmp_path / "out") as (_, failures):
         assert "to segment (series 1, a localiser (2 images))" in str(failures[str(folder)])
+
+
+def test_dicom_beside_volumes_is_segmented_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that someone once exported hides nothing, wherever it lies."""
+    study(tmp_path / "given" / "series", "A", "T1")
+    for export in (tmp_path / "given" / "old.nii.gz", tmp_path / "given" / "x" / "old.nii.gz"):
+        volume(export)
+        with found_cases([tmp_path / "given"], tmp_path / "out") as (cases, failures):
+            assert failures == {}
+            first, second = (case.image[0] for case in cases)
+            assert first == export and getattr(second, "description", "") == "T1"
+        export.unlink()
+
+
+def test_dicom_that_is_no_image_beside_volumes_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in study(tmp_path / "series", "A", "T1").rglob("*.dcm"):
+        header = pydicom.dcmread(file)
+        header.Modality = "SEG"
+        header.save_as(file)
+    volume(tmp_path / "one.nii.gz")
+    with found_cases([tmp_path], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["one"]
+    assert "no image but" in caplog.text and not (tmp_path / "out" / ".salt").exists()
+
+
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    volume(tmp_path / "one.nii.gz")
+    (tmp_path / "two.nii.gz").symlink_to(tmp_path / "annex" / "nowhere")
+    with found_cases([tmp_path], tmp_path / "out") as (cases, failures):
+        assert [case.id for case in cases] == ["one"]
+        (told,) = failures.values()
+        assert "two.nii.gz: is a link to a file that is not there" in str(told)

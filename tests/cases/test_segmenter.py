@@ -10,6 +10,7 @@ from typing import get_args
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -306,6 +307,35 @@ def test_a_series_with_a_slice_missing(bundle: Bundle, tmp_path: Path) -> None:
     assert "do not lie on the segmentation's grid" in reason
 
 
+def test_a_seg_that_fails_costs_no_other_format(bundle: Bundle, tmp_path: Path) -> None:
+    """It is told as a failure and in the record, and asking again is no use."""
+    volume = np.random.default_rng(0).integers(0, 1000, (20, 18, 10)).astype(np.int16)
+    write_dicom_series(volume, ANISOTROPIC, tmp_path / "dicom")[4].unlink()
+    out = tmp_path / "out"
+    formats = ("nifti", "nrrd", "dicom-seg")
+    (reason,) = run([tmp_path / "dicom"], bundle, out, uneven="resample", formats=formats).values()
+    assert "do not lie on the segmentation's grid" in reason
+    (record,) = (json.loads(path.read_text()) for path in out.glob("*/*_run.json"))
+    assert record["formats"] == ["nifti", "nrrd"]
+    assert "--format dicom-seg could not be written" in record["warnings"][-1]
+    assert len(list(out.glob("*/*_seg.nii.gz"))) == len(list(out.glob("*/*.seg.nrrd"))) == 1
+    assert not list(out.glob("*/*.dcm"))
+    # as the remedy says
+    assert run([tmp_path / "dicom"], bundle, out, uneven="resample", formats=formats[:2]) == {}
+
+
+def test_an_odd_header_is_in_the_record(bundle: Bundle, tmp_path: Path) -> None:
+    volume = np.random.default_rng(0).integers(0, 1000, (20, 18, 10)).astype(np.int16)
+    for file in write_dicom_series(volume, ANISOTROPIC, tmp_path / "dicom"):
+        header = pydicom.dcmread(file)
+        header.PatientBirthDate = "1950-03-31"
+        header.save_as(file)
+    assert run([tmp_path / "dicom"], bundle, tmp_path / "out", formats=("dicom-seg",)) == {}
+    (record,) = (json.loads(p.read_text()) for p in (tmp_path / "out").glob("*/*_run.json"))
+    assert "PatientBirthDate of the images is repaired" in record["warnings"][-1]
+    assert "1950" not in json.dumps(record["warnings"])
+
+
 def test_series_of_a_study_as_channels(bundle: Bundle, tmp_path: Path) -> None:
     """The bundle has one channel: with one word a study is one case, with two it does not fit."""
     volume = np.random.default_rng(0).integers(0, 1000, (20, 18, 10)).astype(np.int16)
@@ -327,7 +357,13 @@ def test_a_format_that_the_input_does_not_allow_fails_that_case(
     failures = run(
         [image_file(tmp_path, np.eye(4))], bundle, tmp_path / "o", formats=("dicom-seg",)
     )
+    assert "DICOM" in failures["scan"] and not (tmp_path / "o" / "scan").exists()
+    formats = ("dicom-seg", "nifti")
+    failures = run([image_file(tmp_path, np.eye(4))], bundle, tmp_path / "p", formats=formats)
     assert "DICOM" in failures["scan"]
+    record = json.loads((tmp_path / "p" / "scan" / "scan_run.json").read_text())
+    assert record["formats"] == ["nifti"]
+    assert (tmp_path / "p" / "scan" / "scan_seg.nii.gz").is_file()
 
 
 def test_files_of_one_name_from_two_folders_are_two_cases(bundle: Bundle, tmp_path: Path) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 
-from medsegdiff.data.dicom.headers import DAMAGED, TAGS, text
+from medsegdiff.data.dicom.headers import DAMAGED, TAGS, open_dicom, text
 
 Instance = tuple[Path, Any]
 """A file and its header."""
@@ -20,7 +19,7 @@ Instance = tuple[Path, Any]
 def without_copies(instances: Sequence[Instance]) -> list[Instance]:
     """The instances without copies of earlier ones.
 
-    A copy has the same SOPInstanceUID, and the same bytes or at least the same place and pixels:
+    A copy has the same SOPInstanceUID and place, and the same bytes or at least the same pixels:
     archives rewrite names, and compress. Instances of one identifier that differ are kept, and are
     refused when the series is read.
     """
@@ -38,6 +37,8 @@ def without_copies(instances: Sequence[Instance]) -> list[Instance]:
 def _same(one: Instance, other: Instance) -> bool:
     files = one[0], other[0]
     try:
+        if any(one[1].get(tag) != other[1].get(tag) for tag in TAGS if tag != "PatientID"):
+            return False
         first, second = (hashlib.sha256(file.read_bytes()).digest() for file in files)
         return first == second or _same_image(*files)
     except DAMAGED:
@@ -45,10 +46,7 @@ def _same(one: Instance, other: Instance) -> bool:
 
 
 def _same_image(one: Path, other: Path) -> bool:
-    a, b = pydicom.dcmread(one), pydicom.dcmread(other)
-    if any(a.get(tag) != b.get(tag) for tag in TAGS if tag != "PatientID"):
-        return False
     try:
-        return np.array_equal(a.pixel_array, b.pixel_array)
+        return np.array_equal(open_dicom(one).pixel_array, open_dicom(other).pixel_array)
     except (RuntimeError, *DAMAGED):
         return False

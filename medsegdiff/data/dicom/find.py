@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,43 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.duplicates import Instance, without_copies
+from medsegdiff.data.dicom.flat import is_flat
 from medsegdiff.data.dicom.frames import Frame, frames_of
 from medsegdiff.data.dicom.headers import DAMAGED, read_header, text, whole_number
-from medsegdiff.data.dicom.kinds import is_called_localiser, is_object, why_left_out
+from medsegdiff.data.dicom.kinds import is_called_localiser, is_cut_short, is_object, why_left_out
 from medsegdiff.data.dicom.series import Series
-from medsegdiff.data.dicom.split import by_orientation, split
+from medsegdiff.data.dicom.split import Part, by_orientation, split
+from medsegdiff.data.dicom.unreadable import Key, Unreadable, owners_of, why
+from medsegdiff.data.readers.damage import is_broken_link
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
 class _SearchResult:
-    """Result of a search: images by study and series, number of images left out, and notes."""
+    """Result of a search.
 
-    images: dict[tuple[str, str], list[Instance]] = field(default_factory=dict)
+    Attributes:
+        images: Images of each study and series.
+        left_out: Number of images that were left out, by the reason.
+        notes: Sentences for the log.
+        missing: Sentences on what a DICOMDIR lists and is not there, for the record of each case.
+        unreadable: Files that cannot be read.
+    """
+
+    images: dict[Key, list[Instance]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unreadable: Unreadable = field(default_factory=Unreadable)
 
 
 def find_series(path: str | Path, source: str | Path | None = None) -> list[Series]:
     """All image series at or below a path, sorted by study, number and identifier.
 
     Files are recognised by their content, not their names. Several acquisitions in one series
-    become several, each with its ``part``. Objects that are no image to segment (localisers,
+    become several, each with its ``part``. A series beside files that cannot be read is found with
+    its ``damage``, and refused when it is read. Objects that are no image to segment (localisers,
     secondary captures, segmentations, reports), copies, and files that a DICOMDIR lists but that
     are missing, are logged as warnings.
 
@@ -57,9 +71,13 @@ def find_series(path: str | Path, source: str | Path | None = None) -> list[Seri
     left_out = [f"{what} ({_count(count, 'image')})" for what, count in found.left_out.items()]
     if not series:
         what = "is not a DICOM image" if top.is_file() and not left_out else "holds no DICOM image"
+        if found.unreadable.elsewhere:
+            left_out.append(_unread(found.unreadable.elsewhere, top))
         reason = f"{what}: {'; '.join(left_out)}" if left_out else what
         raise InputError(source, reason, "Give a NIfTI file or a folder with a DICOM series")
-    for note in [f"left out: {one}" for one in left_out] + found.notes:
+    if found.unreadable.elsewhere:
+        found.notes.append(_unread(found.unreadable.elsewhere, top))
+    for note in [f"left out: {one}" for one in left_out] + found.missing + found.notes:
         logger.warning("%s: %s", source, note)
     return sorted(series, key=lambda s: (s.study_uid, s.number is None, s.number or 0, s.uid))
 
@@ -68,7 +86,13 @@ def _files(top: Path) -> list[Path]:
     folder = top.parent if top.is_file() and _is_directory(top) else top
     if folder.is_file():
         return [folder]
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+    return sorted(f for f in folder.rglob("*") if f.is_file() or is_broken_link(f))
+
+
+def _unread(count: int, top: Path) -> str:
+    if top.is_file():
+        return f"it is {why(top)}"
+    return f"{_count(count, 'file')} of DICOM cannot be read"
 
 
 def _is_directory(file: Path) -> bool:
@@ -81,21 +105,29 @@ def _is_directory(file: Path) -> bool:
 
 def _search(files: Iterable[Path], source: str) -> _SearchResult:
     found = _SearchResult()
-    groups: dict[tuple[str, str], list[Instance]] = defaultdict(list)
+    groups: dict[Key, list[Instance]] = defaultdict(list)
+    unread: list[tuple[Path, Key | None]] = []
     for file in files:
         try:
             header = read_header(file)
         except DAMAGED:
+            unread.append((file, None))
+            continue
+        if not is_object(header) and _is_directory(file):
+            found.missing += _missing_files(file)
+            continue
+        key = (text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID"))
+        if is_cut_short(header):
+            unread.append((file, key))
             continue
         if not is_object(header):
-            found.notes += _missing_files(file)
             continue
         reason = why_left_out(header)
         if reason:
             found.left_out[f"series {_number(header)}, {reason}"] += 1
         else:
-            key = (text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID"))
             groups[key].append((file, header))
+    found.unreadable = owners_of(unread, {k: [file for file, _ in g] for k, g in groups.items()})
     for key, instances in groups.items():
         found.images[key] = without_copies(instances)
         copies = len(instances) - len(found.images[key])
@@ -107,9 +139,7 @@ def _search(files: Iterable[Path], source: str) -> _SearchResult:
 
 
 def _missing_files(file: Path) -> list[str]:
-    """Notes on a file without a series: a DICOMDIR may list files that are missing."""
-    if not _is_directory(file):
-        return []
+    """Notes on files that a DICOMDIR lists and that are missing."""
     try:
         records = pydicom.dcmread(file).DirectoryRecordSequence
         names = [record.ReferencedFileID for record in records if "ReferencedFileID" in record]
@@ -125,9 +155,25 @@ def _missing_files(file: Path) -> list[str]:
 def _parts(instances: Sequence[Instance], source: str, found: _SearchResult) -> list[Series]:
     """The volumes of one series."""
     header = instances[0][1]
+    key = (text(header, "StudyInstanceUID"), text(header, "SeriesInstanceUID"))
+    damage = found.unreadable.of_series.get(key, "")
+    notes = [*found.missing, *filter(None, [found.unreadable.perhaps.get(key)])]
+    return [
+        replace(one, damage=damage, notes=tuple(notes))
+        for one in _readable_parts(instances, source, found)
+    ]
+
+
+def _readable_parts(
+    instances: Sequence[Instance], source: str, found: _SearchResult
+) -> list[Series]:
+    """The volumes of what can be read of a series."""
+    header = instances[0][1]
     whole = _series(instances, source)
     try:
         frames = [frame for file, head in instances for frame in frames_of(file, head)]
+        if all(is_flat(head) for _, head in instances):
+            return _flat_images(instances, frames, source)
         if is_called_localiser(header) and len(by_orientation(frames)) > 1:
             found.left_out[f"series {_number(header)}, a localiser"] += len(frames)
             return []
@@ -139,7 +185,7 @@ def _parts(instances: Sequence[Instance], source: str, found: _SearchResult) -> 
     largest = max(len(members) for _, members in parts)
     kept = []
     for name, members in parts:
-        if len(members) == 1 and largest > 2:
+        if len(members) == 1 and largest > 2 and "frame of reference" not in name:
             found.left_out[f"series {_number(header)}, a single image ({name})"] += 1
         else:
             kept.append((name, members))
@@ -148,6 +194,16 @@ def _parts(instances: Sequence[Instance], source: str, found: _SearchResult) -> 
     names = ", ".join(f"{name} ({_count(len(members), 'slice')})" for name, members in kept)
     found.notes.append(f"series {_number(header)} holds several acquisitions: {names}")
     return [_series(instances, source, name, members) for name, members in kept]
+
+
+def _flat_images(
+    instances: Sequence[Instance], frames: Sequence[Frame], source: str
+) -> list[Series]:
+    """Images that have no place in the body: each by itself."""
+    if len(instances) == 1:
+        return [_series(instances, source)]
+    parts: list[Part] = [(f"image {n}", [frame]) for n, frame in enumerate(frames, start=1)]
+    return [_series(instances, source, name, members) for name, members in parts]
 
 
 def _series(

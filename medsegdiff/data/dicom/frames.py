@@ -1,7 +1,8 @@
 """Frames: the planes of a series, whether each has a file of its own or many share one.
 
 An enhanced multi-frame object (DICOM PS3.3, C.7.6.16) holds the fields of its frames in functional
-groups, shared or per frame, some under another name than that of a single image.
+groups, shared or per frame, some under another name than that of a single image. What vendors keep
+there of their own may be under a standard name and mean something else: it is not looked at.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import DataElement
 
 from medsegdiff.data.dicom.headers import read_header
+from medsegdiff.data.dicom.mosaic import Tile, is_mosaic, tiles_of
 
-_ENHANCED_NAMES = {
+_OTHER_NAMES = {
     "EchoTime": "EffectiveEchoTime",
     "ImageType": "FrameType",
     "TemporalPositionIdentifier": "TemporalPositionIndex",
@@ -24,7 +27,10 @@ _ENHANCED_NAMES = {
     "InversionTime": "InversionTimes",
     "TriggerTime": "NominalCardiacTriggerDelayTime",
     "AcquisitionNumber": "FrameAcquisitionNumber",
+    "PixelSpacing": "NominalScannedPixelSpacing",
 }
+"""Other names of fields: in enhanced objects, and in secondary captures."""
+_OF_OTHER_IMAGES = {"ReferencedImageSequence", "DerivationImageSequence", "SourceImageSequence"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +43,7 @@ class Frame:
         header: Header of the file.
         groups: Fields of the frame's functional groups, by keyword.
         count: Number of frames in the file.
+        tile: The frame's place on a mosaic; None where it is the whole plane.
     """
 
     file: Path
@@ -44,14 +51,23 @@ class Frame:
     header: Any
     groups: dict[str | int | None, Any] = field(default_factory=dict)
     count: int = 1
+    tile: Tile | None = None
 
     def get(self, tag: str | int) -> Any:
         """A field of the frame, else of the file; None where it is missing."""
-        for name in (tag, _ENHANCED_NAMES.get(str(tag))):
+        for name in (tag, _OTHER_NAMES.get(str(tag))):
             if name in self.groups:
                 return self.groups[name].value
+        if not isinstance(tag, str):
+            return getattr(self.header.get(tag), "value", None)
         found = self.header.get(tag)
-        return found if isinstance(tag, str) else getattr(found, "value", None)
+        return found if found is not None else self.header.get(_OTHER_NAMES.get(tag, tag))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        whole = int(self.header.Rows), int(self.header.Columns)
+        return whole if self.tile is None else self.tile.size
 
 
 def read_frames(file: Path) -> list[Frame]:
@@ -69,6 +85,8 @@ def frames_of(file: Path, header: Any) -> list[Frame]:
     Raises:
         DAMAGED: the header is broken.
     """
+    if is_mosaic(header):
+        return [_tile_frame(file, n, header, t) for n, t in enumerate(tiles_of(file, header))]
     count = int(header.get("NumberOfFrames") or 1)
     items = header.get("PerFrameFunctionalGroupsSequence")
     if not items:
@@ -102,12 +120,22 @@ def vectors(frames: Sequence[Frame], tag: str, length: int) -> NDArray[np.float6
 
 
 def _fields(item: Any) -> dict[str | int | None, Any]:
-    """The fields in the first item of each sequence of a functional group, nested ones too."""
+    """The fields in the first item of each sequence of a functional group, nested ones too.
+
+    Of fields of one name, that which is nested the least counts.
+    """
     found: dict[str | int | None, Any] = {}
+    nested: dict[str | int | None, Any] = {}
     for element in item:
-        if element.VR == "SQ":
-            if element.value:
-                found |= _fields(element.value[0])
-        else:
+        if element.tag.is_private or element.keyword in _OF_OTHER_IMAGES:
+            continue
+        if element.VR != "SQ":
             found[element.keyword] = element
-    return found
+        elif element.value:
+            nested |= _fields(element.value[0])
+    return nested | found
+
+
+def _tile_frame(file: Path, number: int, header: Any, tile: Tile) -> Frame:
+    position = DataElement("ImagePositionPatient", "FD", list(tile.position))
+    return Frame(file, number, header, {"ImagePositionPatient": position}, tile=tile)

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.frames import Frame, vectors
-from medsegdiff.data.dicom.series import Series
+from medsegdiff.data.dicom.series import Series, apart
 from medsegdiff.data.dicom.split import ORIENTATION_TOLERANCE
 
 POSITION_TOLERANCE = 0.05
 """Greatest deviation of a slice from even spacing, as a fraction of that spacing."""
+_DECIMALS = (0, 1, 2)  # of millimetres, to which positions may be rounded
+_COARSEST = 0.25  # greatest rounding that is told from a gap, as a fraction of the spacing
 _TILT_DEGREES = 0.1  # a smaller tilt is rounding
 _TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes point left and to the back
 
@@ -31,6 +33,8 @@ class Stack:
         even: Whether the slices are evenly spaced, by the last of ``axes``; otherwise that axis is
             1 mm long along the normal, and slices lie at ``along``.
         tilt: Angle between the normal and the line on which the slices lie, in degrees.
+        rounding: Unit in mm to which positions are rounded, if the slices are evenly spaced but
+            for that; else 0.
     """
 
     order: NDArray[np.intp]
@@ -39,6 +43,7 @@ class Stack:
     axes: NDArray[np.float64]
     even: bool
     tilt: float
+    rounding: float = 0.0
 
     @property
     def tilted(self) -> bool:
@@ -67,7 +72,7 @@ def stack_of(frames: Sequence[Frame], series: Series) -> Stack:
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
     along = positions @ normal
-    line, even, tilt = normal, True, 0.0
+    line, even, tilt, rounding = normal, True, 0.0, 0.0
     if len(frames) == 1:
         thickness = float(frames[0].get("SliceThickness") or 1.0)
         if not 0 < thickness < np.inf:
@@ -76,12 +81,14 @@ def stack_of(frames: Sequence[Frame], series: Series) -> Stack:
     else:
         _check_apart(along, series)
         line = (positions[-1] - positions[0]) / (along[-1] - along[0])
-        _check_straight(positions, along, line, series)
-        tilt = float(np.degrees(np.arccos(min(1.0, 1.0 / float(np.linalg.norm(line))))))
         even = uneven_gap(along) is None
+        rounding = 0.0 if even else _rounding(positions, along, normal)
+        even = even or rounding > 0
+        _check_straight(positions, along, line, rounding, series)
+        tilt = float(np.degrees(np.arccos(min(1.0, 1.0 / float(np.linalg.norm(line))))))
         line = line * ((along[-1] - along[0]) / (len(along) - 1) if even else 1.0)
     axes = np.stack([directions[0] * between_columns, directions[1] * between_rows, line], axis=1)
-    return Stack(order, along, positions[0], axes, even, tilt)
+    return Stack(order, along, positions[0], axes, even, tilt, rounding)
 
 
 def uneven_gap(along: NDArray[np.float64]) -> int | None:
@@ -95,17 +102,40 @@ def uneven_gap(along: NDArray[np.float64]) -> int | None:
     return int(drift.argmax()) if drift.max() > POSITION_TOLERANCE * typical else None
 
 
+def _rounding(
+    positions: NDArray[np.float64], along: NDArray[np.float64], normal: NDArray[np.float64]
+) -> float:
+    """The unit in mm to which even positions were rounded, if that is all that makes them uneven.
+
+    Each then lies within half a unit, along each axis, of a place at even distances.
+
+    Args:
+        positions: Positions (slices, 3).
+        along: Positions (slices,) on the normal, in mm, ascending.
+        normal: Normal (3,) of the slices.
+    """
+    index = np.arange(len(along))
+    apart = np.abs(along - np.polyval(np.polyfit(index, along, 1), index)).max()
+    spacing = float(along[-1] - along[0]) / (len(along) - 1)
+    for decimals in _DECIMALS:
+        unit = 10.0**-decimals
+        if np.allclose(positions, positions.round(decimals), rtol=0, atol=1e-6):
+            reach = 0.75 * unit * float(np.abs(normal).sum())
+            return unit if apart <= reach and unit <= _COARSEST * spacing else 0.0
+    return 0.0
+
+
 def _uniform(
     frames: Sequence[Frame], series: Series
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Row and column direction (2, 3), and row and column spacing (2,), equal in all slices."""
-    sizes = {(int(frame.header.Rows), int(frame.header.Columns)) for frame in frames}
+    sizes = {frame.size for frame in frames}
     if len(sizes) > 1:
-        raise InputError(series, f"slices differ in size: {sorted(sizes)}", "Separate them")
+        raise InputError(series, f"slices differ in size: {sorted(sizes)}", apart("size"))
     orientations = vectors(frames, "ImageOrientationPatient", 6)
     if np.ptp(orientations, axis=0).max() > ORIENTATION_TOLERANCE:
         rule = "slices differ in orientation (a localiser, or several stacks in one series)"
-        raise InputError(series, rule, "Give a series of parallel slices")
+        raise InputError(series, rule, apart("orientation"))
     directions = orientations[0].reshape(2, 3)
     if not np.allclose(directions @ directions.T, np.eye(2), atol=ORIENTATION_TOLERANCE):
         rule = "row and column directions are not at right angles and of length 1"
@@ -114,7 +144,7 @@ def _uniform(
     if np.ptp(spacings, axis=0).max() > 1e-4 or spacings.min() <= 0:
         found = np.unique(spacings, axis=0).tolist()
         rule = f"pixel spacing must be positive and equal in all slices, not {found[:3]}"
-        raise InputError(series, rule, "Separate them")
+        raise InputError(series, rule, apart("spacing"))
     return directions, spacings[0]
 
 
@@ -125,17 +155,20 @@ def _check_apart(along: NDArray[np.float64], series: Series) -> None:
             "two slices lie at one place, and neither echo, image type, b-value nor time tells "
             "the volumes apart"
         )
-        raise InputError(series, rule, "Give one volume")
+        raise InputError(series, rule, apart("volume"))
 
 
 def _check_straight(
     positions: NDArray[np.float64],
     along: NDArray[np.float64],
     line: NDArray[np.float64],
+    rounding: float,
     series: Series,
 ) -> None:
     straight = positions[0] + (along - along[0])[:, None] * line
     typical = float(np.median(np.diff(along)))
-    if np.linalg.norm(positions - straight, axis=1).max() > POSITION_TOLERANCE * typical:
+    if np.linalg.norm(positions - straight, axis=1).max() > max(
+        POSITION_TOLERANCE * typical, 1.5 * rounding
+    ):
         rule = "slices do not lie on one straight line"
-        raise InputError(series, rule, "Give a series of one stack")
+        raise InputError(series, rule, apart("stack"))

@@ -1,4 +1,4 @@
-"""The fields of DICOM headers that are needed to find and place a volume."""
+"""Open DICOM files, and the fields of their headers that find and place a volume."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.valuerep import VR
 
 TAGS = [
     "SOPClassUID",
@@ -24,7 +26,12 @@ TAGS = [
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
+    "NominalScannedPixelSpacing",
+    "ImagerPixelSpacing",
+    "SequenceOfUltrasoundRegions",
+    "FrameOfReferenceUID",
     "SliceThickness",
+    "SpacingBetweenSlices",
     "Rows",
     "Columns",
     "NumberOfFrames",
@@ -52,7 +59,14 @@ TAGS = [
     "TriggerTime",
 ]
 SIEMENS_B_VALUE = 0x0019100C
+SIEMENS_DIRECTION = 0x0019100E
+SIEMENS_MOSAIC = 0x0019100A
+SIEMENS_IMAGE_HEADER = 0x00291010
 GE_B_VALUE = 0x00431039
+GE_DIRECTION = (0x001910BB, 0x001910BC, 0x001910BD)
+PRIVATE = (SIEMENS_B_VALUE, SIEMENS_DIRECTION, SIEMENS_MOSAIC, GE_B_VALUE, *GE_DIRECTION)
+"""Fields of the vendors' own."""
+_KINDS = {str(kind) for kind in VR if len(kind) == 2}
 DAMAGED = (
     InvalidDicomError,
     BytesLengthException,
@@ -77,8 +91,61 @@ def read_header(file: Path) -> Any:
     Raises:
         DAMAGED: the file is no DICOM file, or is broken.
     """
-    tags: list[Any] = [*TAGS, SIEMENS_B_VALUE, GE_B_VALUE]
-    return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+    tags: list[Any] = [*TAGS, *PRIVATE]
+    return open_dicom(file, stop_before_pixels=True, specific_tags=tags)
+
+
+def open_dicom(file: Path, **options: Any) -> Any:
+    """A file's data set, whether it has the preamble and the meta header of a DICOM file or not.
+
+    Some archives keep the bare data set. How it is encoded is then found out, and stands in
+    ``file_meta`` as if the file had said it.
+
+    Args:
+        file: Path of the file.
+        options: Options of ``pydicom.dcmread``.
+
+    Raises:
+        DAMAGED: the file is no DICOM file, or is broken.
+    """
+    try:
+        dataset = pydicom.dcmread(file, **options)
+    except InvalidDicomError:
+        if not _begins_like_a_data_set(file):
+            raise
+        dataset = pydicom.dcmread(file, force=True, **options)
+        if not dataset:
+            raise
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return dataset
+
+
+def is_marked_dicom(file: Path) -> bool:
+    """Whether a file has DICOM's mark behind its preamble, or begins as a data set does."""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM" or _begins_like_a_data_set(file)
+    except OSError:
+        return False
+
+
+def _begins_like_a_data_set(file: Path) -> bool:
+    """Whether the first element is of group 2 or 8, of a known kind, and no longer than the file.
+
+    Implicit elements name no kind; of big endian ones, which are retired, none is known.
+    """
+    with file.open("rb") as stream:
+        first = stream.read(8)
+    if len(first) < 8:
+        return False
+    group, element, length = struct.unpack("<HHI", first)
+    if group not in (0x0002, 0x0008) or element > 0x0100:
+        return False
+    explicit = first[4:6].decode("latin-1") in _KINDS
+    return explicit or length <= min(file.stat().st_size - 8, 0x400)
 
 
 def text(header: Any, tag: str) -> str:

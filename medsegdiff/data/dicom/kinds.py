@@ -41,8 +41,9 @@ def why_left_out(header: Any) -> str:
         return f"no image but {name.removesuffix(' Storage') or modality}"
     if "Rows" not in header or "Columns" not in header:
         return "a report or another object without an image"
-    if kind == _SECONDARY_CAPTURE or kind.startswith(_SECONDARY_CAPTURE + "."):
-        return "a secondary capture"
+    captured = kind == _SECONDARY_CAPTURE or kind.startswith(_SECONDARY_CAPTURE + ".")
+    if captured and not _has_plane(header):
+        return "a secondary capture without a place in the body"
     if types & _LOCALISER_TYPES:
         return "a localiser"
     if types & _SCREEN_TYPES:
@@ -50,6 +51,25 @@ def why_left_out(header: Any) -> str:
     if text(header, "SamplesPerPixel") not in ("", "1"):
         return "a colour image, where one value per pixel is needed"
     return ""
+
+
+def is_cut_short(header: Any) -> bool:
+    """Whether an image ends before its size, or an object before it says what it is."""
+    kind = UID(text(header, "SOPClassUID"))
+    if not is_object(header):
+        return kind.name == kind or kind.name.endswith("Image Storage")
+    is_whole = "Rows" in header and "Columns" in header
+    return not is_whole and (not kind or kind.name.endswith("Image Storage"))
+
+
+def _has_plane(header: Any) -> bool:
+    """Whether an image lies in the body, whatever its class is called."""
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if groups:
+        return "PlanePositionSequence" in groups[0]
+    spacings = ("PixelSpacing", "NominalScannedPixelSpacing")
+    place = text(header, "ImagePositionPatient") and text(header, "ImageOrientationPatient")
+    return bool(place) and any(text(header, tag) for tag in spacings)
 
 
 def is_called_localiser(header: Any) -> bool:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom.frames import Frame
-from medsegdiff.data.dicom.headers import DAMAGED
+from medsegdiff.data.dicom.headers import DAMAGED, open_dicom
 from medsegdiff.data.dicom.series import Series
 
 
@@ -28,15 +27,20 @@ def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
         InputError: a file is truncated, or cannot be decoded.
         DAMAGED: a header is broken.
     """
-    header = frames[0].header
-    values = np.empty((int(header.Columns), int(header.Rows), len(frames)), dtype=np.float32)
+    rows, columns = frames[0].size
+    values = np.empty((columns, rows, len(frames)), dtype=np.float32)
     of_file: dict[Path, dict[int, int]] = defaultdict(dict)  # frame's number -> slice
     for k, frame in enumerate(frames):
         of_file[frame.file][frame.number] = k
     for file, slices in of_file.items():
-        dataset = pydicom.dcmread(file)
+        dataset = open_dicom(file)
         _check_complete(dataset, file, series)
-        planes = _decoded(dataset, list(slices), file, series)
+        tiles = {k: frames[k].tile for k in slices.values()}
+        if any(tiles.values()):
+            whole = next(_decoded(dataset, [0], file, series))
+            planes = iter([whole[tile.place] for tile in tiles.values() if tile])
+        else:
+            planes = _decoded(dataset, list(slices), file, series)
         for k, plane in zip(slices.values(), planes, strict=True):
             values[:, :, k] = _rescaled(plane, frames[k]).T
     return values
@@ -48,7 +52,12 @@ def place(file: Path, series: Series) -> str:
 
 
 def _check_complete(dataset: Any, file: Path, series: Series) -> None:
-    """Refuse a truncated file; of a compressed one, the decoder checks the length."""
+    """Refuse a truncated file; of a compressed one, the decoder checks the length.
+
+    Of one that ends within compressed pixels, pydicom gives an empty data set.
+    """
+    if "Rows" not in dataset or "Columns" not in dataset:
+        raise InputError(series, f"{place(file, series)} is truncated", "Fetch it again")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is not None and syntax.is_compressed:
         return

@@ -29,6 +29,8 @@ class Series:
             series is whole.
         frames: Numbers, from 0, of the part's frames in each file; empty: all.
         uneven: Treatment of slices that are not evenly spaced.
+        damage: Sentence on files that belong to it and cannot be read; empty: it is whole.
+        notes: Sentences on what was unusual in finding it.
     """
 
     files: tuple[Path, ...]
@@ -42,6 +44,8 @@ class Series:
     part: str = ""
     frames: tuple[tuple[int, ...], ...] = ()
     uneven: Uneven = "refuse"
+    damage: str = ""
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         name = f"{self.source}, series {'?' if self.number is None else self.number}"
@@ -51,6 +55,15 @@ class Series:
     def title(self) -> str:
         """Description and part, which distinguish the series from others of its study."""
         return " ".join(filter(None, (self.description, self.part)))
+
+
+def apart(what: str) -> str:
+    """The remedy for images of one series that are not one volume.
+
+    Args:
+        what: Name of what belongs together.
+    """
+    return f"Put the images of each {what} in a folder of its own, and give these one by one"
 
 
 def case_id(series: Series | Sequence[Series], salt: str) -> str:

@@ -1,7 +1,8 @@
 """Split the frames of one series into acquisitions, each with one frame at a place.
 
 Scanners put several orientations, echoes, b-values, time points or image types in one series. A
-series with one frame at each place is left whole, whatever its headers say.
+series with one frame at each place is left whole, whatever its headers say, unless its frames lie
+in several frames of reference, or in acquisitions that overlap.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.data.dicom.frames import Frame, vectors
-from medsegdiff.data.dicom.headers import DAMAGED, GE_B_VALUE, SIEMENS_B_VALUE
+from medsegdiff.data.dicom.headers import (
+    DAMAGED,
+    GE_B_VALUE,
+    GE_DIRECTION,
+    SIEMENS_B_VALUE,
+    SIEMENS_DIRECTION,
+    text,
+)
 
 ORIENTATION_TOLERANCE = 1e-3
 _SAME_PLACE_MM = 0.01
@@ -34,11 +42,37 @@ def split(frames: Sequence[Frame]) -> list[Part]:
     Raises:
         DAMAGED: a header lacks the frame's position, or is broken.
     """
+    references = _by_frame_of_reference(frames)
+    if len(references) == 1:
+        return _split_one(frames)
+    return [
+        (f"frame of reference {n} {name}".strip(), part)
+        for n, members in enumerate(references, start=1)
+        for name, part in _split_one(members)
+    ]
+
+
+def _split_one(frames: Sequence[Frame]) -> list[Part]:
+    """The acquisitions in one frame of reference."""
     stacks = by_orientation(frames)
     if len(stacks) > 1 and max(len(stack) for stack in stacks) == 1:
         return [("", list(frames))]
     names = _plane_names(stacks) if len(stacks) > 1 else [""]
     return [p for name, stack in zip(names, stacks, strict=True) for p in _refine(name, stack, 0)]
+
+
+def _by_frame_of_reference(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Frames whose positions are measured from one point, in the order of their appearance.
+
+    If each file names a frame of its own, an archive has rewritten identifiers one by one: they
+    say nothing.
+    """
+    groups: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[text(frame.header, "FrameOfReferenceUID")].append(frame)
+    if len(groups.keys() - {""}) < 2 or 2 < len(groups) == len(frames):
+        return [list(frames)]
+    return list(groups.values())
 
 
 def by_orientation(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -78,7 +112,10 @@ def _refine(name: str, frames: list[Frame], first: int) -> list[Part]:
     """Split frames of one orientation by the first field that distinguishes those at one place."""
     places = _places(frames)
     if len(set(places)) == len(frames):
-        return [(name, frames)]
+        overlapping = {} if _even(frames) else _overlapping(frames)
+        return [(f"{name} {label}".strip(), f) for label, f in overlapping.items()] or [
+            (name, frames)
+        ]
     for number in range(first, len(_DISTINGUISHING)):
         groups = _groups(frames, places, *_DISTINGUISHING[number])
         if groups:
@@ -91,13 +128,41 @@ def _refine(name: str, frames: list[Frame], first: int) -> list[Part]:
         turns = _turns(frames, places, tag)
         if turns:
             return [(f"{name} time {n}".strip(), turn) for n, turn in enumerate(turns, start=1)]
-    return [(name, frames)]
+    overlapping = _overlapping(frames)
+    return [(f"{name} {label}".strip(), f) for label, f in overlapping.items()] or [(name, frames)]
+
+
+def _overlapping(frames: Sequence[Frame]) -> dict[str, list[Frame]]:
+    """Frames by acquisition, if each is an even stack and they overlap; else nothing."""
+    groups: dict[float | None, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        groups[_number("AcquisitionNumber")(frame)].append(frame)
+    if len(groups) < 2 or None in groups or not all(map(_even, groups.values())):
+        return {}
+    ends = sorted(
+        (float(along.min()), float(along.max())) for along in map(_along, groups.values())
+    )
+    if all(one[1] < after[0] for one, after in itertools.pairwise(ends)):
+        return {}
+    ascending = sorted((n, members) for n, members in groups.items() if n is not None)
+    return {f"acquisition {number:.6g}": members for number, members in ascending}
+
+
+def _even(frames: Sequence[Frame]) -> bool:
+    """Whether frames lie at even distances, two at least."""
+    gaps = np.diff(np.sort(_along(frames)))
+    return len(gaps) > 0 and gaps.min() > _SAME_PLACE_MM and np.ptp(gaps) < 0.1 * gaps.max()
+
+
+def _along(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Position of each frame along the normal, in mm."""
+    row, column = vectors(frames[:1], "ImageOrientationPatient", 6).reshape(2, 3)
+    return np.asarray(vectors(frames, "ImagePositionPatient", 3) @ np.cross(row, column))
 
 
 def _places(frames: Sequence[Frame]) -> list[int]:
     """Number of the place along the normal that each frame lies at."""
-    row, column = vectors(frames[:1], "ImageOrientationPatient", 6).reshape(2, 3)
-    along = vectors(frames, "ImagePositionPatient", 3) @ np.cross(row, column)
+    along = _along(frames)
     order = np.argsort(along, kind="stable")
     gaps = np.diff(along[order])
     apart = gaps[gaps > _SAME_PLACE_MM]
@@ -180,25 +245,38 @@ def _words(tag: str) -> Callable[[Frame], tuple[str, ...] | None]:
     return of
 
 
-def _b_value(frame: Frame) -> float | None:
-    """The b-value in s/mm2; Siemens and GE store it in fields of their own."""
+def _b_value(frame: Frame) -> float:
+    """The b-value in s/mm2; Siemens and GE store it in fields of their own; 0 if it is missing."""
     for tag in ("DiffusionBValue", SIEMENS_B_VALUE, GE_B_VALUE):
-        try:
-            value = frame.get(tag)
-            if isinstance(value, bytes):
-                value = value.decode("ascii").strip("\0 ").split("\\")
-            if value not in (None, "", []):
-                return float(np.ravel(value)[0]) % 1e9  # GE adds a billion
-        except DAMAGED:
-            continue
-    return None
+        found = _numbers(frame, tag)
+        if found:
+            return found[0] % 1e9  # GE adds a billion
+    return 0.0
 
 
-def _direction(frame: Frame) -> tuple[float, ...] | None:
+def _direction(frame: Frame) -> tuple[float, ...]:
+    """The direction of the gradient; Siemens and GE store it in fields of their own.
+
+    Empty where there is none, as of the mean over all directions.
+    """
+    for tags in (("DiffusionGradientOrientation",), (SIEMENS_DIRECTION,), GE_DIRECTION):
+        found = [number for tag in tags for number in _numbers(frame, tag)]
+        if len(found) == 3:
+            return tuple(round(number, 4) for number in found)
+    return ()
+
+
+def _numbers(frame: Frame, tag: str | int) -> list[float]:
+    """The numbers of a field, which may be bytes if it is a vendor's own; none if it is damaged."""
     try:
-        return tuple(round(float(v), 4) for v in frame.get("DiffusionGradientOrientation"))
+        value = frame.get(tag)
+        if isinstance(value, bytes) and tag == SIEMENS_DIRECTION:
+            value = np.frombuffer(value, "<f8")
+        elif isinstance(value, bytes):
+            value = value.decode("ascii").strip("\0 ").split("\\")
+        return [] if value is None else [float(number) for number in np.ravel(value)]
     except DAMAGED:
-        return None
+        return []
 
 
 def _numbered(name: str, unit: str = "") -> Callable[[Any, list[Any]], str]:
@@ -206,7 +284,12 @@ def _numbered(name: str, unit: str = "") -> Callable[[Any, list[Any]], str]:
 
 
 def _ranked(name: str) -> Callable[[Any, list[Any]], str]:
-    return lambda value, known: f"{name} {known.index(value) + 1}"
+    """The rank of a value among those that are not empty."""
+
+    def label(value: Any, known: list[Any]) -> str:
+        return f"{name} {[v for v in known if v].index(value) + 1}" if value else f"no {name}"
+
+    return label
 
 
 def _differing_words(value: tuple[str, ...], known: list[tuple[str, ...]]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -17,11 +18,16 @@ from medsegdiff.core.types import Form, Geometry
 from medsegdiff.data.readers.damage import DAMAGED, unreadable
 
 _DEFLATED = 1032  # greatest ratio of bytes of a file to bytes of its gzip stream
+_QUATERNION_EXCESS = -1e-3  # how far the squared length of a quaternion may exceed 1 by rounding
+_MOST_CHANNELS = 4  # beyond, a last axis behind a first one of length 1 is of space
 _WRONG_UNITS = {1: "metres", 3: "micrometres"}  # NIfTI-1, xyzt_units; 2 is mm, 0 is taken as mm
 
 
 def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Values after the file's own scaling, and the geometry with its sform and qform.
+
+    A first axis of length 1 before three others, as arrays with channels first have it, is no axis
+    of space. What the header leaves to guesses is in the geometry's notes.
 
     Raises:
         InputError: the file is unreadable, truncated or empty, its values are not real, or its
@@ -33,6 +39,8 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
         array = _values(image, path)
     except DAMAGED as error:
         raise unreadable(path, error) from None
+    if _has_leading_axis(image):
+        array = array[0]
     if array.dtype.kind not in "buif":
         rule = f"must hold one real number per voxel, not {array.dtype}"
         raise InputError(path, rule, "Store colours or complex parts as separate channels")
@@ -56,11 +64,43 @@ def read_nifti_geometry(path: Path) -> Geometry:
 def _opened(path: Path) -> Any:
     try:
         image = nib.load(path)
+    except (HeaderDataError, ValueError) as error:
+        image = _opened_with_tolerance(path, error)
     except DAMAGED as error:
         raise unreadable(path, error) from None
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(path, f"is no volume but {type(image).__name__}", "Give a volume")
     return image
+
+
+def _opened_with_tolerance(path: Path, error: Exception) -> Any:
+    """The image if all that is wrong with it is the rounding of its quaternion.
+
+    Raises:
+        InputError: something else is wrong.
+    """
+    for kind in (_RoundedNifti1, _RoundedNifti2):
+        try:
+            return kind.from_filename(path)
+        except DAMAGED:
+            continue
+    raise unreadable(path, error)
+
+
+class _RoundedHeader1(nib.Nifti1Header):
+    quaternion_threshold = _QUATERNION_EXCESS
+
+
+class _RoundedHeader2(nib.Nifti2Header):
+    quaternion_threshold = _QUATERNION_EXCESS
+
+
+class _RoundedNifti1(nib.Nifti1Image):
+    header_class = _RoundedHeader1
+
+
+class _RoundedNifti2(nib.Nifti2Image):
+    header_class = _RoundedHeader2
 
 
 def _values(image: Any, path: Path) -> NDArray[Any]:
@@ -79,7 +119,8 @@ def _values(image: Any, path: Path) -> NDArray[Any]:
 
 
 def _geometry(image: Any, path: Path) -> Geometry:
-    shape = tuple(int(size) for size in image.shape[:3])
+    spatial = image.shape[1:] if _has_leading_axis(image) else image.shape[:3]
+    shape = tuple(int(size) for size in spatial)
     if len(shape) < 2 or 0 in image.shape:
         rule = f"holds no image: its shape is {tuple(image.shape)}"
         raise InputError(path, rule, "Export the file again")
@@ -91,9 +132,42 @@ def _geometry(image: Any, path: Path) -> Geometry:
     used = affine[:3, : len(shape)]
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(used) < len(shape):
         rule = "its affine is singular or not finite"
-        raise InputError(path, rule, "Correct the header")
+        raise InputError(path, rule, "Save it with an affine of its voxel sizes and directions")
     sform = np.asarray(image.header.get_sform(), dtype=np.float64), int(image.header["sform_code"])
-    return Geometry(shape, affine, sform, _qform(image.header, affine), sources=(path,))
+    qform = _qform(image.header, affine)
+    return Geometry(shape, affine, sform, qform, (path,), _guesses(image, path))
+
+
+def _has_leading_axis(image: Any) -> bool:
+    """Whether a first axis of length 1 stands before three of space."""
+    shape = image.shape
+    return len(shape) == 4 and shape[0] == 1 and min(shape[1:]) > _MOST_CHANNELS
+
+
+def _guesses(image: Any, path: Path) -> tuple[str, ...]:
+    """What the header does not say, and is taken to be."""
+    notes = []
+    codes = int(image.header["sform_code"]), int(image.header["qform_code"])
+    if codes == (0, 0):
+        notes.append(
+            "its header sets neither sform nor qform: the orientation is a guess (axes to the "
+            "left, to the front and upwards), and so are left and right"
+        )
+    if codes[0] == 0 and not _voxel_sizes(image, path).all():
+        notes.append("its header gives voxel sizes of 0: they are taken as 1 mm, which is a guess")
+    if _has_leading_axis(image):
+        notes.append(f"its first axis has length 1: one volume of {image.shape[1:]} is read")
+    return tuple(notes)
+
+
+def _voxel_sizes(image: Any, path: Path) -> NDArray[np.float64]:
+    """The voxel sizes as the file has them: nibabel sets those of 0 to 1."""
+    try:
+        with ImageOpener(str(path)) as stream:
+            header = image.header_class.from_fileobj(stream, check=False)
+    except DAMAGED as error:
+        raise unreadable(path, error) from None
+    return np.asarray(header["pixdim"][1:4], dtype=np.float64)
 
 
 def _qform(header: Any, affine: NDArray[np.float64]) -> Form:

@@ -11,6 +11,7 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
+from medsegdiff.data.dicom.headers import is_marked_dicom, open_dicom
 
 Kind = Literal["SEG", "RTSTRUCT"]
 
@@ -59,9 +60,9 @@ def open_reference(path: Path) -> Any:
 
 def read_frame_of_reference(image: Geometry) -> str:
     """FrameOfReferenceUID of a DICOM image; empty where it has none, or is not DICOM."""
-    if not image.sources or not _has_preamble(image.sources[0]):
+    if not image.sources or not is_marked_dicom(image.sources[0]):
         return ""
-    header = pydicom.dcmread(image.sources[0], specific_tags=["FrameOfReferenceUID"])
+    header = open_dicom(image.sources[0], specific_tags=["FrameOfReferenceUID"])
     return str(header.get("FrameOfReferenceUID") or "")
 
 

@@ -104,8 +104,11 @@ LEFT_OUT: dict[str, tuple[Change, str]] = {
     "CT scout": (type_of("ORIGINAL", "PRIMARY", "LOCALIZER"), "a localiser"),
     "screen save": (type_of("DERIVED", "SECONDARY", "SCREEN SAVE"), "a saved screen"),
     "secondary capture": (
-        lambda h: set_type(h, pydicom.uid.SecondaryCaptureImageStorage, "OT"),
-        "a secondary capture",
+        each(
+            lambda h: set_type(h, pydicom.uid.SecondaryCaptureImageStorage, "OT"),
+            lambda h: h.pop("ImagePositionPatient"),
+        ),
+        "a secondary capture without a place",
     ),
     "report": (
         each(lambda h: set_type(h, pydicom.uid.BasicTextSRStorage, "SR"), lambda h: h.pop("Rows")),
@@ -120,7 +123,13 @@ LEFT_OUT: dict[str, tuple[Change, str]] = {
         "no image but Parametric Map",
     ),
     "colour": (lambda h: setattr(h, "SamplesPerPixel", 3), "a colour image"),
-    "without an image": (lambda h: h.pop("Columns"), "without an image"),
+    "without an image": (
+        each(
+            lambda h: set_type(h, pydicom.uid.MRSpectroscopyStorage),
+            lambda h: h.pop("Columns"),
+        ),
+        "without an image",
+    ),
 }
 
 
@@ -192,6 +201,40 @@ class TestCopies:
         edit(folder / "again.dcm", lambda h: setattr(h, tag, value))
         with pytest.raises(InputError, match="1 of its images are there twice, with different"):
             read_series(find_series(folder)[0])
+
+    def test_one_identifier_for_all(self, folder: Path) -> None:
+        """An archive that has lost them: the places still tell the images apart."""
+        expected, _ = read_series(find_series(folder)[0])
+        edit_all(folder, lambda h: setattr(h, "SOPInstanceUID", "1.2.3"))
+        values, geometry = read_series(find_series(folder)[0])
+        np.testing.assert_array_equal(values, expected)
+        assert "all its images have one identifier" in geometry.notes[0]
+
+    def test_the_remedy_of_two_contents_works(self, folder: Path) -> None:
+        shutil.copy(folder / "0004.dcm", folder / "again.dcm")
+        edit(folder / "again.dcm", lambda h: setattr(h, "PixelData", bytes(2 * 14 * 12)))
+        with pytest.raises(InputError, match="Keep one of each"):
+            read_series(find_series(folder)[0])
+        (folder / "again.dcm").unlink()
+        read_series(find_series(folder)[0])
+
+
+class TestSecondaryCapture:
+    """What lies in the body is an image, whatever its class is called."""
+
+    @pytest.mark.parametrize("spacing", ["PixelSpacing", "NominalScannedPixelSpacing"])
+    def test_with_a_place_is_a_volume(self, folder: Path, spacing: str) -> None:
+        expected, where = read_series(find_series(folder)[0])
+
+        def change(header: Any) -> None:
+            set_type(header, pydicom.uid.SecondaryCaptureImageStorage, "OT")
+            size = header.PixelSpacing
+            del header.PixelSpacing
+            setattr(header, spacing, size)
+
+        values, geometry = read_series(find_series(edit_all(folder, change))[0])
+        np.testing.assert_array_equal(values, expected)
+        np.testing.assert_array_equal(geometry.affine, where.affine)
 
 
 class TestDicomdir:

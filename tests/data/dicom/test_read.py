@@ -11,8 +11,9 @@ import pytest
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.dicom import find_series, read_series
+from medsegdiff.data.images import read_image
 from medsegdiff.data.transforms import LoadCased, load
-from tests.data.dicom.files import damage, edit, edit_all, enhance, made
+from tests.data.dicom.files import Change, add, damage, edit, edit_all, enhance, halve, made
 
 
 @pytest.fixture
@@ -167,6 +168,50 @@ class TestReadSeries:
     def test_numbers_that_are_no_place(self, folder: Path, tag: str, value: Any) -> None:
         edit(folder / "0001.dcm", lambda h: setattr(h, tag, value))
         fails(folder / "0001.dcm", f"cannot be understood .*{tag}")
+
+
+def shrink(header: Any) -> None:
+    header.Rows, header.PixelData = 3, header.PixelData[: -2 * header.Columns * 9]
+
+
+class TestRemedies:
+    """Images of one series that are no volume together are volumes in folders of their own."""
+
+    @pytest.mark.parametrize(
+        ("rule", "change"),
+        [
+            ("differ in size", shrink),
+            ("pixel spacing", lambda h: setattr(h, "PixelSpacing", [2, 2])),
+            ("two slices lie at one place", halve),
+        ],
+        ids=["size", "spacing", "volume"],
+    )
+    def test_folders_of_their_own(self, rule: str, change: Change, folder: Path) -> None:
+        first = sorted(folder.iterdir())
+        add(folder, change)
+        with pytest.raises(InputError, match=rule) as told:
+            read_series(find_series(folder)[0])
+        assert "in a folder of its own, and give these one by one" in told.value.remedy
+        (folder.parent / "other").mkdir()
+        for file in set(folder.iterdir()) - set(first):
+            file.rename(folder.parent / "other" / file.name)
+        for one in (folder, folder.parent / "other"):
+            assert read_series(find_series(one)[0])[0].shape[2] == 9
+
+    def test_one_series_of_several(self, tmp_path: Path) -> None:
+        for number in (1, 2):
+            for file in made(tmp_path / f"s{number}", number).iterdir():
+                file.rename(made_folder(tmp_path / "both") / f"{number}{file.name}")
+        with pytest.raises(InputError, match="Put the files of one in a folder of its own"):
+            read_image(tmp_path / "both")
+        for file in (tmp_path / "both").glob("1*"):
+            file.rename(tmp_path / "s1" / file.name)
+        assert read_image(tmp_path / "s1")[0].shape == (14, 12, 9)
+
+
+def made_folder(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 class TestLoadCased:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ import pytest
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
-from tests.data.dicom.files import edit_all, made, move_along_normal, phantom_volume, tilt
+from tests.data.dicom.files import (
+    edit_all,
+    made,
+    move,
+    move_along_normal,
+    phantom_volume,
+    plane_affine,
+    tilt,
+)
 
 
 def resampled(folder: Path) -> tuple[np.ndarray, Geometry]:
@@ -76,3 +85,59 @@ def test_two_stacks_far_apart_are_not_filled(tmp_path: Path) -> None:
     (series,) = find_series(folder)
     with pytest.raises(InputError, match="even spacing would make 76 of 9"):
         read_series(replace(series, uneven="resample"))
+
+
+def test_two_spacings_of_a_head(tmp_path: Path) -> None:
+    """4 mm through the skull base, 7 mm above, less where the two meet; and a tilted gantry."""
+    places = np.cumsum([0, 4, 4, 4, 4, 1.1, 7, 7, 7])
+    folder = tilt(made(tmp_path / "a"))
+
+    def change(header: Any) -> None:
+        k = int(header.InstanceNumber) - 1
+        move_along_normal(header, places[k] - 3 * k)
+        value = round(10 * places[k])
+        header.PixelData = np.full((12, 14), value, np.uint16).tobytes()
+        along = np.array(header.ImageOrientationPatient[3:], float)
+        move(header, along * (places[k] - 3 * k) / 3)
+
+    values, geometry = resampled(edit_all(folder, change))
+    assert geometry.shape[2] == round(places[-1] / 4) + 1
+    expected = np.linspace(0, 10 * places[-1], geometry.shape[2])
+    np.testing.assert_allclose(values[3, 3], expected, atol=0.5)
+
+
+@pytest.mark.parametrize(("decimals", "spacing"), [(1, 0.625), (1, 0.43), (0, 4.25), (2, 0.1875)])
+def test_rounded_positions_are_even(decimals: int, spacing: float, tmp_path: Path) -> None:
+    affine = plane_affine("axial")
+    affine[:3, 2] *= spacing / 3
+    folder = made(tmp_path / "a", affine=affine)
+
+    def change(header: Any) -> None:
+        place = np.round(np.array(header.ImagePositionPatient, float), decimals)
+        header.ImagePositionPatient = [f"{v:g}" for v in place]
+
+    (series,) = find_series(edit_all(folder, change))
+    values, geometry = read_series(series)
+    np.testing.assert_array_equal(values, phantom_volume())
+    assert geometry.spacing[2] == pytest.approx(spacing, abs=10**-decimals / 8)
+    assert "rounded to" in geometry.notes[0]
+
+
+def test_rounding_does_not_hide_a_missing_slice(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a", affine=plane_affine("axial"))
+    for k in (1, 4, 7):
+        (folder / f"{k:04d}.dcm").unlink()
+    with pytest.raises(InputError, match="not evenly spaced"):
+        read_series(find_series(folder)[0])
+
+
+def test_stacks_that_cannot_be_filled_are_read_one_by_one_as_advised(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a")
+    edit_all(folder, lambda h: move_along_normal(h, 200.0 * (h.InstanceNumber > 5)))
+    with pytest.raises(InputError, match=r"Put the images of each stack in a folder of its own"):
+        read_series(find_series(folder)[0])
+    for name, numbers in (("low", range(5)), ("high", range(5, 9))):
+        (tmp_path / name).mkdir()
+        for k in numbers:
+            (folder / f"{k:04d}.dcm").rename(tmp_path / name / f"{k}")
+        assert read_series(find_series(tmp_path / name)[0])[0].shape[2] == len(numbers)

@@ -14,12 +14,14 @@ from medsegdiff.data.dicom import case_id, find_series, read_series
 from tests.data.dicom.files import (
     Change,
     add,
+    compress,
     each,
     edit,
     edit_all,
     enhance,
     halve,
     made,
+    move_along_normal,
     phantom_volume,
     plane_affine,
 )
@@ -186,3 +188,113 @@ def test_damaged_field_is_no_telling(tmp_path: Path) -> None:
         del header.EchoTime
         header.save_as(file)
     assert len(find_series(folder)) == 1
+
+
+DIRECTIONS = ((0.19, -0.2, 0.96), (0.16, -0.82, 0.55), (-0.76, -0.56, 0.33))
+
+
+def ge(b: int, direction: tuple[float, ...]) -> Change:
+    """GE's own fields: a billion is added to the b-value, and the direction is in three fields."""
+
+    def change(header: Any) -> None:
+        block = header.private_block(0x0019, "GEMS_ACQU_01", create=True)
+        for element, value in zip((0xBB, 0xBC, 0xBD), direction, strict=True):
+            block.add_new(element, "DS", f"{value:.6f}")
+        block = header.private_block(0x0043, "GEMS_PARM_01", create=True)
+        block.add_new(0x39, "IS", [1_000_000_000 + b, 8, 0, 0])
+
+    return change
+
+
+def toshiba(b: int, direction: tuple[float, ...]) -> Change:
+    """Toshiba leaves b-value and direction out where the b-value is 0."""
+
+    def change(header: Any) -> None:
+        if b:
+            header.DiffusionBValue, header.DiffusionGradientOrientation = float(b), list(direction)
+
+    return change
+
+
+def siemens(b: int, direction: tuple[float, ...]) -> Change:
+    def change(header: Any) -> None:
+        siemens_b(b)(header)
+        if b:
+            block = header.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+            block.add_new(0x0E, "FD", list(direction))
+
+    return change
+
+
+@pytest.mark.parametrize("vendor", [ge, toshiba, siemens])
+@pytest.mark.parametrize("implicit", [False, True])
+def test_diffusion_of_every_vendor(vendor: Any, implicit: bool, tmp_path: Path) -> None:
+    """In implicit files, the vendors' fields are bytes of an unknown kind."""
+    folder = made(tmp_path / "a")
+    files = sorted(folder.iterdir())
+    for direction in DIRECTIONS:
+        add(folder, each(vendor(700, direction), halve), files)
+    for file in files:
+        edit(file, vendor(0, (0.0, 0.0, 0.0)))
+    if implicit:
+        compress(folder, "ImplicitVRLittleEndian")
+    found = find_series(folder)
+    parts = [f"b 700 direction {n}" for n in (1, 2, 3)]
+    assert [series.part for series in found] == ["b 0", *parts]
+    np.testing.assert_array_equal(read_series(found[0])[0], phantom_volume())
+    for series in found[1:]:
+        np.testing.assert_array_equal(read_series(series)[0], phantom_volume() // 2)
+
+
+def test_a_mean_over_the_directions_beside_them(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a")
+    files = sorted(folder.iterdir())
+    for direction in DIRECTIONS[:2]:
+        add(folder, each(toshiba(700, direction), halve), files)
+    for file in files:
+        edit(file, field("DiffusionBValue", 700.0))
+    found = find_series(folder)
+    assert [series.part for series in found] == ["no direction", "direction 1", "direction 2"]
+    np.testing.assert_array_equal(read_series(found[0])[0], phantom_volume())
+
+
+@pytest.mark.parametrize("shift", [15.0, 13.5])
+def test_acquisitions_that_overlap(shift: float, tmp_path: Path) -> None:
+    """The second begins before the first ends, at the same places or between them."""
+    folder = edit_all(made(tmp_path / "a"), field("AcquisitionNumber", 1))
+    further = each(field("AcquisitionNumber", 2), halve, lambda h: move_along_normal(h, shift))
+    add(folder, further)
+    first, second = find_series(folder)
+    assert [first.part, second.part] == ["acquisition 1", "acquisition 2"]
+    one, two = read_series(first), read_series(second)
+    np.testing.assert_array_equal(one[0], phantom_volume())
+    np.testing.assert_array_equal(two[0], phantom_volume() // 2)
+    moved = np.linalg.norm((two[1].affine - one[1].affine)[:3, 3])
+    assert moved == pytest.approx(shift, abs=1e-5)
+
+
+@pytest.mark.parametrize("shift", [27.0, 0.0])
+def test_frames_of_reference_are_no_volume_together(shift: float, tmp_path: Path) -> None:
+    """Even if the one goes on where the other ends."""
+    folder = made(tmp_path / "a")
+    change = field("FrameOfReferenceUID", "1.2.3")
+    add(folder, each(change, halve, lambda h: move_along_normal(h, shift)))
+    found = find_series(folder)
+    assert [one.part for one in found] == ["frame of reference 1", "frame of reference 2"]
+    for one in found:
+        assert read_series(one)[0].shape == (14, 12, 9)
+
+
+def test_a_slice_of_another_frame_of_reference_is_not_left_out(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a")
+    edit(folder / "0008.dcm", field("FrameOfReferenceUID", "1.2.3"))
+    assert sorted(len(one.files) for one in find_series(folder)) == [1, 8]
+
+
+def test_identifiers_rewritten_one_by_one_do_not_split(tmp_path: Path) -> None:
+    folder = edit_all(
+        made(tmp_path / "a"),
+        lambda h: setattr(h, "FrameOfReferenceUID", f"1.2.{h.InstanceNumber}"),
+    )
+    (series,) = find_series(folder)
+    np.testing.assert_array_equal(read_series(series)[0], phantom_volume())
