@@ -94,13 +94,13 @@ def kill_trainings(folder: Path, kills: int, minutes: float, epochs: int, seed: 
     started = time.monotonic()
     ended(fork_training(data, folder / "timed", epochs))
     took = time.monotonic() - started
-    moments, tally = random.Random(seed), Tally()
+    moments, tally, run = random.Random(seed), Tally(), folder / "run"
     while tally.kills < kills and time.monotonic() - started < 60 * minutes:
-        run = folder / f"run{tally.runs}"
+        before = tally.kills
         killed_until_it_ends(data, run, epochs, took, moments, tally)
-        tally.runs += 1
-        same = all((run / n).read_bytes() == (whole / n).read_bytes() for n in WEIGHTS)
-        tally.equal += same
+        if tally.kills > before:  # else it ended before its moment came
+            tally.runs += 1
+            tally.equal += all((run / n).read_bytes() == (whole / n).read_bytes() for n in WEIGHTS)
         shutil.rmtree(run)
         print(f"{tally.kills} kills, {tally.lost} lost, {tally.equal} of {tally.runs} equal")
     return tally
@@ -126,7 +126,7 @@ def killed_until_it_ends(
     span, done = took, 0
     while True:
         process = fork_training(data, run, epochs)
-        if not ended(process, within=moments.uniform(0.0, span)):
+        if not ended(process, within=moments.uniform(0.0, 0.7 * span)):
             os.kill(process, signal.SIGKILL)
             ended(process)
             tally.kills += 1

@@ -56,6 +56,12 @@ def with_memory_explained(error: BaseException, trainer: Engine) -> BaseExceptio
         trainer: Trainer that ran.
     """
     words = str(error)
+    if isinstance(error, RuntimeError) and any(part in words for part in _NO_SHARED_MEMORY):
+        rule = "the workers that load data have not enough shared memory (/dev/shm)"
+        remedy = "Go on with --resume --set num_workers=0, or give a container more: --shm-size=2g"
+        small = InputError("num_workers", rule, remedy)
+        small.__cause__ = error
+        return small
     on_cpu = isinstance(error, RuntimeError) and any(part in words for part in _NO_MEMORY)
     if not (on_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)):
         return error
@@ -71,4 +77,5 @@ def with_memory_explained(error: BaseException, trainer: Engine) -> BaseExceptio
     return found
 
 
+_NO_SHARED_MEMORY = ("shared memory", "shm", "Bus error")
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")

@@ -78,3 +78,17 @@ def test_too_little_memory_says_what_to_lower(error: Exception) -> None:
         assert key in str(told)
     other = ValueError("bad")
     assert with_memory_explained(other, trainer) is other
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that workers",
+        "unable to write to file </torch_7_1>: No space left on device (28), shared memory",
+        "unable to allocate shared memory(shm) for file </torch_7_1>",
+    ],
+)
+def test_too_little_shared_memory_is_told_from_memory(words: str) -> None:
+    told = with_memory_explained(RuntimeError(words), Engine(lambda *_: None))
+    assert isinstance(told, InputError)
+    assert "--resume --set num_workers=0" in str(told) and "/dev/shm" in str(told)
