@@ -39,7 +39,7 @@ def _study_sentences(report: Mapping[str, Any]) -> list[str]:
         f"{_count(least, 'case')} or more."
     ]
     choice = report["calibration"] or {}
-    told += [f"Calibration: {choice['reason']}"] if choice else []
+    told += [f"Calibration: {choice['reason']}."] if choice else []
     names = report["settings"]["labels"]
     hardest = min(names, key=lambda slug: _nan_last(dice[slug]))
     limits = [f"{names[hardest]} overlaps least ({dice[hardest]:.3f})"] if len(names) > 1 else []

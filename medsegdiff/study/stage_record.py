@@ -72,8 +72,12 @@ class StageRecord:
         """Time that a stage has taken, interrupted attempts included; 0 if it was not begun."""
         return float(self.stages.get(name, {}).get("seconds", 0.0))
 
-    def run(self, stage: Stage) -> bool:
+    def run(self, stage: Stage, begin: Callable[[], None] = lambda: None) -> bool:
         """Do a stage, unless it is done already with the same inputs.
+
+        Args:
+            stage: Stage to do.
+            begin: Function to call before it is done.
 
         Returns:
             Whether it was done now.
@@ -82,6 +86,7 @@ class StageRecord:
         same = found.get("inputs") == inputs
         if same and found.get("done") and all(path.exists() for path in stage.outputs):
             return False
+        begin()
         if not same:
             self._tell(stage, found.get("inputs", {}), inputs)
             for path in stage.outputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from medsegdiff.study.stage_record import Stage, StageRecord
 
@@ -29,9 +30,9 @@ class Pace:
             self.number += 1
             left = seconds_left(stages, place, self.record, self.hours)
             about = f", about {in_words(left)} left" if left else ""
-            logger.info("stage %d of %d: %s%s", self.number, self.total, stage.name, about)
-            if not self.record.run(stage):
-                logger.info("%s is done already", stage.name)
+            title = f"stage {self.number} of {self.total}: {stage.name}"
+            if not self.record.run(stage, partial(logger.info, "%s%s", title, about)):
+                logger.info("%s is done already", title)
 
 
 def seconds_left(

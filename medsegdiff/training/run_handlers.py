@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from medsegdiff import __version__
 from medsegdiff.data.manifest import Case
 from medsegdiff.training.checkpoints import resume, write_cases
 from medsegdiff.training.epoch_log import log_metrics
-from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
+from medsegdiff.training.guards import clip_gradients, pass_interrupts, stop_on_non_finite_loss
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ class RunHandlers:
             clip_gradients(self.trainer, self.trainer.network, self.max_gradient_norm)
         self.ema.attach(self.trainer)
         for engine in (self.trainer, self.evaluator):
+            pass_interrupts(engine)
             StatsHandler(iteration_log=False, epoch_print_logger=log_metrics).attach(engine)
         self._attach_checkpoints()
         self._attach_tracking()
-        bar = ProgressBar(persist=True)
-        bar.attach(self.trainer, output_transform=lambda out: {"loss": out[CommonKeys.LOSS]})
+        if sys.stderr.isatty():  # a log has a line for each epoch
+            bar = ProgressBar(persist=True)
+            bar.attach(self.trainer, output_transform=lambda out: {"loss": out[CommonKeys.LOSS]})
         if resumed:
             resume(self.output_dir, self._state, self.trainer)
 

@@ -64,18 +64,20 @@ def study(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "hippo"))
 
 
-def done_now(monkeypatch: pytest.MonkeyPatch, study: Path, *given: Any, **changes: Any) -> list:
+def done_now(
+    monkeypatch: pytest.MonkeyPatch, study: Path, cohort: Path, untrained: Bundle, **changes: Any
+) -> list[str]:
     """Names of the stages that another call does."""
     names: list[str] = []
     run = run_study.StageRecord.run
 
-    def watched(self: Any, stage: Any) -> bool:
-        done = run(self, stage)
+    def watched(self: Any, stage: Any, *given: Any) -> bool:
+        done = run(self, stage, *given)
         names.extend([stage.name] if done else [])
         return done
 
     monkeypatch.setattr(run_study.StageRecord, "run", watched)
-    again(study, *given, **changes)
+    again(study, cohort, untrained, **changes)
     return names
 
 
@@ -118,49 +120,53 @@ def test_the_study_segments_as_a_bundle(finished: Path, cohort: Path, tmp_path: 
 def test_run_again_it_does_nothing(
     study: Path, cohort: Path, untrained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking = settings(study.parent)["tracking_uri"]
     before = json.loads((study / "study.json").read_text())["stages"]
     names = done_now(monkeypatch, study, cohort, untrained, tracking_uri=_tracking(study))
-    assert tracking and names == []
+    assert names == []
     assert json.loads((study / "study.json").read_text())["stages"] == before
 
 
 def test_a_changed_setting_does_again_what_depends_on_it(
     study: Path, cohort: Path, untrained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = (study, cohort, untrained)
     same = {"tracking_uri": _tracking(study)}
-    names = done_now(monkeypatch, *given, **same, members=6)
+    with monkeypatch.context() as patched:
+        names = done_now(patched, study, cohort, untrained, **same, members=6)
     assert names == [one for one in STAGES[3:] if not one.startswith("train")]
-    monkeypatch.undo()
-    names = done_now(monkeypatch, *given, **same, members=6, learning_rate=0.01)
+    with monkeypatch.context() as patched:
+        names = done_now(patched, study, cohort, untrained, **same, members=6, learning_rate=0.01)
     assert names == STAGES[2:]
 
 
-@pytest.mark.parametrize("broken", ["train", "segment_fold", "calibrate", "evaluate"])
 def test_interrupted_and_run_again_the_report_is_the_same(
-    broken: str,
     finished: Path,
     cohort: Path,
     untrained: Bundle,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    works, calls = getattr(run_study, broken), 0
+    """Each call ends in the next of these, after its work and before the record of it."""
+    study, calls = tmp_path / "hippo", list[str]()
 
-    def breaks(*args: Any, **kwargs: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == (2 if broken in ("train", "segment_fold") else 1):
-            raise KeyboardInterrupt
-        return works(*args, **kwargs)
+    def stopped(name: str, number: int) -> Any:
+        works, made = getattr(run_study, name), list[str]()
 
-    study = tmp_path / "hippo"
-    with monkeypatch.context() as patched:
-        patched.setattr(run_study, broken, breaks)
-        with pytest.raises(KeyboardInterrupt):
-            again(study, cohort, untrained)
+        def breaks(*args: Any, **kwargs: Any) -> Any:
+            works(*args, **kwargs)
+            made.append(name)
+            calls.append(name)
+            if len(made) == number:
+                raise KeyboardInterrupt
+
+        return breaks
+
+    for name, number in [("train", 1), ("segment_fold", 2), ("calibrate", 1), ("evaluate", 1)]:
+        with monkeypatch.context() as patched:
+            patched.setattr(run_study, name, stopped(name, number))
+            with pytest.raises(KeyboardInterrupt):
+                again(study, cohort, untrained)
     again(study, cohort, untrained)
+    assert calls == ["train", "segment_fold", "segment_fold", "calibrate", "evaluate"]
     assert report_of(study) == report_of(finished)
 
 

@@ -1,11 +1,14 @@
 """Losses that are not finite, and gradients that are too large."""
 
+from typing import Any
+
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.training.guards import clip_gradients, stop_on_non_finite_loss
+from medsegdiff.training.guards import clip_gradients, pass_interrupts, stop_on_non_finite_loss
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -49,3 +52,15 @@ def test_a_step_is_no_longer_than_the_greatest_gradient(max_norm: float, moved: 
     clip_gradients(trainer, network, max_norm)
     trainer.run()
     assert float((before - network.weight).abs()) == pytest.approx(moved, rel=1e-5)
+
+
+def test_an_interruption_is_passed_on_before_errors_are_logged() -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    engine, logged = Engine(interrupted), list[BaseException]()
+    pass_interrupts(engine)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda _, error: logged.append(error))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([0], max_epochs=1)
+    assert logged == []
