@@ -3,8 +3,9 @@
 The way from file to mask:
 manifest → transforms → segment → sliding_window → sampler ⟲ denoise → ensemble → inverse transforms → writers → report
 
-Whole jobs, with the arguments of the commands: ``check``, ``train``, ``segment``, ``calibrate``,
-``evaluate``; and ``load_bundle``. What else others may use is named by each subpackage.
+Whole jobs, with the arguments of the commands: ``check``, ``plan``, ``train``, ``segment``, ``calibrate``,
+``evaluate``; ``fit``, which does all of these; and ``load_bundle``. What else others may use is
+named by each subpackage.
 """  # noqa: E501
 
 import lazy_loader

@@ -15,6 +15,7 @@ from . import phantoms as phantoms
 from . import planning as planning
 from . import prompting as prompting
 from . import segmentation as segmentation
+from . import study as study
 from . import synthesis as synthesis
 from . import training as training
 from . import viz as viz
@@ -25,6 +26,7 @@ from .cases.job import segment as segment
 from .data.fitness import check as check
 from .evaluation.folder import evaluate as evaluate
 from .planning.plan_bundle import plan as plan
+from .study.run_study import fit as fit
 from .training.run import train as train
 
 __version__: str

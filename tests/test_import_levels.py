@@ -28,7 +28,7 @@ LEVELS = {
     **dict.fromkeys(("calibration", "training"), 4),
     **dict.fromkeys(("planning", "segmentation"), 5),
     **dict.fromkeys(("cases", "evaluation"), 6),
-    **dict.fromkeys(("few_label", "synthesis", "counterfactual", "prompting"), 7),
+    **dict.fromkeys(("few_label", "synthesis", "counterfactual", "prompting", "study"), 7),
     "cli": 8,
 }
 

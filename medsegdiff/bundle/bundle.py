@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = "models/model.pt"
 CALIBRATION = "models/calibration.json"
+STUDY = "study.json"
+"""Name of the file that makes a folder a study, as ``medsegdiff fit`` writes it."""
+RESULT = "bundle"
+"""Name of the folder in a study that holds its bundle."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = (_PACKAGE / "bundles", _PACKAGE.parent / "bundles")  # installed; checkout
 
@@ -38,8 +42,9 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.root.name
+        """The folder's name; of a study's result, the study's."""
+        of_study = self.root.name == RESULT and (self.root.parent / STUDY).is_file()
+        return self.root.parent.name if of_study else self.root.name
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
@@ -214,10 +219,12 @@ def checked_device(device: str) -> torch.device:
 
 
 def load_bundle(bundle: str | Path | Bundle) -> Bundle:
-    """Find a bundle by its folder, or a shipped one by its name; a ``Bundle`` is returned as is.
+    """Find a bundle by its folder or its study's, or a shipped one by its name.
+
+    A ``Bundle`` is returned as is.
 
     Raises:
-        InputError: the folder is not a bundle.
+        InputError: the folder is not a bundle, or a study that is not finished.
         UsageError: the name is unknown.
     """
     if isinstance(bundle, Bundle):
@@ -226,8 +233,12 @@ def load_bundle(bundle: str | Path | Bundle) -> Bundle:
     shipped = {one.name: one for one in list_bundles()}
     if name in shipped:
         return shipped[name]
-    if (folder / "configs" / "metadata.json").is_file():
-        return Bundle(folder.resolve())
+    places = [folder, folder / RESULT] if (folder / STUDY).is_file() else [folder]
+    for place in places:
+        if (place / "configs" / "metadata.json").is_file():
+            return Bundle(place.resolve())
+    if len(places) > 1:
+        raise InputError(folder, "is a study without its bundle", "Let medsegdiff fit finish it")
     if folder.is_dir():
         raise InputError(folder, "has no configs/metadata.json", "Give the folder of a bundle")
     near = difflib.get_close_matches(name, shipped, n=1)

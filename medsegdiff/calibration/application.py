@@ -80,7 +80,15 @@ def calibration_warnings(
         for name in BINDING
         if name in fitted and fitted[name] != settings[name]
     ]
-    return changed + (calibration.limits(level) if level is not None else [])
+    if level is None:
+        return changed
+    singles = len(calibration.fitted_on.get("single_networks", ()))
+    if singles:
+        changed.append(
+            f"the guarantee was fitted to masks of {singles} single networks: that it holds for "
+            "their ensemble is an assumption"
+        )
+    return changed + calibration.limits(level)
 
 
 FAR = 1.5

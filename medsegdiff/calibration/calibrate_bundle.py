@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from medsegdiff.bundle.bundle import CALIBRATION, Bundle, load_bundle
+from medsegdiff.bundle.network import is_made_of
 from medsegdiff.calibration.application import input_id
 from medsegdiff.calibration.coverage import LEVELS, SHARE, SPLITS, split_coverage
 from medsegdiff.calibration.fit import fit_calibration
@@ -39,6 +40,7 @@ def calibrate(
     *,
     method: ScalingChoice = "auto",
     splits: int = SPLITS,
+    singles: Sequence[Bundle] = (),
     progress: Callable[[str], Progress[Any]] = lambda _: iter,
 ) -> Calibration:
     """Fit a calibration to all cases that have a prediction and a reference, and write it.
@@ -53,11 +55,14 @@ def calibrate(
         method: ``auto``: the scaling that helps patients left out, or none; or ``none``,
             ``temperature``, ``vector``, which is used unless it hurts them.
         splits: Number of random splits that check the calibration; 0: none.
+        singles: Bundles of the single networks that ``bundle`` is the ensemble of, each of which
+            made the predictions of the cases that it was not trained on; none: ``bundle`` made all.
         progress: Function that makes a ``Progress`` from a description.
 
     Raises:
         InputError: no prediction has a reference, or a prediction cannot be used: it is broken,
-            calibrated already, of another bundle or of other settings.
+            calibrated already, of another bundle or of other settings; or ``bundle`` is not the
+            ensemble of ``singles``.
         UsageError: the method is unknown, or ``splits`` is below 0.
     """
     if method not in get_args(ScalingChoice):
@@ -75,12 +80,15 @@ def calibrate(
         read_case_voxels(case, predictions / case.id, manifest)
         for case in progress("reading")(found)
     ]
-    check_runs(cases, bundle, predictions)
+    if singles and not is_made_of(bundle, singles):
+        rule = "is not the ensemble of the networks that made the predictions"
+        raise InputError(bundle.root, rule, "Put it together from them again")
+    check_runs(cases, singles or [bundle], predictions)
     choice = choose_method(cases, slugs, method)
     fitted = fit_calibration(cases, slugs, choice.method)
     fitted = replace(
         fitted,
-        fitted_on=described(cases, manifest, bundle),
+        fitted_on=described(cases, manifest, bundle, singles),
         checked=checked(cases, slugs, choice, splits, progress("checking")),
     )
     write_json(Path(output or bundle.root / CALIBRATION), fitted.to_json())
@@ -92,16 +100,17 @@ def calibrate(
     return fitted
 
 
-def check_runs(cases: Sequence[CaseVoxels], bundle: Bundle, predictions: Path) -> None:
-    """Refuse cases of another bundle, or of settings other than the first case's.
+def check_runs(cases: Sequence[CaseVoxels], bundles: Sequence[Bundle], predictions: Path) -> None:
+    """Refuse cases of other bundles, or of settings other than the first case's.
 
     Raises:
         InputError: a case does not fit; the message names it.
     """
     first, remedy = cases[0].run, "Segment all cases alike, with --calibration off"
+    hashes = {bundle.fingerprint() for bundle in bundles}
     for case in cases:
-        if case.run.get("bundle_hash") != bundle.fingerprint():
-            rule = f"was not made with the weights and the inference.yaml of {bundle.name}"
+        if case.run.get("bundle_hash") not in hashes:
+            rule = f"was not made with the weights and the inference.yaml of {bundles[0].name}"
             raise InputError(predictions / case.case, rule, remedy)
         different = [name for name in BINDING if case.run.get(name) != first.get(name)]
         if different:
@@ -109,9 +118,15 @@ def check_runs(cases: Sequence[CaseVoxels], bundle: Bundle, predictions: Path) -
             raise InputError(predictions / case.case, rule, remedy)
 
 
-def described(cases: Sequence[CaseVoxels], manifest: Manifest, bundle: Bundle) -> dict[str, Any]:
+def described(
+    cases: Sequence[CaseVoxels],
+    manifest: Manifest,
+    bundle: Bundle,
+    singles: Sequence[Bundle] = (),
+) -> dict[str, Any]:
     """The record of what a calibration was fitted on; images are named by parts of their hash."""
-    return {
+    made_by = {"single_networks": [one.weights_hash() for one in singles]} if singles else {}
+    return made_by | {
         "data": manifest.name,
         "cases": len(cases),
         "patients": len({case.patient for case in cases}),

@@ -34,6 +34,7 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import Case
 from medsegdiff.data.transforms import LoadCased
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
+from medsegdiff.models.fold_ensemble import FoldEnsemble
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.models.precision import resolve
 from medsegdiff.segmentation.resampling import resample_by_slabs
@@ -75,7 +76,7 @@ class CaseSegmenter:
     def __init__(
         self,
         bundle: Bundle,
-        network: DiffusionSegmenter | ImageDiffusion,
+        network: DiffusionSegmenter | FoldEnsemble | ImageDiffusion,
         preprocessing: Compose,
         inferer: CaseInferer,
         output: str | Path,

@@ -16,6 +16,7 @@ from medsegdiff.cli.counterfactual import counterfactual
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
+from medsegdiff.cli.fit_study import fit
 from medsegdiff.cli.ground import ground
 from medsegdiff.cli.label_efficient import label_efficient
 from medsegdiff.cli.plan import plan
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check, convert, plan, train, segment, calibrate, evaluate),
+    *(check, convert, fit, plan, train, segment, calibrate, evaluate),
     *(label_efficient, synthesize, counterfactual, prompt, ground, diffumask),
     *(bundles, demo),
 ):

@@ -34,6 +34,7 @@ def evaluate(
     output: str | Path,
     *,
     tolerance_mm: float = TOLERANCE_MM,
+    study: Mapping[str, Any] | None = None,
     progress: Progress = iter,
 ) -> dict[str, str]:
     """Write ``report.json``, ``cases.csv`` and ``report.html``.
@@ -46,6 +47,8 @@ def evaluate(
             files named after it, such as an earlier report, is not a case.
         output: Folder of the report; it is created if needed, and may lie within ``predictions``.
         tolerance_mm: Distance in millimetres that the surface Dice counts as agreement, 0 or more.
+        study: Entries of the report on the study that the cases are of, or None: ``plan``;
+            ``training``, of each fold; ``calibration``, the choice of its method.
         progress: Wrapper of the sequence of cases.
 
     Returns:
@@ -86,6 +89,7 @@ def evaluate(
         write_json(output / "failures.json", failures)
     if results:
         report = build_report(manifest, results, tolerance_mm) | left_out | {"failures": told}
+        report |= study or {}
         write_json(output / "report.json", _null_for_nan(report))
         write_text(output / "cases.csv", _csv(results, patient_names(manifest)))
         write_html(output / "report.html", report, manifest, cases, predictions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isnan
+from math import inf, isnan
 from typing import Any
 
 from medsegdiff.evaluation.charts import diversity_chart
@@ -12,14 +12,49 @@ from medsegdiff.evaluation.guarantee_figures import guarantee_sentences
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
     """Sentences about the figures of a report, in plain words."""
-    told = [_overlap_sentence(report), *_calibration_sentences(report), _error_sentence(report)]
+    told = [_overlap_sentence(report)]
+    alone = _comparison_sentence(report["summary"].get("anchor"), "the single deterministic pass")
+    study = "training" in report
+    told += [alone, *_study_sentences(report)] if study else []
+    told += [*_calibration_sentences(report), _error_sentence(report)]
     told.append(_diversity_sentence(diversity_chart(report)))
     told += [
         _comparison_sentence(report["summary"].get("members"), "the mean of its members"),
-        _comparison_sentence(report["summary"].get("anchor"), "the single deterministic pass"),
+        "" if study else alone,
         *guarantee_sentences(report["summary"]),
     ]
     return [sentence for sentence in told if sentence]
+
+
+LOW = 0.5
+"""Dice of a case below which the report of a study calls it a miss."""
+
+
+def _study_sentences(report: Mapping[str, Any]) -> list[str]:
+    """Sentences on a study as a whole: how it was made, its calibration, and what limits it."""
+    runs, dice = report["training"], report["summary"]["dice"]
+    least, networks = min(run["training_cases"] for run in runs), _count(len(runs), "network")
+    told = [
+        f"Every case was segmented by a network that had not seen it: {networks}, each trained on "
+        f"{_count(least, 'case')} or more."
+    ]
+    choice = report["calibration"] or {}
+    told += [f"Calibration: {choice['reason']}."] if choice else []
+    names = report["settings"]["labels"]
+    hardest = min(names, key=lambda slug: _nan_last(dice[slug]))
+    limits = [f"{names[hardest]} overlaps least ({dice[hardest]:.3f})"] if len(names) > 1 else []
+    missed = sum(record["dice"]["mean"] < LOW for record in report["cases"])
+    limits += (
+        [f"the masks of {_count(missed, 'case')} overlap by less than {LOW}"] if missed else []
+    )
+    epochs = {run["epochs"] for run in runs if run["epochs"]}
+    limits += [f"the training took {max(epochs)} epochs at most"] if epochs else []
+    return [*told, f"What limits: {'; '.join(limits)}." if limits else ""]
+
+
+def _nan_last(value: float) -> float:
+    """The value; infinity for NaN, so that it is sorted last."""
+    return inf if isnan(value) else value
 
 
 def _overlap_sentence(report: Mapping[str, Any]) -> str:

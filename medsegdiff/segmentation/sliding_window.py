@@ -18,6 +18,7 @@ from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import Fusion
 from medsegdiff.diffusion.samplers import make_sampler
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
+from medsegdiff.models.fold_ensemble import FoldEnsemble, networks_of
 from medsegdiff.segmentation.blend import Blend, Place, places_of
 from medsegdiff.segmentation.ensemble import (
     Ensemble,
@@ -29,6 +30,9 @@ from medsegdiff.segmentation.ensemble import (
 from medsegdiff.segmentation.fusion import StepUncertainty, fuse
 from medsegdiff.segmentation.noise import MemberNoise, blocks_of
 from medsegdiff.segmentation.representatives import jaccard_distances, representatives
+
+Network = DiffusionSegmenter | FoldEnsemble
+"""A network, or those of several folds."""
 
 ROUNDING = 1e-6
 """Share of an image's range by which its background may vary."""
@@ -47,7 +51,8 @@ class EnsembleInferer(Inferer):
         overlap: Overlap of neighbouring windows, as a fraction in [0, 1).
         mirror_axes: Spatial axes along which anatomy may be mirrored. The members are shared out
             over all mirror images, each encoded once, and mirrored back; the anchor is the mean
-            of theirs.
+            of theirs. With the networks of several folds, member m is of network m modulo their
+            number, and the anchor is the mean over the networks, too.
         member_batch: Number of members sampled at once; it bounds the memory and changes no result.
         sampling: Settings of :class:`~medsegdiff.core.sampling_settings.SamplingSettings`, such as
             ``members=16``: all else that the masks depend on.
@@ -82,7 +87,7 @@ class EnsembleInferer(Inferer):
         """All settings that the masks of a network depend on, for the record of a case."""
         return self.sampling.to_record()
 
-    def check(self, network: DiffusionSegmenter) -> None:
+    def check(self, network: Network) -> None:
         """Refuse a network whose process has fewer time steps than ``steps``.
 
         Raises:
@@ -96,9 +101,7 @@ class EnsembleInferer(Inferer):
                 f"steps {self.sampling.steps}", str(error).rstrip("."), remedy
             ) from error
 
-    def __call__(
-        self, inputs: Tensor, network: DiffusionSegmenter, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Network, *args: Any, **kwargs: Any) -> Tensor:
         """Fused scores (B, K, *spatial) of a batch of images, as MONAI's engines ask for.
 
         The mean probability, unless ``fusion`` says otherwise.
@@ -111,7 +114,7 @@ class EnsembleInferer(Inferer):
     def ensemble(
         self,
         image: Tensor,
-        network: DiffusionSegmenter,
+        network: Network,
         case: str,
         storage: Storage | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -176,7 +179,7 @@ class EnsembleInferer(Inferer):
     def _windows(
         self,
         image: Tensor,
-        network: DiffusionSegmenter,
+        network: Network,
         case: str,
         places: Sequence[Place],
         background: Tensor | None,
@@ -221,7 +224,7 @@ class EnsembleInferer(Inferer):
     def _window(
         self,
         window: Tensor,
-        network: DiffusionSegmenter,
+        network: Network,
         case: str,
         place: tuple[slice, ...],
         blocks: Sequence[int],
@@ -235,11 +238,12 @@ class EnsembleInferer(Inferer):
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
         labels = torch.zeros(self.sampling.drawn, *window.shape[2:], dtype=torch.uint8)
         state = network.state_size(window.shape[2:])
-        for variant, axes in enumerate(self.mirrors[: self.sampling.drawn]):
-            mine = range(variant, self.sampling.drawn, len(self.mirrors))
+        passes = [(axes, single) for axes in self.mirrors for single in networks_of(network)]
+        for number, (axes, single) in enumerate(passes[: self.sampling.drawn]):
+            mine = range(number, self.sampling.drawn, len(passes))
             flipped = [2 + a for a in axes]
             started = time.perf_counter()
-            condition = network.encode(window.flip(flipped) if axes else window)
+            condition = single.encode(window.flip(flipped) if axes else window)
             anchor = torch.softmax(condition.anchor.float(), dim=1)
             anchors.update(anchor.flip(flipped) if axes else anchor)
             encoded = time.perf_counter()
@@ -259,7 +263,7 @@ class EnsembleInferer(Inferer):
                     self.sampling.noise_scale,
                 )
                 x_T = noise.start(network.num_classes).to(window.device)
-                probability = network.sample(
+                probability = single.sample(
                     condition,
                     x_T,
                     noise,

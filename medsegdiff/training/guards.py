@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import nn
@@ -32,6 +33,22 @@ def stop_on_non_finite_loss(trainer: Engine) -> None:
                 "Go on with --resume and a lower --set learning_rate=..., "
                 "or run `medsegdiff check` on the data",
             )
+
+
+def pass_interrupts(engine: Engine) -> None:
+    """Attach to an engine, before handlers that log errors: Ctrl-C ends it without a traceback."""
+
+    @engine.on(Events.EXCEPTION_RAISED)
+    def pass_on(_: Engine, error: BaseException) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+
+    engine.logger.addFilter(_no_announcement)
+
+
+def _no_announcement(record: logging.LogRecord) -> bool:
+    """False for the line in which an engine announces an exception, which is raised anyway."""
+    return not record.getMessage().startswith("Engine run is terminating due to exception")
 
 
 def clip_gradients(trainer: Engine, network: nn.Module, max_norm: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from medsegdiff.training.checkpoints import newest_that_loads, save_content, sav
 from medsegdiff.training.epoch_log import log_metrics
 from medsegdiff.training.guards import (
     clip_gradients,
+    pass_interrupts,
     stop_on_non_finite_loss,
     with_memory_explained,
 )
@@ -85,9 +87,11 @@ class RunHandlers:
             clip_gradients(self.trainer, self.trainer.network, self.max_gradient_norm)
         self.ema.attach(self.trainer)
         for engine in (self.trainer, self.evaluator):
+            pass_interrupts(engine)
             StatsHandler(iteration_log=False, epoch_print_logger=log_metrics).attach(engine)
-        bar = ProgressBar(persist=True)
-        bar.attach(self.trainer, output_transform=lambda out: {"loss": out[CommonKeys.LOSS]})
+        if sys.stderr.isatty():  # a log has a line for each epoch
+            bar = ProgressBar(persist=True)
+            bar.attach(self.trainer, output_transform=lambda out: {"loss": out[CommonKeys.LOSS]})
         content = self._content() if resumed else None
         write_cases(self.output_dir, self.cases)
         if tracking is not None:

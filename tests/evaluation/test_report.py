@@ -144,3 +144,20 @@ def test_every_metric_has_one_group() -> None:
     assert set(groups) == set(GROUPS)
     assert tuple(groups["masks"]) == names_in("masks")
     assert "sets" not in grouped(["dice", "ece", "aurc"])
+
+
+def test_the_report_of_a_study_says_first_what_matters() -> None:
+    of_anchor = {"dice": {"mean": 0.88}, "ensemble_gain": 0.02, "n_cases": 20}
+    found = report(anchor=of_anchor, dice={"mean": 0.9, "a": 0.95, "b": 0.85})
+    found["settings"]["labels"] = {"a": "Head", "b": "Tail"}
+    found["summary"]["reliability"] = {}
+    found["cases"] = [{"dice": {"mean": 0.4}}, {"dice": {"mean": 0.9}}]
+    run = {"training_cases": 16, "held_out_cases": 4, "epochs": 90}
+    found |= {"training": [run, {**run, "training_cases": 15}], "calibration": {"reason": "why"}}
+    told = sentences(found)
+    assert "mean Dice of 0.900 (95 % interval over patients 0.850 to 0.950)" in told[0]
+    assert "better than the single deterministic pass" in told[1]
+    assert "2 networks, each trained on 15 cases or more" in told[2]
+    assert told[3] == "Calibration: why."
+    assert "Tail overlaps least (0.850)" in told[4] and "of 1 case overlap" in told[4]
+    assert sum("single deterministic pass" in one for one in told) == 1

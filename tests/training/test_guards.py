@@ -1,13 +1,16 @@
 """Losses that are not finite, and gradients that are too large."""
 
+from typing import Any
+
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.training.guards import (
     clip_gradients,
+    pass_interrupts,
     stop_on_non_finite_loss,
     with_memory_explained,
 )
@@ -92,3 +95,15 @@ def test_too_little_shared_memory_is_told_from_memory(words: str) -> None:
     told = with_memory_explained(RuntimeError(words), Engine(lambda *_: None))
     assert isinstance(told, InputError)
     assert "--resume --set num_workers=0" in str(told) and "/dev/shm" in str(told)
+
+
+def test_an_interruption_is_passed_on_before_errors_are_logged() -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    engine, logged = Engine(interrupted), list[BaseException]()
+    pass_interrupts(engine)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda _, error: logged.append(error))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([0], max_epochs=1)
+    assert logged == []

@@ -1,0 +1,5 @@
+"""A whole study: from a data set to calibrated networks of all folds and a report."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,3 @@
+from .run_study import fit as fit
+from .stage_record import Stage as Stage
+from .stage_record import StageRecord as StageRecord
