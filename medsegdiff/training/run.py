@@ -28,6 +28,8 @@ def train(
     resume: bool = False,
     device: str = "auto",
     overrides: Mapping[str, Any] | None = None,
+    run_name: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Train a bundle on data and leave checkpoints, cases and settings in a folder.
 
@@ -40,6 +42,8 @@ def train(
         resume: Whether to continue from the last checkpoint in ``output``.
         device: Name of a torch device, or ``auto``.
         overrides: Values by configuration id, which replace those of the bundle.
+        run_name: Name of the run at MLflow; empty: of the folder and the fold.
+        tags: Tags of the run at MLflow.
 
     Raises:
         InputError: the data cannot be used; ``output`` holds a run and ``resume`` is not set; or
@@ -61,6 +65,8 @@ def train(
         **(overrides or {}),
     }
     parser = bundle.parser("train", changes)
+    if run_name or tags:
+        parser.update({"run_handlers#run_name": run_name, "run_handlers#tags": dict(tags or {})})
     output.mkdir(parents=True, exist_ok=True)
     with written_aside(output / "config.yaml") as aside:
         ConfigParser.export_config_file(parser.config, str(aside), fmt="yaml")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler, ProgressBar
 from ignite.metrics import Average
 from monai.engines import Evaluator, SupervisedTrainer
@@ -42,6 +43,8 @@ class RunHandlers:
             parameters.
         max_gradient_norm: Greatest norm of the gradient in a step; None: any.
         lower_is_better: Whether a lower key metric is the better one.
+        run_name: Name of the run at MLflow; empty: of the folder and the fold.
+        tags: Tags of the run at MLflow.
     """
 
     trainer: SupervisedTrainer
@@ -56,6 +59,8 @@ class RunHandlers:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     max_gradient_norm: float | None = None
     lower_is_better: bool = False
+    run_name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def attach(self, resumed: bool = False) -> None:
         """Attach all, and let the trainer go on from the last checkpoint if it is to be resumed.
@@ -115,7 +120,7 @@ class RunHandlers:
         shared = {
             "tracking_uri": self.tracking_uri,
             "experiment_name": self.experiment_name,
-            "run_name": f"{Path(self.output_dir).name}-fold{self.fold}",
+            "run_name": self.run_name or f"{Path(self.output_dir).name}-fold{self.fold}",
             "iteration_log": False,
         }
         training = MLFlowHandler(
@@ -125,6 +130,12 @@ class RunHandlers:
             close_on_complete=True,
         )
         training.attach(self.trainer)
+
+        @self.trainer.on(Events.STARTED)  # after the handler's own, which makes the run
+        def tag(_: Engine) -> None:
+            for name, value in self.tags.items():
+                training.client.set_tag(training.cur_run.info.run_id, name, value)
+
         validation = MLFlowHandler(
             **shared, global_epoch_transform=lambda _: self.trainer.state.epoch
         )

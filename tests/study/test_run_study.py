@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -106,6 +107,20 @@ def test_the_bundle_is_the_ensemble_of_the_folds(finished: Path, cohort: Path) -
     assert torch.equal(weights[f"networks.1.{name}"], second[name])
     fitted = json.loads((bundle.root / "models" / "calibration.json").read_text())["fitted_on"]
     assert len(fitted["single_networks"]) == 2 and fitted["cases"] == 5
+
+
+def test_the_folds_are_children_of_the_study_at_mlflow(finished: Path) -> None:
+    client = mlflow.MlflowClient(_tracking(finished))
+    runs = client.search_runs([client.get_experiment_by_name("hippocampus_mr").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert set(by_name) == {"hippo", "hippo-fold0", "hippo-fold1"} and len(runs) == 3
+    parent = by_name["hippo"]
+    assert parent.info.status == "FINISHED"
+    dice = report_of(finished)["summary"]["dice"]
+    assert parent.data.metrics["dice_mean"] == pytest.approx(dice["mean"])
+    for fold in (0, 1):
+        tags = by_name[f"hippo-fold{fold}"].data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
 
 
 def test_the_study_segments_as_a_bundle(finished: Path, cohort: Path, tmp_path: Path) -> None:
