@@ -28,6 +28,7 @@ from medsegdiff.study.bundle_changes import (
 from medsegdiff.study.data_files import data_digest, with_folds
 from medsegdiff.study.stage_record import Stage, StageRecord, value_digest
 from medsegdiff.study.study_folder import StudyFolder
+from medsegdiff.study.study_tracking import StudyRun
 from medsegdiff.study.time_left import Pace
 from medsegdiff.training.checkpoints import latest_checkpoint
 from medsegdiff.training.run import check_labels, train
@@ -172,10 +173,19 @@ class _Study:
                 resume=latest_checkpoint(output) is not None,
                 device=self.device,
                 overrides=self.training,
+                **self._tracked().of_fold(number),
             )
 
         made = (output, self.folder.weights(number))
         return Stage(f"train fold {number}", inputs, do, made, "train")
+
+    def _tracked(self) -> StudyRun:
+        """The study's run at MLflow."""
+        bundle, name = self.folder.untrained, self.folder.root.name
+        run = StudyRun(bundle, self.training, name, self.record.tracked)
+        self.record.tracked = run.id
+        self.record.write()
+        return run
 
     def _of_weights(self) -> dict[str, str]:
         return {
@@ -247,6 +257,7 @@ class _Study:
                 shown = self.progress("evaluating")
                 failed = evaluate(self.data, cases, root, study=self._told(), progress=shown)
             raise_for_failures(failed)
+            self._tracked().finish(read_json(root / "report.json"))
 
         made = tuple(root / name for name in ("report.html", "report.json", "cases.csv"))
         return Stage("report", inputs, do, made)

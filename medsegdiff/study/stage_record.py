@@ -62,11 +62,13 @@ class StageRecord:
             raise InputError(self.path, rule, "Choose another folder, or remove this one")
         self.stages: dict[str, dict[str, Any]] = content.get("stages", {})
         self.files: dict[str, list[Any]] = content.get("files", {})
+        self.tracked: str | None = content.get("mlflow_run")
         self.write()
 
     def write(self) -> None:
         """Write the file."""
-        write_json(self.path, {"stages": self.stages, "files": self.files})
+        known = {"stages": self.stages, "files": self.files, "mlflow_run": self.tracked}
+        write_json(self.path, known)
 
     def seconds(self, name: str) -> float:
         """Time that a stage has taken, interrupted attempts included; 0 if it was not begun."""

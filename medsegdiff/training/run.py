@@ -35,6 +35,8 @@ def train(
     resume: bool = False,
     device: str = "auto",
     overrides: Mapping[str, Any] | None = None,
+    run_name: str = "",
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Train a bundle on data and leave checkpoints, cases and settings in a folder.
 
@@ -48,6 +50,8 @@ def train(
             must be those of the run, and then it ends as if it had never stopped.
         device: Name of a torch device, or ``auto``.
         overrides: Values by configuration id, which replace those of the bundle.
+        run_name: Name of the run at MLflow; empty: of the folder and the fold.
+        tags: Tags of the run at MLflow.
 
     Raises:
         InputError: the data cannot be used; ``output`` holds a run and ``resume`` is not set; or
@@ -69,6 +73,8 @@ def train(
         **(overrides or {}),
     }
     parser = bundle.parser("train", changes)
+    if run_name or tags:
+        parser.update({"run_handlers#run_name": run_name, "run_handlers#tags": dict(tags or {})})
     output.mkdir(parents=True, exist_ok=True)
     with stopping_on_signals(), locked(output), surfacing_input_errors():
         _run(parser, output, resumed)

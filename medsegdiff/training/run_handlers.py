@@ -55,6 +55,8 @@ class RunHandlers:
         max_gradient_norm: Greatest norm of the gradient in a step; None: any.
         lower_is_better: Whether a lower key metric is the better one.
         early_stop: Handler of early stopping, whose count a resumed run needs.
+        run_name: Name of the run at MLflow; empty: of the folder and the fold.
+        tags: Tags of the run at MLflow.
     """
 
     trainer: SupervisedTrainer
@@ -70,6 +72,8 @@ class RunHandlers:
     max_gradient_norm: float | None = None
     lower_is_better: bool = False
     early_stop: EarlyStopHandler | None = None
+    run_name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def attach(self, resumed: bool = False) -> None:
         """Attach all, and let the trainer go on from the last checkpoint if it is to be resumed.
@@ -142,8 +146,11 @@ class RunHandlers:
         if address is None:
             return None
         check_tracking(address)
-        name = f"{Path(self.output_dir).name}-fold{self.fold}"
-        return RunTracking(address, self.output_dir, self.experiment_name, name, self._recorded())
+        name = self.run_name or f"{Path(self.output_dir).name}-fold{self.fold}"
+        recorded = self._recorded()
+        return RunTracking(
+            address, self.output_dir, self.experiment_name, name, recorded, self.tags
+        )
 
     def _attach_endings(self, tracking: RunTracking | None) -> None:
         """First of all, since later handlers of exceptions are not called: MONAI's prints it."""

@@ -98,6 +98,7 @@ class RunTracking:
         experiment: Name of the experiment.
         name: Name of the run.
         parameters: Parameters to record.
+        tags: Tags of the run.
     """
 
     def __init__(
@@ -107,9 +108,10 @@ class RunTracking:
         experiment: str,
         name: str,
         parameters: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.address, self.folder, self.name = address, Path(folder), name
-        self.parameters = dict(parameters)
+        self.parameters, self.tags = dict(parameters), dict(tags or {})
         shared = {"tracking_uri": address, "experiment_name": experiment, "iteration_log": False}
         artifacts = [str(self.folder / "cases.json")]
         self._training = MLFlowHandler(**shared, artifacts=artifacts)
@@ -174,7 +176,7 @@ class RunTracking:
             found = client.search_runs([experiment], f"attributes.run_id = '{known['run']}'")
             run = found[0] if found else None
         if run is None:
-            run = client.create_run(experiment, run_name=self.name)
+            run = client.create_run(experiment, run_name=self.name, tags=self.tags)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
         handler.cur_run = self._validation.cur_run = run

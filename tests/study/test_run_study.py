@@ -7,16 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from medsegdiff.bundle.bundle import Bundle, load_bundle
+from medsegdiff.calibration.calibrate_bundle import calibrate
 from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.study import run_study
 from medsegdiff.study.run_study import fit
+from medsegdiff.study.study_folder import StudyFolder
 
 STAGES = [
     *("check", "plan", "train fold 0", "segment fold 0", "train fold 1", "segment fold 1"),
@@ -108,13 +111,47 @@ def test_the_bundle_is_the_ensemble_of_the_folds(finished: Path, cohort: Path) -
     assert len(fitted["single_networks"]) == 2 and fitted["cases"] == 5
 
 
+def test_the_folds_are_children_of_the_study_at_mlflow(finished: Path) -> None:
+    client = mlflow.MlflowClient(_tracking(finished))
+    runs = client.search_runs([client.get_experiment_by_name("hippocampus_mr").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert set(by_name) == {"hippo", "hippo-fold0", "hippo-fold1"} and len(runs) == 3
+    parent = by_name["hippo"]
+    assert parent.info.status == "FINISHED"
+    dice = report_of(finished)["summary"]["dice"]
+    assert parent.data.metrics["dice_mean"] == pytest.approx(dice["mean"])
+    for fold in (0, 1):
+        tags = by_name[f"hippo-fold{fold}"].data.tags
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+
+
 def test_the_study_segments_as_a_bundle(finished: Path, cohort: Path, tmp_path: Path) -> None:
     image = sorted((cohort.parent / "imagesTr").glob("*.nii.gz"))[0]
-    assert segment(image, finished, tmp_path / "out", device="cpu") == {}
+    assert segment(image, finished, tmp_path / "out", device="cpu", guarantee=0.5) == {}
     name = image.name.removesuffix(".nii.gz")
     run = json.loads((tmp_path / "out" / name / f"{name}_run.json").read_text())
     assert run["bundle"] == "hippo" and run["members"] == 4 and run["calibrated"]
     assert not any("was fitted with" in warning for warning in run["warnings"])
+    assert any("of 2 single networks" in warning for warning in run["warnings"])
+
+
+def test_a_calibration_of_other_networks_is_refused(finished: Path, cohort: Path) -> None:
+    folder = StudyFolder(finished)
+    swapped = [folder.single(1), folder.single(0)]
+    with (
+        folder.all_held_out([0, 1]) as cases,
+        pytest.raises(InputError, match="not the ensemble of the networks"),
+    ):
+        calibrate(folder.bundle, cohort, cases, finished / "other.json", singles=swapped)
+
+
+def test_a_single_fold_gives_the_plain_network(
+    cohort: Path, untrained: Bundle, tmp_path: Path
+) -> None:
+    overrides, study = settings(tmp_path), tmp_path / "one"
+    bundle = fit(cohort, study, fold=1, bundle=untrained, device="cpu", overrides=overrides)
+    assert bundle.fingerprint() == StudyFolder(study).single(1).fingerprint()
+    assert json.loads((study / "report.json").read_text())["summary"]["n_cases"] == 1
 
 
 def test_run_again_it_does_nothing(
