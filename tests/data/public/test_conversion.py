@@ -31,9 +31,10 @@ def crops(scans: Path) -> Path:
 
 
 class TestLidc:
-    def test_result_is_fit_to_train_on(self, crops: Path) -> None:
+    def test_nothing_is_wrong_but_that_one_patient_is_not_enough(self, crops: Path) -> None:
         report = check(crops)
-        assert report.fit and report.problems == ()
+        (problem,) = report.problems
+        assert problem.rule == "no fold can be trained: there are labels of 1 patient"
         assert (report.facts["cases"], report.facts["patients"], report.facts["raters"]) == (
             2,
             1,
