@@ -242,9 +242,15 @@ def case_id(images: Sequence[Path]) -> str:
     'liver_01'
     >>> case_id([Path("brain_0000.nii.gz"), Path("brain_0001.nii.gz")])
     'brain'
+
+    Raises:
+        InputError: The file's name leaves no name for a folder of results ("...nii.gz").
     """
     stem = without_ending(images[0].name)
-    return re.sub(r"_\d{4}$", "", stem) if len(images) > 1 else stem
+    name = re.sub(r"_\d{4}$", "", stem) if len(images) > 1 else stem
+    if name in ("", ".", ".."):
+        raise InputError(images[0], f"its name leaves {name!r} for its results", "Rename the file")
+    return name
 
 
 def default_folds(
@@ -330,7 +336,7 @@ def _parse_case(entry: Any, subject: str, root: Path, values: LabelValues) -> Ca
     label = entry.get("label")
     labels = _parse_paths(label, root, f"{subject}, label") if label else ()
     name = str(entry.get("case") or case_id(images))
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":  # else its results lie outside the output folder
         raise InputError(subject, f"'case' cannot name a folder: {name!r}", "Give another name")
     patient = entry.get("patient")
     return Case(name, images, labels, name if patient is None else str(patient), values)

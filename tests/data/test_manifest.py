@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ def test_unlabelled_case_is_listed_but_not_split(tmp_path: Path) -> None:
         ({"published": "many"}, "published"),
         ({"label_values": {"255": 7}}, "label_values"),
         ({"training": [{"image": "a.nii", "case": "../a"}]}, "case"),
+        ({"training": [{"image": "a.nii", "case": ".."}]}, "cannot name a folder: '..'"),
         ({"reference_names": ["a"]}, "reference_names"),
         ({"reference_names": {"other": ["a"]}}, "lists of names for some of"),
         ({"reference_names": {"a": [1.5]}, "labels": {"1": "a"}}, "names, numbers or null"),
@@ -171,6 +173,14 @@ def test_each_broken_description_is_one_clear_line(
     tmp_path: Path, changes: dict[str, Any], what: str
 ) -> None:
     assert what in broken(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("names", "left"), [(["...nii.gz"], "'..'"), (["_0000.nii", "_0001.nii"], "''")]
+)
+def test_file_whose_name_would_lead_out_of_the_output_folder(names: list[str], left: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"{names[0]}: its name leaves {left} for")):
+        case_id([Path(name) for name in names])
 
 
 @pytest.mark.parametrize("content", [b"not json", b"[1]", b"\xff\xfe\x00"])
