@@ -11,8 +11,9 @@ from medsegdiff.calibration.conformal import THRESHOLDS
 from medsegdiff.calibration.fit import fit_calibration
 from medsegdiff.calibration.fitted import Calibration
 from medsegdiff.calibration.voxels import CaseVoxels
+from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import ScalingMethod
-from medsegdiff.metrics.guaranteed import missed_fraction, wrong_fraction
+from medsegdiff.metrics.guaranteed import covered, missed_fraction, wrong_fraction
 from medsegdiff.metrics.means import mean_defined
 
 LEVELS = (0.9, 0.95)
@@ -66,8 +67,9 @@ def split_coverage(
         volume, of finite intervals; ``outer_size`` and ``inner_size``, mean volume of the
         masks over the true one; ``outer_vacuous``,
         ``inner_vacuous``, ``volume_vacuous``: share of cases whose outer mask is the whole image,
-        whose inner mask is empty, whose volume has no upper limit. A statement that says nothing
-        about a case holds, but counts nowhere else.
+        whose inner mask is empty, whose volume has no upper limit. A case about which a statement
+        says nothing is in no other figure of that statement. A split that marks nothing to fit to
+        is left out.
     """
     rng, patients = np.random.default_rng(SEED), sorted({case.patient for case in cases})
     n_fit = min(max(1, round(share * len(patients))), len(patients) - 1)
@@ -76,23 +78,22 @@ def split_coverage(
     }
     for _ in progress(range(splits)):
         inside = set(rng.permutation(patients)[:n_fit].tolist())
-        fitted = fit_calibration([c for c in cases if c.patient in inside], slugs, method)
+        fit_on = [case for case in cases if case.patient in inside]
+        try:
+            fitted = fit_calibration(fit_on, slugs, method)
+        except InputError:  # nothing is marked in these
+            continue
         for case in cases:
             if case.patient not in inside:
                 scaled = fitted.scaling(case.probability)
                 for level in levels:
                     _add_figures(found[f"{level:g}"], fitted, level, case, scaled)
-    means = {
+    return {
         level: {
             f: {s: mean_defined(values) for s, values in by.items()} for f, by in figures.items()
         }
         for level, figures in found.items()
     }
-    for figures in means.values():  # empty masks are never wrong, and say nothing
-        for slug, share_empty in figures["inner_vacuous"].items():
-            if share_empty == 1.0:
-                figures["inner_right"][slug] = float("nan")
-    return means
 
 
 def _add_figures(
@@ -118,12 +119,12 @@ def _add_figures(
             found["outer_holds"] = 1.0 - missed_fraction(outer, reference, w)
             if volume:
                 found["outer_size"] = float(w[outer].sum()) / volume
-        if one.inner is not None:
+        if inner.any():
             found["inner_right"] = 1.0 - wrong_fraction(inner, reference, w)
             if volume:
                 found["inner_size"] = float(w[inner].sum()) / volume
         if high is not None:
-            found["volume_covered"] = float(low <= volume <= high)
+            found["volume_covered"] = float(covered((low, high), volume))
             if volume:
                 found["volume_width"] = (high - low) / volume
         for name, figure in found.items():

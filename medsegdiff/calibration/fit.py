@@ -123,8 +123,7 @@ def drawn_voxels(
     for case in cases:
         n = len(case.weight)
         some = np.sort(rng.permutation(n)[:most])
-        size = float(case.weight[case.region].sum()) or float(case.weight.sum())
-        weight = case.weight[some] * (n / len(some)) / size
+        weight = case.weight[some] * (n / len(some)) / case.region_size
         drawn.append((case.probability[:, some], case.share[:, some], weight))
     probabilities, shares, weights = zip(*drawn, strict=True)
     return np.concatenate(probabilities, 1), np.concatenate(shares, 1), np.concatenate(weights)

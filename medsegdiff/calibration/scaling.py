@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from medsegdiff.core.types import ScalingMethod
-
-TINY = 1e-7
-"""Least probability in the likelihood, as in the metric ``nll``; lower ones are raised to it."""
+from medsegdiff.metrics.calibration_error import NLL_CLAMP
 
 TEMPERATURES = (0.2, 5.0)
 BIASES = (-5.0, 5.0)
@@ -70,7 +68,6 @@ def fit_scaling(
     share: NDArray[Any],
     weight: NDArray[Any],
     method: ScalingMethod = "vector",
-    start: Scaling | None = None,
 ) -> Scaling:
     """The scaling of least negative log-likelihood.
 
@@ -80,10 +77,9 @@ def fit_scaling(
         weight: Weight (V,) of the voxels, none negative, some above 0.
         method: Method; ``temperature``: one T for all classes and no bias; ``vector``: a T and a b
             for each class.
-        start: Scaling at which the fit begins; None: no scaling, T = 1 and b = 0.
     """
     k, relative = len(probability), weight / weight.sum()
-    log_p = np.log(np.clip(probability, TINY, 1.0).astype(np.float64))
+    log_p = np.log(np.clip(probability, NLL_CLAMP, 1.0).astype(np.float64))
 
     def unpack(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if method == "temperature":
@@ -102,13 +98,12 @@ def fit_scaling(
             return loss, of_log_t.sum(keepdims=True)
         return loss, np.append(of_log_t, of_z.sum(axis=1)[1:])
 
-    begin = start or Scaling((1.0,) * k, (0.0,) * k)
-    first, limits = np.log(begin.temperature), [tuple(np.log(TEMPERATURES))]
+    limits = [tuple(np.log(TEMPERATURES))]  # the search begins at T = 1 and b = 0
     if method == "temperature":
-        found = minimize(likelihood, first[:1], jac=True, method="L-BFGS-B", bounds=limits)
+        found = minimize(likelihood, np.zeros(1), jac=True, method="L-BFGS-B", bounds=limits)
     else:
         bounds = limits * k + [BIASES] * (k - 1)
-        x = np.append(first, begin.bias[1:])
+        x = np.zeros(2 * k - 1)
         found = minimize(likelihood, x, jac=True, method="L-BFGS-B", bounds=bounds)
     temperature, bias = unpack(found.x)
     return Scaling(tuple(temperature.tolist()), tuple(bias.tolist()))

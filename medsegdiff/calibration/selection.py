@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from medsegdiff.calibration.fit import fit_method
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.calibration.voxels import CaseVoxels
+from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import ScalingChoice, ScalingMethod
-from medsegdiff.metrics.calibration_error import BINS, nll, reliability
+from medsegdiff.metrics.calibration_error import BINS, NLL_CLAMP, nll, reliability
 from medsegdiff.metrics.means import mean_defined
 
 LEAST_PATIENTS = 5
@@ -137,8 +138,10 @@ def choose_method(
     likelihoods = _likelihoods(cases, raw)
     best: ScalingMethod = "none"
     for candidate in tried:
+        if candidate.refused:
+            continue
         own = _likelihoods(cases, crossed(cases, candidate.method))
-        if not candidate.refused and _interval(cases, likelihoods - own)[1] > 0.0:
+        if _interval(cases, likelihoods - own)[1] > 0.0:
             best, likelihoods = candidate.method, own
     return Choice(best, _reason(best, tried), means, tried)
 
@@ -166,8 +169,8 @@ def _judged(
 ) -> Candidate:
     try:
         scaled = crossed(cases, method)
-    except ValueError as error:
-        return Candidate(method, {}, refused=(str(error),))
+    except InputError:
+        return Candidate(method, {}, refused=("the marked cases are of too few patients",))
     raw = [case.probability for case in cases]
     after = case_figures(cases, scaled, slugs)
     together, drawn_after = _pooled(cases, scaled, slugs)
@@ -227,9 +230,9 @@ def _likelihoods(
     """(n,) cross-entropy of each image, in nats, over the number of voxels of its region."""
     found = []
     for case, p in zip(cases, maps, strict=True):
-        size = float(case.weight[case.region].sum()) or float(case.weight.sum())
-        log_p = np.log(np.clip(p.astype(np.float64), 1e-7, 1.0))
-        found.append(float(-(case.share * log_p).sum(axis=0) @ case.weight) / size)
+        log_p = np.log(np.clip(p.astype(np.float64), NLL_CLAMP, 1.0))
+        loss = float(-(case.share * log_p).sum(axis=0) @ case.weight)
+        found.append(loss / case.region_size)
     return np.array(found)
 
 

@@ -64,6 +64,11 @@ class CaseVoxels:
     class_roi: NDArray[np.bool_]
     run: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def region_size(self) -> float:
+        """Number of voxels of the region, or of all of the image where the region is empty."""
+        return float(self.weight[self.region].sum()) or float(self.weight.sum())
+
 
 def read_case_voxels(case: Case, folder: Path, manifest: Manifest) -> CaseVoxels:
     """Reads what a calibration needs of one case.

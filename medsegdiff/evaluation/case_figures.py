@@ -51,7 +51,7 @@ class CaseResult:
             members' votes over the region of interest.
         planes: Number of planes that were evaluated one by one ("judged"), and of those with a
             defined S_NCC ("s_ncc"); empty unless the case is a stack of planes.
-        guarantee: Figure -> class -> value, see ``guarantee.case_guarantee``; may be empty.
+        guarantee: Figure -> class -> value, see ``guarantee_figures.case_guarantee``; may be empty.
         run: Content of ``<case>_run.json``.
         unit: Unit of lengths; pixels for a photograph whose spacing is not known.
     """

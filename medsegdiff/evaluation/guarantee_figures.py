@@ -92,7 +92,7 @@ def summarise_guarantee(
     }
     vacuous = {
         STATEMENT[name]: {
-            slug: sum(bool(np.isnan(case[name][slug])) for case, _ in known)
+            slug: sum(_says_nothing(name, slug, case, run) for case, run in known)
             for slug in known[0][0][name]
             if slug != "mean"
         }
@@ -106,6 +106,16 @@ def summarise_guarantee(
             "n_cases": len(known),
         }
     }
+
+
+def _says_nothing(
+    figure: str, slug: str, case: Mapping[str, Mapping[str, float]], run: Mapping[str, Any]
+) -> bool:
+    """Whether the statement is vacuous; the check of a volume may just be unknown."""
+    if figure != "volume_covered":
+        return bool(np.isnan(case[figure][slug]))
+    of_class = run["guarantee"].get("classes", {}).get(slug, {})
+    return STATEMENT[figure] in of_class.get("vacuous", ())
 
 
 def count_fitted(runs: Sequence[Mapping[str, Any]]) -> int:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 OVERLAP = ("dice", "iou", "precision", "recall", "f1")
-DISTANCE = ("hd95_mm", "surface_dice")
 
 
 def overlap(prediction: NDArray[Any], reference: NDArray[Any]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -113,3 +115,18 @@ def test_references_without_anything_are_told() -> None:
     cases = Simulation(absent=1.0, haze=0.02).cases(8, seed=0)
     choice = choose_method(cases, ["class 0"])
     assert choice.method == "none" and "no rater has marked anything" in choice.reason
+
+
+def test_a_structure_of_one_patient_alone_refuses_scaling_rather_than_failing() -> None:
+    ill, *well = Simulation().cases(8, seed=0)
+    none = [
+        replace(
+            case,
+            share=np.eye(2, dtype=np.float32)[:, [0]].repeat(len(case.weight), 1),
+            reference=np.zeros_like(case.reference),
+        )
+        for case in well
+    ]
+    choice = choose_method([ill, *none], ["a"])
+    assert choice.method == "none"
+    assert "temperature: the marked cases are of too few patients" in choice.reason

@@ -66,6 +66,15 @@ def test_limits_count_as_covered() -> None:
     assert covered([1.0, None], 1e9)
 
 
+def test_a_volume_that_is_unknown_is_not_one_without_a_limit() -> None:
+    hard = np.zeros((4, 5), np.uint8)
+    hard[0] = 1
+    told = prediction(hard == 1, hard == 1, [4, 5, 1])
+    figures = case_guarantee(told, hard, CLASSES, GEOMETRY, all_known=False)
+    vacuous = summarise_guarantee([figures], [told.run])["guarantee"]["vacuous"]
+    assert vacuous["volume"] == {"head": 0, "tail": 1}
+
+
 def test_the_summary_is_of_the_cases_that_have_a_guarantee() -> None:
     def case(missed: float) -> dict[str, dict[str, float]]:
         by = {"head": missed, "mean": missed}
