@@ -119,7 +119,7 @@ Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, or one such 
 # --- inputs and outputs of commands ---------------------------------------------------------------
 
 _BUNDLE = "Folder of a bundle, or name of a shipped one."
-_DATA = "Path of a dataset.json or its folder, a known name, or NAME=FOLDER."
+_DATA = "A dataset.json, a folder of images and labels, a known name, or NAME=FOLDER."
 
 BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help=_BUNDLE)]
 BundleName = Annotated[str, typer.Option(help=_BUNDLE)]
