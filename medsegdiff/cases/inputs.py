@@ -79,13 +79,14 @@ def found_cases(
     """
     options = options or DicomOptions()
     cases: list[CaseInput] = []
+    listed: list[CaseInput] = []  # these have their names and channels already
     failures: dict[str, InputError] = {}
     with ExitStack() as stack:
         for given in inputs:
             try:
                 if isinstance(given, Path) and given.suffix.lower() == ".json":
-                    listed, failed = described_cases(load_manifest(given).cases, options)
-                    cases, failures = cases + listed, failures | failed
+                    described, failed = described_cases(load_manifest(given).cases, options)
+                    listed, failures = listed + described, failures | failed
                     continue
                 cases += _cases_in(given, output, stack, options, failures)
             except InputError as error:
@@ -93,7 +94,8 @@ def found_cases(
             except OSError as error:  # its own message may name files inside the input
                 rule = f"cannot be read ({error.strerror})"
                 failures[str(given)] = InputError(given, rule, "Check it")
-        yield _with_unique_ids(joined_files(cases, channels, failures)), failures
+        cases = joined_files(cases, channels, failures)
+        yield _with_unique_ids([*listed, *cases]), failures
 
 
 def described_cases(
@@ -173,12 +175,9 @@ def _bids_cases(folder: Path, failures: dict[str, InputError]) -> list[CaseInput
     images, notes = bids.chosen_images(folder)
     for note in notes:
         logger.warning("%s: %s", folder, note)
-    for path in images:
-        if not path.exists():
-            rule = "is a link to a file that is not there"
-            remedy = "Get the file, for instance by git annex or datalad"
-            failures[str(path)] = InputError(path, rule, remedy)
-    return [CaseInput(case_id([path]), (path,)) for path in images if path.exists()]
+    for path in filter(is_broken_link, images):
+        failures[str(path)] = broken_link(path)
+    return [CaseInput(case_id([path]), (path,)) for path in images if not is_broken_link(path)]
 
 
 def joined_files(
@@ -230,12 +229,13 @@ def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
     if path.is_file():
         return [path] if format_of(path) else []
     labels = label_folder(path)
-    inside = output.resolve().is_relative_to(path.resolve()) and output.resolve() != path.resolve()
+    root, results = path.resolve(), output.resolve()
+    inside = results.is_relative_to(root) and results != root
     below = [
         file
         for file in sorted(path.rglob("*"))
         if _is_image(file, kind)
-        and not (inside and file.is_relative_to(output))
+        and not (inside and file.is_relative_to(path / results.relative_to(root)))
         and not (labels and file.is_relative_to(labels))
     ]
     files = [file for file in below if file.parent == path] or below

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -104,9 +102,3 @@ def read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         rule = f"was made with another {what}"
         raise InputError(path, rule, "Add --overwrite, or choose another output folder")
     return record
-
-
-def peak_memory_mb() -> float:
-    """Greatest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1024.0 if sys.platform != "darwin" else 1024.0**2), 1)

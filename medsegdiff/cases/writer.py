@@ -14,8 +14,9 @@ import torch
 from medsegdiff.calibration.fitted import ClassGuarantee
 from medsegdiff.cases.case_files import remove_case, write_case
 from medsegdiff.cases.output_formats import check_formats
-from medsegdiff.cases.run_record import peak_memory_mb, read_record, run_record
+from medsegdiff.cases.run_record import read_record, run_record
 from medsegdiff.core.atomic_files import digest, write_json
+from medsegdiff.core.peak_memory import peak_memory_mb
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.segmentation.segmented_case import SegmentedCase
@@ -101,7 +102,7 @@ class CaseWriter:
         wanted = replace(self.wanted, input_hash=digest(case.files))
         record = self._record(case)
         if record.is_file() and not self.overwrite:
-            former = RequestedFiles.of(read_record(record, self._of(wanted)))
+            former = RequestedFiles.of(read_record(record, self._of(case, wanted)))
             wanted = wanted.with_former(former)
             if wanted == former:
                 logger.info("%s is complete: left as it is", case.id)
@@ -157,7 +158,7 @@ class CaseWriter:
         for warning in warnings:
             logger.warning("%s: %s", case.id, warning)
         labels = {one.value: one.name for one in self.segments}
-        content = run_record(found, case, labels) | self._of(wanted)
+        content = run_record(found, case, labels) | self._of(case, wanted)
         content |= {"formats": sorted(written.formats), "save_members": wanted.save_members}
         content |= dict(further or {}) | {"warnings": warnings, "device": str(device)}
         content["seconds"]["write"] = time.perf_counter() - started
@@ -170,6 +171,7 @@ class CaseWriter:
     def _record(self, case: CaseInput) -> Path:
         return self.output / case.id / f"{case.id}_run.json"
 
-    def _of(self, wanted: RequestedFiles) -> dict[str, Any]:
-        """The settings and the hash of the input, which together determine a case's masks."""
-        return self.settings | {"input_hash": wanted.input_hash}
+    def _of(self, case: CaseInput, wanted: RequestedFiles) -> dict[str, Any]:
+        """Settings, hash of the input and its spacing, which together determine a case's masks."""
+        spacing = list(case.spacing) or None
+        return self.settings | {"input_hash": wanted.input_hash, "pixel_spacing": spacing}

@@ -152,8 +152,13 @@ class Manifest:
                 images; ``all``: the cases of both kinds and all folds.
 
         Raises:
-            InputError: The fold does not exist or has no case, or there is no test.
+            InputError: The fold does not exist or has no case; there is no test; or a test image
+                has the name of a training case.
         """
+        both = repeats(case.id for case in (*self.cases, *self.test_images))
+        if both and fold in ("all", "test"):  # else the results of one are taken for the other's
+            rule = f"has test images with the names of training cases: {shorten(both)}"
+            raise InputError(self.name, rule, "Rename these, or choose a fold by its number")
         if fold == "all":
             return (*self.cases, *self.test_images)
         if fold == "test":

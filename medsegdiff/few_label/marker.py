@@ -13,10 +13,10 @@ import torch
 from monai.transforms import Compose
 
 from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
-from medsegdiff.cases.run_record import peak_memory_mb
 from medsegdiff.cases.segmenter import CaseSegmenter
 from medsegdiff.core.atomic_files import digest, write_json
 from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
+from medsegdiff.core.peak_memory import peak_memory_mb
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.manifest import Case, Manifest, datalist, load_manifest
 from medsegdiff.data.transforms import load

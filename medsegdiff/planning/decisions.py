@@ -180,7 +180,7 @@ def timed(plan: Plan, seconds: tuple[float, float], hours: float, steps_per_epoc
     second = max(int((1.0 - share) * budget / seconds[1]), 1)
     epochs = max(1, round((first + second) / steps_per_epoch))
     total = epochs * steps_per_epoch
-    anchor = min(first, round(total * first / (first + second)))
+    anchor = min(first, round(total * first / (first + second)), total - 1)  # one for the denoiser
     reasons = dict(plan.reasons or {})
     reasons["epochs"] = (
         f"a step of the encoder takes {seconds[0]:.2f} s here and one of the denoiser "
@@ -425,7 +425,7 @@ def _normalisation(of: Fingerprint, why: dict[str, str]) -> Normalisation:
     if any(name.strip().lower() in ("ct", "computed tomography") for name in of.channels) and (
         of.scales_agree and min(low for _, _, low, _ in of.intensity) < 0.0
     ):
-        why["normalisation"] = "CT: clipped to the 0.5th and 99.5th percentile of the structures"
+        why["normalisation"] = "CT: each image clipped to its own 0.5th and 99.5th percentile"
         return "ct"
     why["normalisation"] = "mean 0 and deviation 1 of each image: its scale is its own"
     return "z-score"

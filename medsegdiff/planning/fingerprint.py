@@ -17,7 +17,7 @@ from medsegdiff.data.formats import is_photograph
 from medsegdiff.data.manifest import Case, Manifest
 from medsegdiff.data.transforms import read_case_labels, read_channels
 
-SIDES = re.compile(r"\b(left|right|l|r|lh|rh|sin|dex)\b", re.IGNORECASE)
+SIDES = re.compile(r"\b(left|right|l|r|lt|rt|lh|rh|sin|dex)\b", re.IGNORECASE)
 """Words in the names of labels that tell one side of the body from the other."""
 
 ARRANGED = 1.0
@@ -153,7 +153,7 @@ def fingerprint_of(
         present=present,
         folds={v: sum(v in fold for fold in held_out) for v in values},
         ordered=_ordered([one.centres for one in facts], values, dims),
-        sides=any(SIDES.search(manifest.labels[v].replace("_", " ")) for v in values),
+        sides=any(tells_side(manifest.labels[v]) for v in values),
         intensity=tuple(
             (float(m), float(s), float(low), float(high))
             for m, s, low, high in np.median([one.intensity for one in facts], axis=0)
@@ -224,6 +224,12 @@ def _thickness(mask: NDArray[np.bool_]) -> float:
 def _intensity(values: NDArray[Any]) -> tuple[float, float, float, float]:
     low, high = np.percentile(values, (0.5, 99.5))
     return float(values.mean()), float(values.std()), float(low), float(high)
+
+
+def tells_side(name: str) -> bool:
+    """Whether a label's name tells a side of the body: ``LeftKidney``, ``kidney_l``, ``left1``."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])|_", " ", name)
+    return bool(SIDES.search(words))
 
 
 def _ordered(

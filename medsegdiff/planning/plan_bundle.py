@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from medsegdiff.bundle.bundle import Bundle, checked_device
 from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
+from medsegdiff.core.peak_memory import forget_peak_memory, peak_memory_mb
 from medsegdiff.data.fitness import CheckReport, check
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
 from medsegdiff.planning.bundle_files import inference, training, write_bundle
@@ -115,7 +114,7 @@ def _fitted(
     steps = max(1, _items(fingerprint, chosen, manifest) // chosen.batch)
     planned = timed(chosen, seconds, hours, steps)
     reasons = dict(planned.reasons or {})
-    reasons["memory_gib"] = "greatest memory while training steps were timed"
+    reasons["memory_gib"] = "greatest memory of the process while training steps were timed"
     return replace(planned, memory_gib=round(used, 2), reasons=reasons)
 
 
@@ -141,6 +140,7 @@ def time_steps(
         device: Device that the steps run on.
     """
     torch.manual_seed(0)
+    _forget_peak(device)
     described = inference(chosen, manifest)
     parts = ("channels", "num_classes", "process", "target", "samples_per_target", "precision")
     settings = {key: described[key] for key in (*parts, "network_def")}
@@ -188,8 +188,13 @@ def _random_batch(chosen: Plan, fingerprint: Fingerprint, manifest: Manifest) ->
     return {"image": torch.randn(shape), "label": label}
 
 
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    forget_peak_memory()
+
+
 def _peak_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform != "darwin" else 2**30)
+    return peak_memory_mb() / 1024.0

@@ -26,17 +26,20 @@ from medsegdiff.study.bundle_changes import (
     write_single,
 )
 from medsegdiff.study.data_files import data_digest, with_folds
-from medsegdiff.study.stage_record import Stage, StageRecord, value_digest
+from medsegdiff.study.stage_record import Stage, StageRecord, remove, value_digest
 from medsegdiff.study.study_folder import StudyFolder
 from medsegdiff.study.study_tracking import StudyRun
 from medsegdiff.study.time_left import Pace
-from medsegdiff.training.checkpoints import latest_checkpoint
+from medsegdiff.training.checkpoints import epoch_of, latest_checkpoint
 from medsegdiff.training.run import check_labels, train
 
 logger = logging.getLogger(__name__)
 
 HOURS = 1.0
 """Hours of training of each network, unless they are given."""
+
+HARMLESS = ("tracking_uri", "experiment_name", "num_workers")
+"""Settings that may change without a training being done again."""
 
 Progress = Callable[[str], Callable[[Sequence[Any]], Any]]
 
@@ -143,6 +146,8 @@ class _Study:
             return {**self.of_data, "hours of each fold": value_digest(hours)}
 
         def do() -> None:
+            for path in (target, page, page.with_suffix(".json")):
+                remove(path)  # what an interruption, or the plan of another bundle, has left
             if self.given is not None:
                 copy_untrained(self.given, target)
                 return
@@ -151,8 +156,7 @@ class _Study:
                 text = (target / name).read_text(encoding="utf-8")
                 write_text(self.folder.root / name, text)
 
-        planned = () if self.given else (page, page.with_suffix(".json"))
-        return Stage("plan", inputs, do, (target, *planned))
+        return Stage("plan", inputs, do, (target,))
 
     def _of_bundle(self) -> dict[str, str]:
         return {"bundle": files_digest(self.folder.untrained)}
@@ -161,7 +165,8 @@ class _Study:
         output = self.folder.fold(number)
 
         def inputs() -> dict[str, str]:
-            settings = {"settings of training": value_digest(self.training)}
+            kept = {key: value for key, value in self.training.items() if key not in HARMLESS}
+            settings = {"settings of training": value_digest(kept)}
             return {**self.of_data, **self._of_bundle(), **settings}
 
         def do() -> None:
@@ -170,7 +175,7 @@ class _Study:
                 self.data,
                 output,
                 fold=number,
-                resume=latest_checkpoint(output) is not None,
+                resume=(output / "config.yaml").is_file(),  # begins again if none was saved
                 device=self.device,
                 overrides=self.training,
                 **self._tracked().of_fold(number),
@@ -277,7 +282,7 @@ class _Study:
         cases, last = read_json(output / "cases.json"), latest_checkpoint(output)
         return {
             "fold": number,
-            "epochs": int(last.stem.rpartition("=")[2]) if last else None,
+            "epochs": epoch_of(last) if last else None,
             "training_cases": len(cases["training"]),
             "held_out_cases": len(cases["validation"]),
             "seconds": self.record.seconds(f"train fold {number}"),

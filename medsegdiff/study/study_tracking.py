@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from medsegdiff.bundle.bundle import Bundle
-from medsegdiff.core.errors import needs_extra
+from medsegdiff.core.errors import reason_of
+from medsegdiff.training.tracking import briefly, check_tracking, tracking_address
+
+logger = logging.getLogger(__name__)
 
 PARENT = "mlflow.parentRunId"
 """Tag by which MLflow shows a run below another."""
 
 
 class StudyRun:
-    """The run of a study.
+    """The run of a study; nothing is recorded where the bundle's training records nothing.
 
     Args:
         bundle: Bundle whose training names the address and the experiment.
@@ -25,19 +28,24 @@ class StudyRun:
             it.
 
     Raises:
-        InputError: MLflow is not installed.
+        InputError: MLflow is not installed, or cannot record at the address.
     """
 
     def __init__(
         self, bundle: Bundle, changes: Mapping[str, Any], name: str, known: str | None
     ) -> None:
-        with needs_extra("training", "mlflow", "train"):
-            from mlflow import MlflowClient
-            from mlflow.exceptions import MlflowException
+        self.name, self.id, self.client = name, known, None
         parser = bundle.parser("train", changes)
-        address, experiment = map(parser.get_parsed_content, ("tracking_uri", "experiment_name"))
-        told = os.environ.get("MLFLOW_TRACKING_URI")  # goes before, as in the runs of the folds
-        self.client, self.name = MlflowClient(tracking_uri=told or address), name
+        wanted = parser.get_parsed_content("tracking_uri") if "tracking_uri" in parser else None
+        address = tracking_address(wanted)
+        check_tracking(address)
+        if address is None:
+            return
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        experiment = parser.get_parsed_content("experiment_name")
+        self.client = MlflowClient(tracking_uri=address)
         found = self.client.get_experiment_by_name(experiment)
         place = found.experiment_id if found else self.client.create_experiment(experiment)
         try:
@@ -47,12 +55,24 @@ class StudyRun:
 
     def of_fold(self, number: int) -> dict[str, Any]:
         """Name and tags of the run of a fold, as ``train`` takes them."""
+        if self.client is None:
+            return {}
         return {"run_name": f"{self.name}-fold{number}", "tags": {PARENT: self.id}}
 
     def finish(self, report: Mapping[str, Any]) -> None:
-        """Record the final figures, by metric and class, and end the run."""
-        for metric in ("dice", "surface_dice", "ece"):
-            for slug, value in report["summary"].get(metric, {}).items():
-                if isinstance(value, float) and math.isfinite(value):
-                    self.client.log_metric(self.id, f"{metric}_{slug}", value)
-        self.client.set_terminated(self.id)
+        """Record the final figures, by metric and class, and end the run; a failure only warns."""
+        if self.client is None:
+            return
+        figures = {
+            f"{metric}_{slug}": value
+            for metric in ("dice", "surface_dice", "ece")
+            for slug, value in report["summary"].get(metric, {}).items()
+            if isinstance(value, float) and math.isfinite(value)
+        }
+        try:
+            with briefly():
+                for name, value in figures.items():
+                    self.client.log_metric(self.id, name, value)
+                self.client.set_terminated(self.id)
+        except Exception as error:
+            logger.warning("MLflow misses the study's figures: %s", reason_of(error))

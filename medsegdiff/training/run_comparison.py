@@ -28,6 +28,8 @@ ELSEWHERE = (
     "dataset_dir",
     "_meta_",
     "run_handlers#parameters",
+    "run_handlers#run_name",
+    "run_handlers#tags",
 )
 """Settings that need not be compared: places, and what is compared otherwise."""
 SHOWN = 3

@@ -15,6 +15,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from medsegdiff.core.errors import InputError
+
 
 def freeze(module: nn.Module) -> None:
     """Stop a module's training: no gradient, and none that an optimizer still knows.
@@ -34,12 +36,12 @@ def cosine_stages(
 
     Args:
         optimizer: Optimizer whose learning rate is the highest of each stage.
-        stages: Number of steps of each stage; stages of 0 steps are passed over.
+        stages: Number of steps of each stage; earlier stages of 0 steps are passed over.
         warmup: Number of steps in which the rate rises linearly, at most a tenth of the stage.
         warmup_factor: Share of the highest rate that a stage begins with.
 
     Raises:
-        ValueError: no stage has a step.
+        InputError: the last stage has no step.
 
     >>> from torch import zeros
     >>> schedule = cosine_stages(Optimizer([zeros(1)], {"lr": 1.0}), [20, 10], warmup=0)
@@ -47,8 +49,9 @@ def cosine_stages(
     [1.0, 0.5, 1.0, 0.5, 0.0]
     """
     lengths = [length for length in stages if length > 0]
-    if not lengths:
-        raise ValueError(f"a stage must have a step at least. Got {list(stages)}.")
+    if not lengths or stages[-1] < 1:
+        rule = f"leaves the last stage of training no step: stages have {list(stages)} steps"
+        raise InputError("anchor_steps", rule, "Train more epochs, or set anchor_steps lower")
 
     def factor(step: int) -> float:
         for length in lengths[:-1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -229,3 +230,30 @@ def test_a_broken_link_is_named(tmp_path: Path) -> None:
         assert [case.id for case in cases] == ["one"]
         (told,) = failures.values()
         assert "two.nii.gz: is a link to a file that is not there" in str(told)
+
+
+def test_described_cases_keep_their_names_and_pixels(tmp_path: Path) -> None:
+    files = [volume(tmp_path / f"BRATS_{n:03d}_0000.nii.gz") for n in (1, 2)]
+    entries = [{"image": path.name, "case": f"BRATS_{n:03d}"} for n, path in enumerate(files, 1)]
+    described = {"labels": {"0": "background", "1": "a"}, "training": entries}
+    data = tmp_path / "dataset.json"
+    data.write_text(json.dumps({**described, "tensorImageSize": "3D", "spacing": [0.5, 0.5]}))
+    with found_cases([data], tmp_path / "out") as (cases, failures):
+        assert [(case.id, case.spacing) for case in cases] == [
+            ("BRATS_001", (0.5, 0.5)),
+            ("BRATS_002", (0.5, 0.5)),
+        ]
+        assert failures == {}
+
+
+@pytest.mark.parametrize("relative", ["input", "output", "both"])
+def test_results_are_no_inputs_however_their_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, relative: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("p1/x.nii.gz", "p2/y.nii.gz", "out/x/x_seg.nii.gz"):
+        volume(tmp_path / name)
+    given = tmp_path if relative == "output" else Path(".")
+    output = tmp_path / "out" if relative == "input" else Path("out")
+    with found_cases([given], output) as (cases, _):
+        assert [case.id for case in cases] == ["x", "y"]

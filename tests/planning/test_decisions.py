@@ -15,7 +15,7 @@ from medsegdiff.planning.decisions import (
     timed,
     topology,
 )
-from medsegdiff.planning.fingerprint import Fingerprint
+from medsegdiff.planning.fingerprint import Fingerprint, tells_side
 
 BRAIN = Fingerprint(
     name="brain",
@@ -165,5 +165,19 @@ def test_hours_become_epochs() -> None:
     assert spent == pytest.approx(0.9 * 3600, rel=0.05)
     assert found.anchor_steps * 0.5 == pytest.approx(0.7 * 0.9 * 3600, rel=0.05)
     assert timed(plan, (0.5, 1.0), 1e-6, 16).epochs == 1
+    for seconds in ((0.5, 1.0), (0.5, 5.0)):  # the denoiser has a step in the shortest training
+        assert timed(plan, seconds, 1e-6, 1).anchor_steps == 0
+        assert timed(plan, seconds, 0.01, 4).anchor_steps < 4 * timed(plan, seconds, 0.01, 4).epochs
     together = timed(decide(NODULES), (0.5, 1.0), 1.0, 16)
     assert together.anchor_steps == 0 and together.epochs == round(0.9 * 3600 / 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        *((side, True) for side in ("LeftKidney", "kidney_left", "lt kidney", "right1", "lung-L")),
+        *((other, False) for other in ("liver", "cleft", "bright spot")),
+    ],
+)
+def test_labels_of_a_side_are_known_however_they_are_spelt(name: str, told: bool) -> None:
+    assert tells_side(name) is told

@@ -158,20 +158,26 @@ def test_run_again_it_does_nothing(
     study: Path, cohort: Path, untrained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = json.loads((study / "study.json").read_text())["stages"]
-    names = done_now(monkeypatch, study, cohort, untrained, tracking_uri=_tracking(study))
-    assert names == []
+    assert done_now(monkeypatch, study, cohort, untrained) == []
     assert json.loads((study / "study.json").read_text())["stages"] == before
+
+
+def test_other_places_of_records_are_no_reason_to_train_again(
+    study: Path, cohort: Path, untrained: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study / "report.json").unlink()
+    other = {"tracking_uri": "off", "num_workers": 1}
+    assert done_now(monkeypatch, study, cohort, untrained, **other) == ["report"]
 
 
 def test_a_changed_setting_does_again_what_depends_on_it(
     study: Path, cohort: Path, untrained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = {"tracking_uri": _tracking(study)}
     with monkeypatch.context() as patched:
-        names = done_now(patched, study, cohort, untrained, **same, members=6)
+        names = done_now(patched, study, cohort, untrained, members=6)
     assert names == [one for one in STAGES[3:] if not one.startswith("train")]
     with monkeypatch.context() as patched:
-        names = done_now(patched, study, cohort, untrained, **same, members=6, learning_rate=0.01)
+        names = done_now(patched, study, cohort, untrained, members=6, learning_rate=0.01)
     assert names == STAGES[2:]
 
 
@@ -244,7 +250,7 @@ def test_a_stopped_command_says_how_to_go_on(
 
 
 def _tracking(study: Path) -> str:
-    """The address that the finished study was given, whose digest is in the record of its copy."""
+    """The address at which the study is recorded."""
     config = (study / "fold0" / "config.yaml").read_text()
     return next(line for line in config.splitlines() if line.startswith("tracking_uri: ")).split(
         ": ", 1

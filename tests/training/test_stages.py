@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.models.losses import DiffusionSegmentationLoss
 from medsegdiff.training.prepare_batch import NoisedMaskPrepareBatch
 from medsegdiff.training.stages import cosine_stages, freeze
@@ -64,5 +65,10 @@ def test_the_rate_rises_and_falls_in_each_stage() -> None:
     assert rates[105] == pytest.approx(2.0)  # a tenth of the stage
     assert rates[150] == rates[159] == pytest.approx(0.0)
     assert max(rates) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match="a step at least"):
-        cosine_stages(optimizer, [0, 0])
+
+
+@pytest.mark.parametrize("stages", [[5, 0], [0, 0], []])
+def test_a_denoiser_without_a_step_is_refused(stages: list[int]) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    with pytest.raises(InputError, match="anchor_steps: leaves the last stage"):
+        cosine_stages(optimizer, stages)

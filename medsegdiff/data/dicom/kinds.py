@@ -64,9 +64,12 @@ def is_cut_short(header: Any) -> bool:
 
 def _has_plane(header: Any) -> bool:
     """Whether an image lies in the body, whatever its class is called."""
-    groups = header.get("PerFrameFunctionalGroupsSequence")
-    if groups:
-        return "PlanePositionSequence" in groups[0]
+    try:
+        groups = header.get("PerFrameFunctionalGroupsSequence")
+        if groups:
+            return "PlanePositionSequence" in groups[0]
+    except DAMAGED:  # which reading the series names
+        return True
     spacings = ("PixelSpacing", "NominalScannedPixelSpacing")
     place = text(header, "ImagePositionPatient") and text(header, "ImageOrientationPatient")
     return bool(place) and any(text(header, tag) for tag in spacings)

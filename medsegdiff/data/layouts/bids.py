@@ -34,7 +34,7 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     places = ("sub-*/anat", "sub-*/ses-*/anat")
-    found = [path for place in places for path in folder.glob(f"{place}/*.nii*")]
+    found = [path for place in places for path in folder.glob(f"{place}/sub-*.nii*")]
     return sorted(path for path in found if _suffix(path) not in LABEL_SUFFIXES)
 
 
@@ -131,7 +131,7 @@ def _kind(label: Path) -> tuple[str, str, str]:
 def _names(labels: Sequence[Path]) -> dict[int, str]:
     """Names of values, from a ``*dseg.tsv`` beside or above a label; none without one."""
     for place in labels[0].parents:
-        for table in sorted(place.glob("*dseg.tsv")):
+        for table in sorted(p for p in place.glob("*dseg.tsv") if p.name[0] != "."):
             with table.open(encoding="utf-8", newline="") as lines:
                 rows = list(csv.DictReader(lines, delimiter="\t"))
             if rows and {"index", "name"} <= set(rows[0]):

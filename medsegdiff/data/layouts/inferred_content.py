@@ -36,7 +36,9 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
     names = names or {}
     there = tuple(file for file in files if file.exists())
     values = sorted(set().union(*(_values_of(file, *_state(file)) for file in there)) | {0})
-    if len(values) > MOST_CLASSES and values[-1] <= 255 and all(map(is_photograph, there)):
+    lossy = any(file.suffix.lower() in (".jpg", ".jpeg") for file in there)
+    between = len(values) > MOST_CLASSES or (lossy and len(values) > 2 and values[-1] > 127)
+    if between and values[-1] <= 255 and all(map(is_photograph, there)):
         note = "values of the masks from 128 on are taken as the structure"
         labels = {"0": "background", "1": names.get(255, names.get(1, "class 1"))}
         return {"labels": labels, "label_values": {"0-127": 0, "128-255": 1}, "notes": [note]}

@@ -94,7 +94,9 @@ def named_files(folder: Path) -> dict[str, Path]:
         return direct
     found: dict[str, Path] = {}
     for inner in (path for path in _visible(folder) if path.is_dir()):
-        below = [file for file in sorted(inner.rglob("*")) if format_of(file)]
+        below = [
+            file for file in sorted(inner.rglob("*")) if format_of(file) and file.name[0] != "."
+        ]
         for file in below:
             name = "_".join(file.relative_to(folder).with_name(without_ending(file.name)).parts)
             found[name] = file

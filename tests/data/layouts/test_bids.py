@@ -80,3 +80,16 @@ def test_without_labels(tmp_path: Path) -> None:
     save(tmp_path / "sub-1/anat/sub-1_T1w.nii.gz", image(1))
     with pytest.raises(InputError, match="derivatives"):
         load_manifest(tmp_path)
+
+
+def test_files_that_a_file_system_leaves_beside_others_are_passed_over(tmp_path: Path) -> None:
+    for number in (1, 2):
+        place = Path(f"sub-{number}") / "anat"
+        save(tmp_path / place / f"sub-{number}_T1w.nii.gz", image(number))
+        (tmp_path / place / f"._sub-{number}_T1w.nii.gz").write_bytes(b"\x00\x05\x16\x07")
+        derived = tmp_path / "derivatives" / "seg"
+        save(derived / place / f"sub-{number}_dseg.nii.gz", label(1))
+        (derived / "._a_dseg.tsv").write_bytes(b"\xff\x05\x16\x07")
+    manifest = load_manifest(tmp_path)
+    assert [case.id for case in manifest.cases] == ["sub-1_T1w", "sub-2_T1w"]
+    assert check(manifest).fit

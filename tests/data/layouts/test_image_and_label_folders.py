@@ -63,6 +63,15 @@ def test_a_mask_with_values_in_between_is_cut_at_the_half(tmp_path: Path) -> Non
     assert case.label_values == ((0, 127, 0), (128, 255, 1))
 
 
+def test_a_jpeg_mask_of_few_values_is_cut_as_well(tmp_path: Path) -> None:
+    values = np.repeat(np.array([0, 3, 249, 255], np.uint8), 64).reshape(16, 16)
+    save(tmp_path / "images" / "a.png", image(0, (16, 16)))
+    save(tmp_path / "masks" / "a.jpg", values)
+    manifest = load_manifest(tmp_path)
+    assert manifest.labels == {0: "background", 1: "class 1"}
+    assert manifest.cases[0].label_values == ((0, 127, 0), (128, 255, 1))
+
+
 def test_names_of_classes_from_a_file(tmp_path: Path) -> None:
     save(tmp_path / "images" / "a.nii.gz", image(0))
     save(tmp_path / "labels" / "a.nii.gz", label(1, 5))
@@ -134,6 +143,8 @@ def test_numbers_of_cases_are_no_channels(tmp_path: Path) -> None:
 
 
 def test_folders_of_patients(tmp_path: Path) -> None:
+    (tmp_path / "images" / "p1").mkdir(parents=True)
+    (tmp_path / "images" / "p1" / "._x.png").write_bytes(b"\x00\x05\x16\x07")
     for seed, name in enumerate(("p1/x", "p1/y", "p2/x")):
         save(tmp_path / "images" / f"{name}.png", image(seed, (6, 5)))
         save(tmp_path / "labels" / f"{name}.png", label(1, shape=(6, 5)))
@@ -157,3 +168,15 @@ def test_the_test_is_kept_apart(tmp_path: Path) -> None:
     assert sorted(p for fold in manifest.folds for p in fold) == ["a", "b", "c"]
     assert [case.id for case in manifest.held_out("test")] == ["t", "u"]
     assert [case.id for case in manifest.held_out("all")] == ["a", "b", "c", "t", "u"]
+
+
+def test_a_test_image_with_the_name_of_a_training_case(tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        save(tmp_path / "imagesTr" / f"{name}.nii.gz", image(seed))
+        save(tmp_path / "labelsTr" / f"{name}.nii.gz", label(1))
+    save(tmp_path / "imagesTs" / "a.nii.gz", image(8))
+    manifest = load_manifest(tmp_path)
+    assert len(manifest.held_out(0)) == 1
+    for fold in ("test", "all"):
+        with pytest.raises(InputError, match="names of training cases: a"):
+            manifest.held_out(fold)
