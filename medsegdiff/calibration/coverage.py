@@ -18,6 +18,8 @@ from medsegdiff.metrics.means import mean_defined
 
 LEVELS = (0.9, 0.95)
 SPLITS = 200
+VOXELS = 20_000
+"""Voxels that the scaling of a split is fitted to: enough for a mean over all splits."""
 SHARE = 0.8
 SEED = 0
 FIGURES = (
@@ -80,7 +82,7 @@ def split_coverage(
         inside = set(rng.permutation(patients)[:n_fit].tolist())
         fit_on = [case for case in cases if case.patient in inside]
         try:
-            fitted = fit_calibration(fit_on, slugs, method)
+            fitted = fit_calibration(fit_on, slugs, method, VOXELS)
         except InputError:  # nothing is marked in these
             continue
         for case in cases:

@@ -21,12 +21,15 @@ MOST_VOXELS = 100_000
 SEED = 0
 
 
-def fit_method(cases: Sequence[CaseVoxels], method: ScalingMethod) -> Scaling:
+def fit_method(
+    cases: Sequence[CaseVoxels], method: ScalingMethod, most: int = MOST_VOXELS
+) -> Scaling:
     """The scaling of least negative log-likelihood over all voxels of the images.
 
     Args:
         cases: Cases to fit to, one at least.
         method: ``none`` gives the scaling that changes nothing.
+        most: Greatest number of voxels to fit to.
 
     Raises:
         InputError: no rater has marked anything.
@@ -37,11 +40,14 @@ def fit_method(cases: Sequence[CaseVoxels], method: ScalingMethod) -> Scaling:
     if not any((case.share[1:] > 0).any() for case in cases):
         rule = "no rater has marked anything in any case"
         raise InputError("calibration", rule, "Use cases with references that are not empty")
-    return fit_scaling(*drawn_voxels(cases), method)
+    return fit_scaling(*drawn_voxels(cases, most), method)
 
 
 def fit_calibration(
-    cases: Sequence[CaseVoxels], slugs: Sequence[str], method: ScalingMethod = "vector"
+    cases: Sequence[CaseVoxels],
+    slugs: Sequence[str],
+    method: ScalingMethod = "vector",
+    most: int = MOST_VOXELS,
 ) -> Calibration:
     """Scaling, risks and volume scores of some cases.
 
@@ -53,11 +59,12 @@ def fit_calibration(
         cases: Cases to fit to, one at least.
         slugs: Names of the foreground classes, in the order of their numbers.
         method: Method of the scaling.
+        most: Greatest number of voxels that the scaling is fitted to.
 
     Raises:
         InputError: no rater has marked anything.
     """
-    scaling = fit_method(cases, method)
+    scaling = fit_method(cases, method, most)
     missed: dict[str, list[Any]] = {slug: [] for slug in slugs}
     wrong: dict[str, list[Any]] = {slug: [] for slug in slugs}
     scores: dict[str, list[float]] = {slug: [] for slug in slugs}
@@ -110,7 +117,7 @@ def shift_sums(
 
 
 def drawn_voxels(
-    cases: Sequence[CaseVoxels],
+    cases: Sequence[CaseVoxels], most: int = MOST_VOXELS
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]:
     """(K, V) probabilities and (K, V) shares of voxels of all the images, and (V,) their weights.
 
@@ -118,11 +125,11 @@ def drawn_voxels(
     that a large field of background counts by what goes wrong in it. Of many voxels some are drawn,
     evenly from all cases.
     """
-    most = max(1, MOST_VOXELS // len(cases))
+    each = max(1, most // len(cases))
     rng, drawn = np.random.default_rng(SEED), []
     for case in cases:
         n = len(case.weight)
-        some = np.sort(rng.permutation(n)[:most])
+        some = np.sort(rng.permutation(n)[:each])
         weight = case.weight[some] * (n / len(some)) / case.region_size
         drawn.append((case.probability[:, some], case.share[:, some], weight))
     probabilities, shares, weights = zip(*drawn, strict=True)

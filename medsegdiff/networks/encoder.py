@@ -14,6 +14,7 @@ from medsegdiff.networks.layers import (
     conv,
     crop_to,
     pad_to_multiple,
+    patch_up,
     per_level,
     upsample_to,
 )
@@ -50,8 +51,10 @@ class ImageEncoder(nn.Module):
         depths: Number of convolutions of a block at each level, finest first; from 2 on blocks are
             residual. None: 1 at the finest level, which takes most of the time, and 2 at others.
         strides: Stride into each level, finest first, of all axes or of each; 1 along a coarse axis
-            keeps its slices apart until the others have come to its spacing. None: 1 at the finest
-            level, 2 at others.
+            keeps its slices apart until the others have come to its spacing. Above 1 at the finest
+            level, there is no level of the image's own size, which would take most of the time: the
+            head brings the anchor from the finest level to it. None: 1 at the finest level, 2 at
+            others.
         kernels: Size of the convolutions of each level, of all axes or of each. None: 3.
 
     Raises:
@@ -87,7 +90,12 @@ class ImageEncoder(nn.Module):
             ConvBlock(spatial_dims, o, o, kernel=size, depth=depth)
             for (_, o), depth, size in zip(pairs, depths, kernel, strict=False)
         )
-        self.head = conv(spatial_dims, channels[0], num_classes, kernel=1)
+        stem = self.strides[0]
+        self.head = (
+            conv(spatial_dims, channels[0], num_classes, kernel=1)
+            if max(stem) == 1
+            else patch_up(spatial_dims, channels[0], num_classes, stem)
+        )
 
     def forward(self, image: Tensor, modulate: Modulate | None = None) -> Condition:
         """The condition of images of any size.

@@ -18,6 +18,12 @@ from medsegdiff.planning.fingerprint import Fingerprint
 SHARED = ("calibrate.yaml", "evaluate.yaml", "member_agreement.yaml", "logging.conf")
 """Configurations that every bundle has alike, but for the name of its data."""
 
+EVERY = 3
+"""Interval of the held-out slices that a training is validated on."""
+
+MARGIN = 1.25
+"""Size that is cut out of a large image before it is turned, relative to the patch."""
+
 SHIPPED = "hippocampus_mr"
 """Bundle that they are taken from."""
 
@@ -36,7 +42,9 @@ def write_bundle(
     """
     configs = root / "configs"
     _write_yaml(
-        configs / "inference.yaml", "Samples an ensemble of masks.", inference(plan, manifest)
+        configs / "inference.yaml",
+        "Samples an ensemble of masks.",
+        inference(plan, fingerprint, manifest),
     )
     _write_yaml(configs / "train.yaml", "Trains the segmenter.", training(plan, root.name, data))
     shipped = load_bundle(SHIPPED).root / "configs"
@@ -54,7 +62,7 @@ def write_bundle(
     write_text(root / "LICENSE", "The licence of the trained weights follows that of the data.\n")
 
 
-def inference(plan: Plan, manifest: Manifest) -> dict[str, Any]:
+def inference(plan: Plan, of: Fingerprint, manifest: Manifest) -> dict[str, Any]:
     """Content of ``configs/inference.yaml``, where the network is described."""
     several = plan.several_raters
     return {
@@ -81,6 +89,11 @@ def inference(plan: Plan, manifest: Manifest) -> dict[str, Any]:
         "uneven": "refuse",
         "channel_series": None,
         "guarantee": None,
+        "locate": "auto",
+        "at": None,
+        "roi": None,
+        "anyway": False,
+        "place_mm": _place_mm(plan),
         "bundle": "$medsegdiff.bundle.load_bundle(@bundle_root)",
         "channels": len(manifest.channels),
         "num_classes": len(manifest.labels),
@@ -96,7 +109,7 @@ def inference(plan: Plan, manifest: Manifest) -> dict[str, Any]:
         "network_def": _network(plan),
         "spacing": list(plan.spacing),
         "manifest": None,
-        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(plan, manifest)},
+        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(plan, of, manifest)},
         "network": "$medsegdiff.bundle.load_network(@network_def, @bundle, @device, @compilation)",
         "inferer": {
             "_target_": "medsegdiff.segmentation.EnsembleInferer",
@@ -104,14 +117,34 @@ def inference(plan: Plan, manifest: Manifest) -> dict[str, Any]:
             "mirror_axes": list(plan.test_mirror),
             **{key: f"@{key}" for key in _SAMPLING},
         },
+        "placing": {
+            "_target_": "medsegdiff.cases.Placing",
+            **{key: f"@{key}" for key in ("place_mm", "locate", "at", "roi", "anyway")},
+            "coarsest_mm": None if of.photographs else round(3.0 * max(of.spacing), 2),
+        },
         "segmenter": {
             "_target_": "medsegdiff.cases.CaseSegmenter",
             **{key: f"@{key}" for key in ("bundle", "network", "preprocessing", "inferer")},
             "output": "@output_dir",
             **{key: f"@{key}" for key in _WRITING},
+            "expected_mm": _expected_mm(of),
+            "placing": "@placing",
         },
         "run": ["$medsegdiff.cases.raise_for_failures(@segmenter.segment_inputs([@dataset_dir]))"],
     }
+
+
+def _place_mm(plan: Plan) -> list[float]:
+    """Size of the box around a point that a user gives: what the network sees at once."""
+    if len(plan.spacing) != 3:
+        return []
+    flat = [round(n * s, 1) for n, s in zip(plan.window, plan.spacing, strict=False)]
+    return flat if plan.dims == 3 else [*flat, flat[0]]
+
+
+def _expected_mm(of: Fingerprint) -> list[list[float]]:
+    """Greatest extent along each axis of the data set."""
+    return [[0.0, round(n * s, 1)] for n, s in zip(of.largest, of.spacing, strict=True)]
 
 
 _SAMPLING = (
@@ -158,7 +191,7 @@ def _network(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _preprocessing(plan: Plan, manifest: Manifest) -> list[dict[str, Any]]:
+def _preprocessing(plan: Plan, of: Fingerprint, manifest: Manifest) -> list[dict[str, Any]]:
     both = {"keys": ["image", "label"], "allow_missing_keys": True}
     chain: list[dict[str, Any]] = [
         {
@@ -174,13 +207,16 @@ def _preprocessing(plan: Plan, manifest: Manifest) -> list[dict[str, Any]]:
         mode = ["bilinear", "nearest"]
         chain.append({"_target_": "Spacingd", **both, "pixdim": "@spacing", "mode": mode})
     if plan.normalisation == "ct":
-        chain.append(
+        mean, deviation, low, high = of.intensity[0]
+        limits = [round((value - mean) / max(deviation, 1e-6), 4) for value in (low, high)]
+        return [
+            *chain,
             {
-                "_target_": "ScaleIntensityRangePercentilesd",
-                **{"keys": "image", "lower": 0.5, "upper": 99.5, "b_min": 0.0, "b_max": 1.0},
-                "clip": True,
-            }
-        )
+                "_target_": "ScaleIntensityRanged",
+                **{"keys": "image", "a_min": low, "a_max": high, "clip": True},
+                **{"b_min": limits[0], "b_max": limits[1]},
+            },
+        ]
     channel_wise = {"channel_wise": True} if len(manifest.channels) > 1 else {}
     return [*chain, {"_target_": "NormalizeIntensityd", "keys": "image", **channel_wise}]
 
@@ -212,7 +248,8 @@ def training(plan: Plan, name: str, data: str) -> dict[str, Any]:
         "batch_size": plan.batch,
         "num_workers": 0,
         "learning_rate": 0.001,
-        "val_interval": max(1, plan.epochs // 10),
+        "val_interval": plan.val_interval,
+        "steps_per_epoch": plan.steps_per_epoch,
         "anchor_steps": plan.anchor_steps,
         "train": _train(plan),
         "ema": {
@@ -246,24 +283,20 @@ def _augmentation(plan: Plan) -> list[dict[str, Any]]:
     both = {"keys": ["image", "label"]}
     image = {"keys": "image"}
     axes = "xyz"[: plan.dims]
-    chain: list[dict[str, Any]] = [
-        {
-            "_target_": "RandAffined",
-            **both,
-            "prob": 0.85,
-            "rotate_range": list(plan.rotation),
-            "scale_range": [0.25] * plan.dims,
-            "mode": ["bilinear", "nearest"],
-            "padding_mode": "border",
-        },
-        {
-            "_target_": "SpatialPadd",
-            **both,
-            "spatial_size": "@patch_size",
-            "mode": ["edge", "constant"],
-        },
-        _crop(plan),
-    ]
+    turn = {
+        "_target_": "RandAffined",
+        **both,
+        "prob": 0.85,
+        "rotate_range": list(plan.rotation),
+        "scale_range": [0.25] * plan.dims,
+        "mode": ["bilinear", "nearest"],
+        "padding_mode": "border",
+    }
+    chain = [turn, _pad("@patch_size"), _crop(plan, "@patch_size")]
+    if plan.foreground:  # a whole image would take long to turn
+        wider = f"$[round({MARGIN} * side) for side in @patch_size]"
+        middle = {"_target_": "CenterSpatialCropd", **both, "roi_size": "@patch_size"}
+        chain = [_pad(wider), _crop(plan, wider), turn, middle]
     chain += [
         {"_target_": "RandFlipd", **both, "prob": 0.5, "spatial_axis": axis} for axis in plan.mirror
     ]
@@ -286,25 +319,25 @@ def _augmentation(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _crop(plan: Plan) -> dict[str, Any]:
+def _pad(size: str) -> dict[str, Any]:
+    both = {"keys": ["image", "label"], "mode": ["edge", "constant"]}
+    return {"_target_": "SpatialPadd", **both, "spatial_size": size}
+
+
+def _crop(plan: Plan, size: str) -> dict[str, Any]:
     both = {"keys": ["image", "label"]}
     if not plan.foreground:
-        size = {"roi_size": "@patch_size", "random_size": False}
-        return {"_target_": "RandSpatialCropd", **both, **size}
+        return {"_target_": "RandSpatialCropd", **both, "roi_size": size, "random_size": False}
     share = {"pos": plan.foreground, "neg": 1.0 - plan.foreground, "num_samples": 1}
-    return {
-        "_target_": "RandCropByPosNegLabeld",
-        **both,
-        **{"label_key": "label", "spatial_size": "@patch_size"},
-        **share,
-    }
+    place = {"label_key": "label", "spatial_size": size}
+    return {"_target_": "RandCropByPosNegLabeld", **both, **place, **share}
 
 
 def _items(plan: Plan, split: int) -> str:
     """The expression for the training or held-out cases of a run."""
     if plan.slices:
         chain = "monai.transforms.Compose(@deterministic_transforms)"
-        every = ", every=3" if split else ""
+        every = f", every={EVERY}" if split else ""
         return f"$medsegdiff.data.cut_into_planes(@split[{split}], {chain}{every})"
     return f"$medsegdiff.data.datalist(@split[{split}])"
 
@@ -322,8 +355,11 @@ def _train(plan: Plan) -> dict[str, Any]:
             "_target_": "DataLoader",
             "dataset": "@train#dataset",
             "batch_size": "@batch_size",
-            "shuffle": True,
-            "drop_last": "$len(@train#dataset) > @batch_size",
+            "sampler": {
+                "_target_": "torch.utils.data.RandomSampler",
+                "data_source": "@train#dataset",
+                "num_samples": "$@steps_per_epoch * @batch_size",
+            },
             "num_workers": "@num_workers",
         },
         "optimizer": {
@@ -525,6 +561,7 @@ def _value(plan: Plan, key: str) -> str:
         "raters": "all at once" if plan.several_raters else "one",
         "spacing": " x ".join(f"{s:g}" for s in plan.spacing) or "as it is",
         "epochs": plan.epochs,
+        "first_level": " x ".join(f"1/{step}" for step in plan.strides[0]),
     }
     value = special[key] if key in special else getattr(plan, key)
     return " x ".join(map(str, value)) if isinstance(value, tuple) and value else str(value)

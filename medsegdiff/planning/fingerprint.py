@@ -52,7 +52,7 @@ class Fingerprint:
         sides: Whether labels tell one side of the body from the other.
         intensity: Mean, standard deviation, 0.5th and 99.5th percentile of the voxels within the
             structures, by channel.
-        scales_agree: Whether the images' intensities have one scale.
+        darkest: Median over the images of the 0.5th percentile of all voxels of the first channel.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Fingerprint:
     ordered: tuple[bool, ...]
     sides: bool
     intensity: tuple[tuple[float, float, float, float], ...]
-    scales_agree: bool
+    darkest: float
 
     @property
     def anisotropy(self) -> float:
@@ -97,7 +97,7 @@ class _CaseFacts:
     share: float
     centres: dict[int, NDArray[np.float64]]
     intensity: tuple[tuple[float, float, float, float], ...]
-    median: float
+    darkest: float
 
 
 def fingerprint_of(
@@ -132,7 +132,6 @@ def fingerprint_of(
     spacings = np.array([_padded(one.spacing, dims) for one in facts], dtype=float)
     extents = np.array([_padded(one.extent, dims) for one in facts], dtype=float)
     spacing = np.median(spacings, axis=0)
-    medians = np.array([one.median for one in facts])
     return Fingerprint(
         name=manifest.name,
         dims=dims,
@@ -158,7 +157,7 @@ def fingerprint_of(
             (float(m), float(s), float(low), float(high))
             for m, s, low, high in np.median([one.intensity for one in facts], axis=0)
         ),
-        scales_agree=bool(medians.std() <= 0.5 * abs(medians.mean()) + 1e-6),
+        darkest=float(np.median([one.darkest for one in facts])),
     )
 
 
@@ -187,7 +186,7 @@ def _facts(case: Case, manifest: Manifest) -> _CaseFacts:
         share=float(any_class.mean()),
         centres=centres,
         intensity=tuple(_intensity(channel[inside]) for channel in ordered),
-        median=float(np.median(ordered[0])),
+        darkest=float(np.percentile(ordered[0], 0.5)),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import Compose
 from torch import Tensor
 
 from medsegdiff.bundle.bundle import Bundle, checked_device
@@ -18,9 +20,17 @@ from medsegdiff.core.errors import InputError, UsageError, surfacing_input_error
 from medsegdiff.core.peak_memory import forget_peak_memory, peak_memory_mb
 from medsegdiff.data.fitness import CheckReport, check
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
-from medsegdiff.planning.bundle_files import inference, training, write_bundle
-from medsegdiff.planning.decisions import Plan, decide, timed
+from medsegdiff.planning.bundle_files import EVERY, inference, training, write_bundle
+from medsegdiff.planning.decisions import (
+    Plan,
+    Times,
+    decide,
+    median_shape,
+    timed,
+    with_smaller_batch,
+)
 from medsegdiff.planning.fingerprint import Fingerprint, fingerprint_of
+from medsegdiff.training.seeding import seeded
 from medsegdiff.training.stages import freeze
 
 logger = logging.getLogger(__name__)
@@ -71,7 +81,7 @@ def plan(
     fingerprint = fingerprint_of(manifest, progress("measuring"))
     chosen = decide(fingerprint)
     place = str(Path(data).resolve()) if Path(data).exists() else str(data)
-    chosen = _fitted(chosen, fingerprint, manifest, root, place, on, hours, memory)
+    chosen = _fitted(chosen, fingerprint, manifest, root, on, hours, memory)
     write_bundle(root, chosen, fingerprint, manifest, place)
     return Bundle(root.resolve())
 
@@ -95,43 +105,36 @@ def _fitted(
     fingerprint: Fingerprint,
     manifest: Manifest,
     root: Path,
-    data: str,
     device: torch.device,
     hours: float,
     memory: float | None,
 ) -> Plan:
-    """The plan, made smaller until its steps fit into the memory, with epochs for the hours."""
+    """The plan, made smaller until its steps fit into the memory and the hours, with its epochs."""
     while True:
-        seconds, used = time_steps(chosen, fingerprint, manifest, device)
-        if memory is None or used <= memory:
+        times, used = time_steps(chosen, fingerprint, manifest, device)
+        planned = timed(chosen, times, hours)
+        if memory is not None and used > memory:
+            chosen = planned.smaller()
+            if chosen == planned:
+                rule = f"a training step takes {used:.1f} GiB even with the smallest patch"
+                raise InputError(root, rule, "Allow more --memory")
+            logger.info("a step takes %.1f GiB, more than %.1f: planned smaller", used, memory)
+            continue
+        chosen = with_smaller_batch(planned)
+        if chosen is planned:
             break
-        smaller = chosen.smaller()
-        if smaller == chosen:
-            rule = f"a training step takes {used:.1f} GiB even with the smallest patch"
-            raise InputError(root, rule, "Allow more --memory")
-        logger.info("a step takes %.1f GiB, more than %.1f: planned smaller", used, memory)
-        chosen = smaller
-    steps = max(1, _items(fingerprint, chosen, manifest) // chosen.batch)
-    planned = timed(chosen, seconds, hours, steps)
+        logger.info("%d patches a step leave too few steps: %d", planned.batch, chosen.batch)
     reasons = dict(planned.reasons or {})
     reasons["memory_gib"] = "greatest memory of the process while training steps were timed"
     return replace(planned, memory_gib=round(used, 2), reasons=reasons)
 
 
-def _items(fingerprint: Fingerprint, chosen: Plan, manifest: Manifest) -> int:
-    """Number of training items of a fold: cases, or their slices."""
-    share = (len(manifest.folds) - 1) / len(manifest.folds) if len(manifest.folds) > 1 else 1.0
-    coarse = "RAS".index(chosen.axcodes[-1]) if chosen.axcodes else -1
-    slices = fingerprint.shape[coarse] if chosen.slices else 1
-    return max(1, round(share * fingerprint.cases * slices))
-
-
 def time_steps(
     chosen: Plan, fingerprint: Fingerprint, manifest: Manifest, device: torch.device
-) -> tuple[tuple[float, float], float]:
-    """Seconds of a training step of the encoder and of the denoiser, and the memory in GiB.
+) -> tuple[Times, float]:
+    """Times of the training, and the memory of a step in GiB.
 
-    The steps are those of training, on random images.
+    The steps, patches and validations are those of training, of random images.
 
     Args:
         chosen: Plan whose network is built.
@@ -139,53 +142,96 @@ def time_steps(
         manifest: Data set.
         device: Device that the steps run on.
     """
-    torch.manual_seed(0)
+    with seeded(0, device), surfacing_input_errors():
+        return _time_steps(chosen, fingerprint, manifest, device)
+
+
+def _time_steps(
+    chosen: Plan, fingerprint: Fingerprint, manifest: Manifest, device: torch.device
+) -> tuple[Times, float]:
     _forget_peak(device)
-    described = inference(chosen, manifest)
-    parts = ("channels", "num_classes", "process", "target", "samples_per_target", "precision")
-    settings = {key: described[key] for key in (*parts, "network_def")}
-    glue = training(chosen, "timed", "timed")["train"]
-    settings["network"] = "@network_def"
-    settings["anchor_steps"] = 0
-    settings["train"] = {key: glue[key] for key in ("loss", "prepare_batch")}
-    parser = ConfigParser(settings)
-    with surfacing_input_errors():
-        network = parser.get_parsed_content("network").to(device).train()
-        loss = parser.get_parsed_content("train#loss")
-        prepare = parser.get_parsed_content("train#prepare_batch")
+    parser = _parts_of_training(chosen, fingerprint, manifest)
+    network = parser.get_parsed_content("network").to(device).train()
+    loss = parser.get_parsed_content("train#loss")
+    prepare = parser.get_parsed_content("train#prepare_batch")
+    augmentation = Compose(parser.get_parsed_content("random_transforms"))
+    inferer = parser.get_parsed_content("validate#inferer")
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     batch = _random_batch(chosen, fingerprint, manifest)
 
-    def step(prepared: Any) -> float:
-        started = time.perf_counter()
+    def step(prepared: Any) -> None:
         image, targets, _, given = prepared(batch, device)
         optimizer.zero_grad()
         loss(network(image, **given), targets).backward()
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - started
 
     def anchor(*given: Any) -> Any:
         image, targets, further, _ = prepare(*given)
         return image, targets, further, {}
 
-    def median(prepared: Any) -> float:
-        step(prepared)
-        return sorted(step(prepared) for _ in range(TIMED_STEPS))[TIMED_STEPS // 2]
+    def median(do: Callable[[], None]) -> float:
+        do()
+        return sorted(_seconds(do, device) for _ in range(TIMED_STEPS))[TIMED_STEPS // 2]
 
-    alone = median(anchor)
-    if chosen.anchor_time:
-        freeze(network.encoder)
-    return (alone, median(prepare)), _peak_gib(device)
+    shape = median_shape(chosen, fingerprint)
+    item = _random_item(shape, fingerprint, manifest)
+    patches = chosen.batch * median(lambda: augmentation(dict(item)))
+    encoder = median(lambda: step(anchor))
+    freeze(network.encoder)
+    denoiser = median(lambda: step(prepare))
+    used = _peak_gib(device)
+    network.eval()
+    seen = torch.as_tensor(item["image"].as_tensor()).to(device)
+    one = _seconds(lambda: inferer.ensemble(seen, network, "timed"), device)
+    held_out = _held_out_items(fingerprint, chosen, manifest)
+    return Times(encoder, denoiser, patches, one * held_out), used
+
+
+def _parts_of_training(chosen: Plan, of: Fingerprint, manifest: Manifest) -> ConfigParser:
+    """What a training step is made of, as the planned bundle will have it."""
+    described, glue = inference(chosen, of, manifest), training(chosen, "timed", "timed")
+    parts = ("channels", "num_classes", "process", "target", "samples_per_target", "precision")
+    settings = {key: described[key] for key in (*parts, "network_def")}
+    settings |= {key: glue[key] for key in ("patch_size", "random_transforms", "seed")}
+    settings |= {"network": "@network_def", "anchor_steps": 0}
+    settings["train"] = {key: glue["train"][key] for key in ("loss", "prepare_batch")}
+    settings["validate"] = {"inferer": glue["validate"]["inferer"]}
+    return ConfigParser(settings)
+
+
+def _seconds(do: Callable[[], Any], device: torch.device) -> float:
+    started = time.perf_counter()
+    do()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _held_out_items(fingerprint: Fingerprint, chosen: Plan, manifest: Manifest) -> int:
+    """Number of images, or of a third of the slices, that a fold validates on."""
+    cases = fingerprint.cases / max(len(manifest.folds), 2)
+    if not chosen.slices:
+        return max(1, round(cases))
+    coarse = "RAS".index(chosen.axcodes[-1]) if chosen.axcodes else -1
+    return max(1, round(cases * fingerprint.shape[coarse] / EVERY))
 
 
 def _random_batch(chosen: Plan, fingerprint: Fingerprint, manifest: Manifest) -> dict[str, Tensor]:
-    shape = (chosen.batch, len(manifest.channels), *chosen.patch)
-    label = torch.randint(
-        len(manifest.labels), (chosen.batch, fingerprint.raters, *chosen.patch), dtype=torch.uint8
-    )
-    return {"image": torch.randn(shape), "label": label}
+    item = _random_item(chosen.patch, fingerprint, manifest)
+    return {
+        key: torch.stack([torch.as_tensor(value.as_tensor())] * chosen.batch)
+        for key, value in item.items()
+    }
+
+
+def _random_item(
+    shape: Sequence[int], fingerprint: Fingerprint, manifest: Manifest
+) -> dict[str, MetaTensor]:
+    """An image (C, *shape) and labels (M, *shape) of noise."""
+    classes = len(manifest.labels)
+    label = torch.randint(classes, (fingerprint.raters, *shape), dtype=torch.uint8)
+    image = torch.randn(len(manifest.channels), *shape)
+    return {"image": MetaTensor(image), "label": MetaTensor(label)}
 
 
 def _forget_peak(device: torch.device) -> None:

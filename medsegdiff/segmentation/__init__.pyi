@@ -1,4 +1,6 @@
+from .ensemble import Ensemble as Ensemble
 from .ensemble import RunningMoments as RunningMoments
+from .ensemble import most_probable as most_probable
 from .fusion import vote_shares as vote_shares
 from .noise import MemberNoise as MemberNoise
 from .noise import generator_for as generator_for

@@ -190,7 +190,14 @@ class _Study:
         run = StudyRun(bundle, self.training, name, self.record.tracked)
         self.record.tracked = run.id
         self.record.write()
+        if run.is_new:
+            run.describe(self._decisions(), self.manifest, self.of_data["data"])
         return run
+
+    def _decisions(self) -> dict[str, Any]:
+        """The decisions of the plan, without their reasons; none for a given bundle."""
+        planned = read_json(self.folder.root / "plan.json") or {}
+        return {k: v for k, v in planned.get("plan", {}).items() if k != "reasons"}
 
     def _of_weights(self) -> dict[str, str]:
         return {
@@ -262,7 +269,11 @@ class _Study:
                 shown = self.progress("evaluating")
                 failed = evaluate(self.data, cases, root, study=self._told(), progress=shown)
             raise_for_failures(failed)
-            self._tracked().finish(read_json(root / "report.json"))
+            configured = self.folder.fold(self.folds[0]) / "config.yaml"
+            files = [*made, configured, root / "plan.md"]
+            kept = [file for file in files if file.is_file()]
+            report = read_json(root / "report.json")
+            self._tracked().finish(report, kept, self.folder.bundle.root)
 
         made = tuple(root / name for name in ("report.html", "report.json", "cases.csv"))
         return Stage("report", inputs, do, made)

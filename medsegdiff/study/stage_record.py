@@ -18,6 +18,9 @@ from medsegdiff.core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+LONG = 60.0
+"""Seconds from which a stage that is done again is warned of."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -90,7 +93,7 @@ class StageRecord:
             return False
         begin()
         if not same:
-            self._tell(stage, found.get("inputs", {}), inputs)
+            self._tell(stage, found, inputs)
             for path in stage.outputs:
                 remove(path)
         before = float(found.get("seconds", 0.0)) if same else 0.0
@@ -106,11 +109,16 @@ class StageRecord:
             self.write()
         return True
 
-    def _tell(self, stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-        if before:
-            names = sorted({*before, *now})
-            changed = [name for name in names if before.get(name) != now.get(name)]
-            logger.info("%s is done again: changed is %s", stage.name, ", ".join(changed))
+    def _tell(self, stage: Stage, found: Mapping[str, Any], now: Mapping[str, str]) -> None:
+        before, seconds = found.get("inputs", {}), float(found.get("seconds", 0.0))
+        if not before:
+            return
+        names = sorted({*before, *now})
+        changed = [name for name in names if before.get(name) != now.get(name)]
+        level = logging.WARNING if seconds >= LONG else logging.INFO
+        lost = f" (it took {seconds / 60:.0f} min)" if seconds >= LONG else ""
+        told = ", ".join(changed)
+        logger.log(level, "%s%s is done again: changed is %s", stage.name, lost, told)
 
 
 def remove(path: Path) -> None:

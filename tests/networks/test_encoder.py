@@ -17,6 +17,21 @@ def test_pyramid_and_anchor_of_any_size(size: tuple[int, ...]) -> None:
         assert feature.shape == (2, (8, 16, 16)[level], *(s // 2**level for s in padded))
 
 
+@pytest.mark.parametrize(("size", "stem"), [((13, 21), (2, 2)), ((8, 9, 7), (2, 2, 1))])
+def test_a_stride_into_the_finest_level_is_undone_by_the_head(
+    size: tuple[int, ...], stem: tuple[int, ...]
+) -> None:
+    encoder = ImageEncoder(len(size), 1, 3, channels=(8, 16), strides=[stem, (2,) * len(size)])
+    condition = encoder(torch.randn(2, 1, *size))
+    assert condition.anchor.shape == (2, 3, *size)
+    finest = condition.features[0].shape[2:]
+    multiples = [2 * s for s in stem]
+    padded = [-(-n // m) * m for n, m in zip(size, multiples, strict=True)]
+    assert list(finest) == [n // s for n, s in zip(padded, stem, strict=True)]
+    condition.anchor.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
+
+
 def test_depth_says_how_many_convolutions_and_whether_a_block_is_residual() -> None:
     encoder = ImageEncoder(3, 1, 2, channels=(8, 16, 16), depths=(1, 2, 3))
     found = [[len(block.layers) // 3, block.residual] for block in (*encoder.down, *encoder.up)]

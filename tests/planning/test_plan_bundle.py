@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -123,3 +124,27 @@ def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not fit to train on.*label of an image is missing"):
         plan(data, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_ct_is_scaled_alike_in_all_images(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", cases=4, size=16, classes=1)
+    described = json.loads(data.read_text())
+    described["modality"] = described["channel_names"] = {"0": "CT"}
+    data.write_text(json.dumps(described))
+    for path in (data.parent / "imagesTr").glob("*.nii.gz"):
+        image = nib.load(path)
+        values = image.get_fdata()
+        units = 200.0 * (values - values.mean()) / values.std() - 100.0
+        units[:2] = -1000.0
+        nib.save(nib.Nifti1Image(units.astype(np.int16), image.affine), path)
+    root = tmp_path / "ct"
+    bundle = plan(data, root, hours=0.001, device="cpu")
+    decided = json.loads((root / "plan.json").read_text())
+    assert decided["plan"]["normalisation"] == "ct"
+    mean, deviation, low, high = decided["fingerprint"]["intensity"][0]
+    chain = bundle.parser("inference").get_parsed_content("preprocessing")
+    scale = chain.transforms[-1]
+    given = torch.tensor([[mean, mean + deviation / 2, low - 500.0, high + 500.0]])
+    limits = [0.0, 0.5, (low - mean) / deviation, (high - mean) / deviation]
+    found = scale({"image": given})["image"]
+    assert found.flatten().tolist() == pytest.approx(limits, abs=1e-3)

@@ -118,6 +118,14 @@ def test_the_folds_are_children_of_the_study_at_mlflow(finished: Path) -> None:
     assert set(by_name) == {"hippo", "hippo-fold0", "hippo-fold1"} and len(runs) == 3
     parent = by_name["hippo"]
     assert parent.info.status == "FINISHED"
+    assert parent.data.params["cases"] == "5"
+    (used,) = parent.inputs.dataset_inputs
+    stages = json.loads((finished / "study.json").read_text())["stages"]
+    assert stages["check"]["inputs"]["data"].startswith(used.dataset.digest)
+    kept = {one.path for one in client.list_artifacts(parent.info.run_id)}
+    assert {"report.json", "report.html", "cases.csv", "config.yaml", "bundle"} <= kept
+    (version,) = client.search_model_versions("name='hippo'")
+    assert version.run_id == parent.info.run_id and load_bundle(version.source).weights()
     dice = report_of(finished)["summary"]["dice"]
     assert parent.data.metrics["dice_mean"] == pytest.approx(dice["mean"])
     for fold in (0, 1):
