@@ -8,11 +8,12 @@ libraries when they are called, so that the command line's help is fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medsegdiff.core.errors import UsageError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from medsegdiff.data.case_input import CaseInput
     from medsegdiff.segmentation.segmented_case import SegmentedCase
     from medsegdiff.writers.segments import Algorithm, Segment
+
+HIGHEST = 255
+"""Highest value of a label map."""
 
 Write = Callable[
     ["SegmentedCase", str, Path, "Sequence[Segment]", "Algorithm"],
@@ -86,7 +90,8 @@ def _write_nrrd(
     """Write the mask as a segmentation of 3D Slicer."""
     from medsegdiff.writers.nrrd import write_seg_nrrd
 
-    write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", case.mask, case.geometry, segments)
+    mask, parts = by_place(case, segments)
+    write_seg_nrrd(folder / f"{name}_seg.seg.nrrd", mask, case.geometry, parts)
     return ()
 
 
@@ -104,13 +109,40 @@ def _write_dicom(
 
     geometry = case.geometry
     seg = folder / f"{name}_seg.dcm"
-    notes = write_binary_seg(seg, case.mask, geometry, segments, algorithm)
+    mask, parts = by_place(case, segments)
+    notes = write_binary_seg(seg, mask, geometry, parts, algorithm)
     means = case.mean[[segment.value for segment in segments]]
     notes += write_fractional_seg(folder / f"{name}_mean.dcm", means, geometry, segments, algorithm)
     for segment in segments:
         path = folder / f"{name}_variance_{class_slug(segment.name)}.dcm"
         notes += write_variance_map(path, case.variance[segment.value], geometry, segment)
     return tuple(dict.fromkeys(notes))
+
+
+def by_place(
+    case: SegmentedCase, segments: Sequence[Segment]
+) -> tuple[NDArray[np.uint8], list[Segment]]:
+    """The mask in which each class of each place is a segment of its own, such as left and right.
+
+    Args:
+        case: Segmented case.
+        segments: Foreground classes.
+
+    Returns:
+        Label map (*shape) uint8, and its segments; the case's own with less than two places.
+    """
+    step = max(segment.value for segment in segments)
+    if len(case.places) < 2 or step * len(case.places) > HIGHEST:
+        return case.mask, list(segments)
+    mask, found = case.mask.copy(), []
+    for number, (place, box) in enumerate(case.places.items()):
+        mine = case.mask[box]
+        np.copyto(mask[box], mine + number * step, where=(mine > 0) & (mask[box] == mine))
+        found += [
+            replace(one, value=one.value + number * step, name=f"{place} {one.name}")
+            for one in segments
+        ]
+    return mask, found
 
 
 OUTPUT_FORMATS = {

@@ -18,6 +18,9 @@ from medsegdiff.data.formats import format_of
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.segmentation.segmented_case import SegmentedCase
 
+WHOLE = 1.5
+"""Extent relative to the greatest expected one from which a scan is a whole body part."""
+
 PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
 
 
@@ -73,17 +76,39 @@ def size_warnings(
 
     Extents and expectations are both sorted before they are compared, whatever their axes.
     """
-    found: list[str] = []
-    if geometry.unit != "mm":
-        return found  # nobody knows how large it is
-    extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
-    for extent, (low, high) in zip(extents, sorted(map(tuple, expected_mm)), strict=False):
-        if not low <= extent <= high:
-            found.append(
-                f"the image measures {extent:.0f} mm along one axis, this bundle was made for "
-                f"{low:.0f} to {high:.0f} mm: crop it around the structure, or distrust the result"
+    return [
+        f"the image measures {extent:.0f} mm along one axis, this bundle was made for {low:.0f} to "
+        f"{high:.0f} mm: crop it around the structure, or distrust the result"
+        for extent, low, high in _beside_expected(shape, geometry, expected_mm)
+        if not low <= extent <= high
+    ]
+
+
+def whole_scan(
+    shape: Sequence[int], geometry: Geometry, expected_mm: Sequence[Sequence[float]]
+) -> str:
+    """Why an image is too large to be segmented at once; empty if it is not.
+
+    It is where an axis is more than ``WHOLE`` times as long as the longest that is expected.
+    """
+    for extent, low, high in _beside_expected(shape, geometry, expected_mm):
+        if extent > WHOLE * high:
+            return (
+                f"measures {extent:.0f} mm along one axis, but this bundle was made for parts of "
+                f"{low:.0f} to {high:.0f} mm"
             )
-    return found
+    return ""
+
+
+def _beside_expected(
+    shape: Sequence[int], geometry: Geometry, expected_mm: Sequence[Sequence[float]]
+) -> list[tuple[float, float, float]]:
+    """Extent in mm, least and greatest expected one, of each axis; nothing of photographs."""
+    if geometry.unit != "mm":
+        return []  # nobody knows how large it is
+    extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
+    expected = sorted(map(tuple, expected_mm))
+    return [(e, low, high) for e, (low, high) in zip(extents, expected, strict=False)]
 
 
 def read_record(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

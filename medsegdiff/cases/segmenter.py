@@ -22,6 +22,7 @@ from medsegdiff.cases.inputs import DicomOptions, described_cases, found_cases, 
 from medsegdiff.cases.key import write_key
 from medsegdiff.cases.one_by_one import one_by_one
 from medsegdiff.cases.overview import without_paths, write_overview
+from medsegdiff.cases.placing import Placing, segment_placed
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.storing import check_store, store_case
 from medsegdiff.cases.writer import CaseWriter
@@ -38,7 +39,7 @@ from medsegdiff.models.fold_ensemble import FoldEnsemble
 from medsegdiff.models.image_diffusion import ImageDiffusion
 from medsegdiff.models.precision import resolve
 from medsegdiff.segmentation.resampling import resample_by_slabs
-from medsegdiff.segmentation.segmented_case import CaseInferer, segment_case
+from medsegdiff.segmentation.segmented_case import CaseInferer
 from medsegdiff.writers.segments import Algorithm, segments_of
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class CaseSegmenter:
         save_members: Whether to write the masks of the members and the anchor, too.
         overwrite: Whether to segment complete cases again.
         expected_mm: Least and greatest extent in millimetres that the bundle was made for, for each
-            axis of the network's space; a case outside of them gets a warning.
+            axis of the network's space; a case outside of them gets a warning, or ``placing`` takes
+            care of it.
         calibration: ``auto`` to calibrate the mean probability if the bundle has a calibration;
             ``off`` for none.
         guarantee: Level in (0, 1) of the inner and outer masks and the volumes to write, or None.
@@ -67,6 +69,7 @@ class CaseSegmenter:
         channel_series: Words, separated by commas, that each select one DICOM series of a study;
             these are the channels of one case. With None, each series is a case.
         config: Name of the bundle's configuration that these arguments come from.
+        placing: Decision where in a scan to segment; None: everywhere.
 
     Raises:
         UsageError: there are too many steps, or the guarantee cannot be given.
@@ -89,13 +92,14 @@ class CaseSegmenter:
         uneven: Uneven = "refuse",
         channel_series: str | None = None,
         config: str = "inference",
+        placing: Placing | None = None,
     ) -> None:
         self.bundle, self.network = bundle, network.eval()
         self.preprocessing = resample_by_slabs(preprocessing)
         loaders = (one for one in preprocessing.transforms if isinstance(one, LoadCased))
         self.channels = next((loader.channels for loader in loaders), 1)
         self.inferer, self.output, self.formats = inferer, Path(output), tuple(formats)
-        self.expected_mm = expected_mm
+        self.expected_mm, self.placing = expected_mm, placing or Placing(anyway=True)
         self.calibration = chosen_calibration(bundle, calibration, guarantee)
         words = tuple(word.strip() for word in (channel_series or "").split(",") if word.strip())
         self.dicom_options = DicomOptions(uneven, words)
@@ -107,6 +111,7 @@ class CaseSegmenter:
             **inferer.settings,
             "uneven": uneven,
             "calibrated": self.calibration is not None,
+            **(placing.settings if placing else {}),
         }
         self.writer = CaseWriter(
             self.output,
@@ -196,17 +201,22 @@ class CaseSegmenter:
             return
         scaling = self.calibration.scaling if self.calibration else None
         with progress(case.id, "window", brief=True) as show:
-            segmented = segment_case(
+            segmented, location = segment_placed(
                 case,
                 self.network,
                 self.preprocessing,
                 self.inferer,
+                self.placing,
+                self.bundle.labels,
+                self.expected_mm,
                 scaling,
                 Storage(self.output),
                 show,
             )
-        warnings = size_warnings(segmented.image.shape[1:], segmented.geometry, self.expected_mm)
-        further: dict[str, Any] = {"calibration": None, "guarantee": None}
+        extent = segmented.image.shape[1:]
+        expected = self.expected_mm if location is None else ()
+        warnings = size_warnings(extent, segmented.geometry, expected)
+        further: dict[str, Any] = {"calibration": None, "guarantee": None, "location": location}
         guarantee: dict[str, ClassGuarantee] = {}
         level = wanted.guarantee
         if self.calibration:

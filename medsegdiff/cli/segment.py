@@ -26,7 +26,7 @@ from medsegdiff.cli.options import (
     Verbose,
     given,
 )
-from medsegdiff.core.types import Fusion, Uneven
+from medsegdiff.core.types import Fusion, Locate, Uneven
 
 
 def segment(
@@ -70,6 +70,30 @@ def segment(
             help="Words, separated by commas, that each select a DICOM series as a channel."
         ),
     ] = None,
+    at: Annotated[
+        str | None,
+        BundleKey(),
+        typer.Option(
+            metavar="X,Y,Z", help="Place to segment in RAS+ mm, or a markups file of 3D Slicer."
+        ),
+    ] = None,
+    roi: Annotated[
+        str | None,
+        BundleKey(),
+        typer.Option(
+            metavar="BOX_OR_MASK", help="Box to segment in RAS+ mm, a mask, or a markups file."
+        ),
+    ] = None,
+    locate: Annotated[
+        Locate | None,
+        BundleKey(),
+        typer.Option(help="Whether to search a whole scan for the places to segment."),
+    ] = None,
+    anyway: Annotated[
+        bool,
+        BundleKey(),
+        typer.Option("--anyway", help="Segment a scan that the bundle was not made for."),
+    ] = False,
     store: Annotated[
         bool,
         typer.Option("--store", help="Store DICOM SEG on the server that the images came from."),

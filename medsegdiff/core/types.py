@@ -42,6 +42,9 @@ CalibrationUse = Literal["auto", "off"]
 Uneven = Literal["refuse", "resample"]
 """Treatment of a DICOM series whose slices are not evenly spaced."""
 
+Locate = Literal["auto", "off"]
+"""Whether the places of structures are searched for in a scan that is larger than expected."""
+
 OutputFormat = str
 """Name of a format that a segmentation can be written in: see ``cases.output_formats``."""
 

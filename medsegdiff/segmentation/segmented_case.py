@@ -83,6 +83,7 @@ class SegmentedCase:
         storage: Storage that holds the maps.
         calibration_shift: Shift of the foreground by the scaling, see ``calibration.fit.shift``;
             0 without one.
+        places: Name of a place -> part of the grid that was segmented there; empty: all of it.
     """
 
     geometry: Geometry
@@ -97,6 +98,7 @@ class SegmentedCase:
     windows: dict[str, int] = field(default_factory=dict)
     storage: Storage = field(default_factory=Storage)
     calibration_shift: float = 0.0
+    places: dict[str, tuple[slice, ...]] = field(default_factory=dict)
 
     def slabs(self) -> Iterator[tuple[slice, ...]]:
         """Slabs that cover the grid once, so that work needs memory for one at a time.
@@ -131,15 +133,52 @@ def segment_case(
     Raises:
         InputError: the case's files cannot be used, or the disk has no room for its maps.
     """
-    storage = storage or Storage()
     started = time.perf_counter()
+    item = load(preprocessing, case_item(case))
+    seconds = time.perf_counter() - started
+    return segment_item(
+        item, case.id, network, preprocessing, inferer, scaling, storage, progress, seconds
+    )
+
+
+def case_item(case: CaseInput) -> dict[str, Any]:
+    """The item that a chain of transforms begins with."""
     given = {"case": case.id, "image": list(case.image)}
-    item = load(preprocessing, given | ({"spacing": case.spacing} if case.spacing else {}))
+    return given | ({"spacing": case.spacing} if case.spacing else {})
+
+
+def segment_item(
+    item: Mapping[str, Any],
+    name: str,
+    network: nn.Module,
+    chain: Compose,
+    inferer: CaseInferer,
+    scaling: Scaling | None = None,
+    storage: Storage | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    seconds: float = 0.0,
+) -> SegmentedCase:
+    """All maps of an image that a chain has made, brought back to the grid it had before.
+
+    Args:
+        item: Result of the chain: ``image``, a MetaTensor (C, *spatial), and ``geometry``.
+        name: Name that, with the seed, fixes the noise.
+        network: Network in evaluation mode, on the device to use.
+        chain: Chain that made the image.
+        inferer: Inferer that makes the ensemble.
+        scaling: Calibration of the mean probability, applied before the mask is taken from it.
+        storage: Maker of the arrays; None: they are in memory.
+        progress: Callback after each window, called with the number done and the total.
+        seconds: Time spent to load it.
+
+    Raises:
+        InputError: the disk has no room for its maps.
+    """
+    storage = storage or Storage()
     image = item["image"]
-    loaded = time.perf_counter()
     plain = torch.as_tensor(image.as_tensor())
-    ensemble = inferer.ensemble(plain, network, case.id, storage, progress)
-    grid = _InputGrid(image, preprocessing, storage)
+    ensemble = inferer.ensemble(plain, network, name, storage, progress)
+    grid = _InputGrid(image, chain, storage)
     maps = {
         name: grid.maps(values)
         for name in ("mean", "variance", "anchor", "by_steps")
@@ -155,7 +194,7 @@ def segment_case(
         mask=grid.empty("uint8", members),
         anchor=grid.empty("uint8", members),
         entropy=grid.empty("float32", members),
-        seconds={"load": loaded - started, **ensemble.seconds},
+        seconds={"load": seconds, **ensemble.seconds},
         windows=ensemble.windows,
         storage=storage,
     )

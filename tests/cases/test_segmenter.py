@@ -6,7 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +21,7 @@ from PIL import Image
 from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.cases.job import segment
 from medsegdiff.cases.one_by_one import raise_for_failures
+from medsegdiff.cases.placing import segment_placed
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.types import Fusion, Geometry
@@ -28,7 +29,7 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.phantoms.cohort import write_dicom_series
 from medsegdiff.segmentation.fusion import staple
-from medsegdiff.segmentation.segmented_case import SegmentedCase, segment_case
+from medsegdiff.segmentation.segmented_case import SegmentedCase
 
 OBLIQUE = from_matvec(euler2mat(0.3, -0.2, 0.5) @ np.diag([1.0, 1.0, 1.0]), [-40.0, 10.0, 5.0])
 ANISOTROPIC = from_matvec(np.diag([-0.8, 1.3, 2.5]), [30.0, -20.0, 7.0])
@@ -206,12 +207,14 @@ def test_overwriting_leaves_no_file_of_the_former_run(bundle: Bundle, tmp_path: 
 def test_whatever_goes_wrong_in_a_case_the_others_are_done(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_at_first(case: CaseInput, *rest: object) -> SegmentedCase:
+    def fail_at_first(
+        case: CaseInput, *rest: object
+    ) -> tuple[SegmentedCase, dict[str, Any] | None]:
         if case.id == "a":
             raise ValueError("array must be finite\nmore of it") from KeyError("the cause")
-        return segment_case(case, *rest)  # type: ignore[arg-type]
+        return segment_placed(case, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("medsegdiff.cases.segmenter.segment_case", fail_at_first)
+    monkeypatch.setattr("medsegdiff.cases.segmenter.segment_placed", fail_at_first)
     paths = [image_file(tmp_path, np.eye(4), f"{name}.nii.gz") for name in "ab"]
     failures = run(paths, bundle, tmp_path / "out")
     assert failures == {"a": "a: KeyError: 'the cause'. Add -v to see where"}

@@ -1,0 +1,153 @@
+"""Where in a scan is segmented: places of the user, a whole head, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from medsegdiff.bundle.bundle import Bundle
+from medsegdiff.cases.demonstration import load_template
+from medsegdiff.cases.job import segment
+from medsegdiff.core.errors import UsageError
+
+AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1, 0, -60], [0, 0, 1, -20], [0, 0, 0, 1]])
+MAPS = ("seg", "members", "anchor", "mean_anterior", "variance_posterior", "entropy")
+BOX = (slice(60, 84), slice(40, 66), slice(10, 32))
+
+
+def scan_file(folder: Path) -> Path:
+    values = np.random.default_rng(0).normal(100, 20, (120, 110, 50)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, AFFINE), folder / "scan.nii.gz")
+    return folder / "scan.nii.gz"
+
+
+def corners(box: tuple[slice, ...]) -> str:
+    """The box of voxels as ``--roi``."""
+    ends = np.array([[part.start, part.stop - 1] for part in box], dtype=float)
+    world = AFFINE[:3, :3] @ ends + AFFINE[:3, 3:]
+    return ",".join(f"{v:g}" for v in (*world.min(axis=1), *world.max(axis=1)))
+
+
+def run(image: Path, bundle: Bundle, output: Path, **options: Any) -> dict[str, str]:
+    settings = {"members": 4, "steps": 1, "device": "cpu", "save_members": True, **options}
+    return segment(image, bundle, output, **settings)
+
+
+def maps_of(output: Path) -> dict[str, Any]:
+    folder = output / "scan"
+    return {name: nib.load(folder / f"scan_{name}.nii.gz").get_fdata() for name in MAPS}
+
+
+def record_of(output: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((output / "scan" / "scan_run.json").read_text())
+    return content
+
+
+def test_a_box_is_segmented_as_if_it_were_a_file_of_its_own(bundle: Bundle, tmp_path: Path) -> None:
+    image = scan_file(tmp_path)
+    assert run(image, bundle, tmp_path / "whole", roi=corners(BOX)) == {}
+    (tmp_path / "crop").mkdir()
+    crop = tmp_path / "crop" / "scan.nii.gz"
+    nib.save(nib.load(image).slicer[BOX], crop)
+    assert run(crop, bundle, tmp_path / "part") == {}
+    whole, part = maps_of(tmp_path / "whole"), maps_of(tmp_path / "part")
+    for name in MAPS:
+        np.testing.assert_array_equal(whole[name][BOX], part[name], err_msg=name)
+        outside = whole[name].copy()
+        outside[BOX] = 0
+        assert not outside.any(), name
+    a, b = record_of(tmp_path / "whole"), record_of(tmp_path / "part")
+    assert a["volume_ml"] == b["volume_ml"] and b["location"] is None
+    assert a["location"]["by"] == "user" and a["location"]["score"] is None
+    (volumes,) = a["location"]["volume_ml"].values()
+    assert volumes == {name: one["ensemble"] for name, one in a["volume_ml"].items()}
+
+
+def test_points_may_lie_near_each_other(bundle: Bundle, tmp_path: Path) -> None:
+    image = scan_file(tmp_path)
+    at = "20,-10,5; 30,-10,5"
+    assert run(image, bundle, tmp_path / "out", at=at, place_mm=[24, 24, 24]) == {}
+    location = record_of(tmp_path / "out")["location"]
+    assert set(location["box_mm"]) == {"point-1", "point-2"}
+    assert location["box_mm"]["point-1"] == [[8.0, -22.0, -7.0], [32.0, 2.0, 17.0]]
+    assert maps_of(tmp_path / "out")["seg"].any()
+
+
+def test_another_place_is_another_result(bundle: Bundle, tmp_path: Path) -> None:
+    image = scan_file(tmp_path)
+    assert run(image, bundle, tmp_path / "out", at="20,-10,5") == {}
+    failed = run(image, bundle, tmp_path / "out", at="21,-10,5")
+    assert "was made with another at" in failed["scan"]
+    assert run(image, bundle, tmp_path / "out", at="20,-10,5") == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"locate": "off"}, "measures 110 mm along one axis.*--anyway"),
+        ({}, "does not look like the template icbm152.*--at X,Y,Z"),
+        ({"at": "500,0,0"}, "lies outside the scan.*--at X,Y,Z"),
+        ({"placing#coarsest_mm": 0.9}, "voxels of 1.0 mm.*needs 0.9 or less.*--anyway"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    options: dict[str, Any], told: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    failed = run(scan_file(tmp_path), bundle, tmp_path / "out", **options)
+    with pytest.raises(AssertionError, match=told):
+        raise AssertionError(failed["scan"])
+    assert not (tmp_path / "out" / "scan").exists()
+
+
+def test_anyway_segments_all_of_it_with_a_warning(bundle: Bundle, tmp_path: Path) -> None:
+    assert run(scan_file(tmp_path), bundle, tmp_path / "out", anyway=True) == {}
+    record = record_of(tmp_path / "out")
+    assert record["location"] is None
+    assert any("crop it around the structure" in warning for warning in record["warnings"])
+
+
+def test_a_place_that_cannot_be_understood_is_wrong_usage(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be understood"):
+        run(scan_file(tmp_path), bundle, tmp_path / "out", at="here")
+
+
+def test_both_hippocampi_of_a_whole_head(tmp_path: Path) -> None:
+    head = tmp_path / "scan.nii.gz"
+    nib.save(load_template().as_reoriented(np.array([[2, -1], [0, 1], [1, -1]])), head)
+    assert segment(head, "hippocampus_mr", tmp_path / "out", members=2) == {}
+    seg = nib.load(tmp_path / "out" / "scan" / "scan_seg.nii.gz")
+    pieces, count = ndimage.label(np.asarray(seg.dataobj) > 0, structure=np.ones((3, 3, 3)))
+    assert count == 2
+    for k in (1, 2):
+        x, y, z = seg.affine[:3, :3] @ np.argwhere(pieces == k).mean(axis=0) + seg.affine[:3, 3]
+        assert np.linalg.norm(np.array([abs(x), y, z]) - [26, -22, -14]) < 5.0
+        assert 2000 < (pieces == k).sum() < 6000
+    location = record_of(tmp_path / "out")["location"]
+    assert location["by"] == "template" and set(location["box_mm"]) == {"left", "right"}
+
+
+def test_left_and_right_are_segments_of_their_own(bundle: Bundle, tmp_path: Path) -> None:
+    points = {"left": [30.0, -10.0, 5.0], "right": [-12.0, -10.0, 5.0]}
+    control = [{"label": name, "position": place} for name, place in points.items()]
+    markups = {"markups": [{"coordinateSystem": "RAS", "controlPoints": control}]}
+    (tmp_path / "p.mrk.json").write_text(json.dumps(markups))
+    at, out = str(tmp_path / "p.mrk.json"), tmp_path / "out"
+    options = {"at": at, "place_mm": [24, 24, 24], "formats": ["nifti", "nrrd"]}
+    assert run(scan_file(tmp_path), bundle, out, **options) == {}
+    seg = maps_of(out)["seg"]
+    values, header = nrrd.read(str(out / "scan" / "scan_seg.seg.nrrd"))
+    names = {header[f"Segment{i}_Name"]: int(header[f"Segment{i}_LabelValue"]) for i in range(4)}
+    assert set(names) == {f"{side} {part}" for side in points for part in ("anterior", "posterior")}
+    marked = seg > 0
+    assert (values > 0).sum() == marked.sum() and marked.any()
+    for side, sign in (("left", 1), ("right", -1)):
+        for part, value in (("anterior", 1), ("posterior", 2)):
+            x = 90 - np.argwhere(seg == value)[:, 0]  # in the world, of which left is above 9 mm
+            assert (values == names[f"{side} {part}"]).sum() == (sign * (x - 9) > 0).sum()

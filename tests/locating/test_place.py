@@ -1,0 +1,81 @@
+"""A place cut out of a scan: the right voxels, and back again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Orientationd, Spacingd
+from scipy.spatial.transform import Rotation
+
+from medsegdiff.core.errors import InputError
+from medsegdiff.data.transforms import restore
+from medsegdiff.locating.place import Place, Uprightd, cut_out
+
+TURN = Rotation.from_euler("xyz", (25.0, -10.0, 15.0), degrees=True).as_matrix()
+
+
+def scan(axes: np.ndarray | None = None) -> MetaTensor:
+    """A ramp along the world's axes, of 2 x 1 x 1.5 mm voxels."""
+    affine = np.eye(4)
+    affine[:3, :3] = (np.eye(3) if axes is None else axes) @ np.diag([-2.0, 1.0, 1.5])
+    affine[:3, 3] = (40.0, -30.0, 10.0)
+    index = np.stack(np.meshgrid(*map(np.arange, (40, 60, 40)), indexing="ij"), axis=-1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    values = torch.as_tensor((world @ [1.0, 10.0, 100.0])[None], dtype=torch.float32)
+    meta = {"spatial_shape": np.array(values.shape[1:])}
+    return MetaTensor(values, affine=torch.as_tensor(affine), meta=meta)
+
+
+def test_the_part_holds_the_place_and_knows_where_it_lies() -> None:
+    whole, place = scan(), Place("left", (0.0, 0.0, 40.0), (10.0, 12.0, 14.0))
+    part = cut_out(whole, place)
+    assert torch.equal(part.image.as_tensor(), whole[(slice(None), *part.box)].as_tensor())
+    affine = np.asarray(part.image.affine)
+    middle = np.array([(n - 1) / 2 for n in part.image.shape[1:]])
+    assert affine[:3, :3] @ middle + affine[:3, 3] == pytest.approx(place.centre, abs=1.5)
+    extent = np.array(part.image.shape[1:]) * [2.0, 1.0, 1.5]
+    assert (extent >= place.size).all() and (extent <= np.array(place.size) + 5.0).all()
+
+
+@pytest.mark.parametrize("centre", [(300.0, 0.0, 40.0), (41.0, 0.0, 40.0)])
+def test_a_place_outside_is_refused(centre: tuple[float, float, float]) -> None:
+    with pytest.raises(InputError, match=r"outside the scan.*--at X,Y,Z"):
+        cut_out(scan(), Place("", centre, (20.0, 20.0, 20.0)))
+
+
+def test_a_place_at_the_border_is_cut_off_there() -> None:
+    part = cut_out(scan(), Place("", (38.0, 0.0, 40.0), (20.0, 20.0, 20.0)))
+    assert part.box[0].start == 0
+
+
+@pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "turned"])
+def test_a_turned_place_is_seen_upright_and_brought_back(axes: np.ndarray) -> None:
+    place = Place("", tuple(axes @ [0.0, 0.0, 40.0] + [2.0, 3.0, 4.0]), (16.0, 20.0, 18.0), axes)
+    part = cut_out(scan(axes), place)
+    chain = Compose(
+        [
+            Uprightd("image", place),
+            Orientationd("image", "RAS", labels=None),
+            Spacingd("image", (1.0, 1.0, 1.0), mode="bilinear"),
+        ]
+    )
+    seen = chain({"image": part.image})["image"]
+    directions = np.asarray(seen.affine)[:3, :3]
+    assert directions == pytest.approx(np.eye(3), abs=1e-6)  # its own axes, of 1 mm
+    back = restore(seen.as_tensor(), seen, chain)
+    inner = (slice(None), *(slice(n // 4, n - n // 4) for n in part.image.shape[1:]))
+    assert back.shape == part.image.shape
+    assert np.abs(back[inner] - part.image.as_tensor().numpy()[inner]).max() < 60.0  # of 4,000
+    assert (
+        np.corrcoef(back[inner].ravel(), part.image.as_tensor().numpy()[inner].ravel())[0, 1]
+        > 0.999
+    )
+
+
+def test_the_box_encloses_a_turned_place() -> None:
+    place = Place("left", (1.0, 2.0, 3.0), (2.0, 4.0, 6.0), TURN)
+    low, high = place.box_mm
+    assert all(a < c < b for a, b, c in zip(low, high, place.centre, strict=True))
+    assert np.degrees(place.angle) > 20
