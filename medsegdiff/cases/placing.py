@@ -70,7 +70,8 @@ class Placing:
         self.locator = locator if locate == "auto" else None
         self.given = None if at is None and roi is None else GivenPlaces(place_mm, at, roi)
         self.anyway, self.coarsest_mm = anyway, coarsest_mm
-        self.settings = {"locate": locate, "at": at, "roi": roi, "anyway": anyway}
+        given = self.given.record() if self.given else None
+        self.settings = {"locate": locate, "places": given, "anyway": anyway}
 
     def places_in(
         self, scan: MetaTensor, geometry: Geometry, expected_mm: Sequence[Sequence[float]]

@@ -51,6 +51,10 @@ OutputFormat = str
 UNKNOWN_CLASS = 255
 """Class number of voxels whose class is not known, such as all of an image without a mask."""
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""From the world of DICOM, ITK and NRRD (left, posterior, superior) to that of NIfTI (right,
+anterior, superior), and back."""
+
 LengthUnit = Literal["mm", "pixel"]
 """Unit of lengths in an image."""
 

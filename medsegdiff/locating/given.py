@@ -14,12 +14,13 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.core.types import LPS_TO_RAS
 from medsegdiff.data.images import read_image
 from medsegdiff.locating.place import Located, Place
 
 POINT = "three numbers such as --at 26,-20,-14 (RAS+ mm; several joined by ;), or a markups file"
 BOX = "six numbers such as --roi 8,-46,-33,44,6,5 (RAS+ mm, two corners), a mask, or a markups file"
-FLIPS = {"LPS": np.diag([-1.0, -1.0, 1.0]), "RAS": np.eye(3)}
+FLIPS = {"LPS": LPS_TO_RAS[:3, :3], "RAS": np.eye(3)}
 """World of a markups file -> matrix to RAS+."""
 
 
@@ -55,6 +56,18 @@ class GivenPlaces:
             )
         else:
             self.places = (read_box(str(roi)),)
+
+    def record(self) -> list[dict[str, Any]]:
+        """The places as numbers, for the record of a case: their file's path may name a patient."""
+        return [
+            {
+                "name": place.name,
+                "centre": list(place.centre),
+                "size": list(place.size),
+                "axes": place.axes.tolist(),
+            }
+            for place in self.places
+        ]
 
     def __call__(self, scan: MetaTensor) -> Located:
         """The places; the scan is not looked at."""

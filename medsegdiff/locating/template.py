@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import LPS_TO_RAS
 from medsegdiff.locating.place import Located, Place
 
 ICBM152 = "icbm152"
@@ -33,7 +34,7 @@ BEST = 3
 SCALES = (0.7, 1.45)
 """Least and greatest stretch of a head to the template's that is believed."""
 BINS = 32
-LPS = np.diag([-1.0, -1.0, 1.0])
+LPS = LPS_TO_RAS[:3, :3]
 """From RAS+ to ITK's world, and back."""
 
 
@@ -202,16 +203,11 @@ def read_template(name: str) -> sitk.Image:
     """A template by its name or path.
 
     Raises:
-        InputError: its package or file is missing.
+        InputError: its file is missing.
     """
     if name == ICBM152:
-        try:
-            from nilearn.datasets import load_mni152_template
-        except ModuleNotFoundError as error:
-            rule = "is not installed, but it contains the template of a whole head"
-            raise InputError(
-                "nilearn", rule, "pip install nilearn, or give --at or --roi"
-            ) from error
+        from nilearn.datasets import load_mni152_template
+
         image = load_mni152_template(resolution=TEMPLATE_MM)
     else:
         try:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import LPS_TO_RAS
 from medsegdiff.data.manifest import class_slug
 from medsegdiff.phantoms.anatomy import (
     Arrangement,
@@ -250,7 +251,7 @@ def write_dicom_series(
         raise InputError("DICOM", rule, "Scale and round it")
     if volume.max() > np.iinfo(np.uint16).max:
         raise InputError("DICOM", "values above 65535 do not fit", "Scale the volume")
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    lps = LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     axes = lps[:3, :3] / spacing
     if not np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):

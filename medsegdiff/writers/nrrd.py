@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import needs_extra
-from medsegdiff.core.types import Geometry
+from medsegdiff.core.types import LPS_TO_RAS, Geometry
 from medsegdiff.writers.segments import Code, Segment
 
 MASTER_LIST = "Segmentation category and type - DICOM master list"
 """Slicer's own list of terms. Slicer also shows codes that are not in the list."""
 ANATOMIC_LIST = "Anatomic codes - DICOM master list"
-
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""NIfTI points right, anterior, superior; NRRD and DICOM left, posterior, superior."""
 
 
 def write_seg_nrrd(
@@ -49,7 +46,7 @@ def write_seg_nrrd(
     voxels = np.atleast_3d(label_map).astype(np.uint8)
     segmentation = {
         "voxels": voxels,
-        "ijkToLPS": RAS_TO_LPS @ geometry.affine,
+        "ijkToLPS": LPS_TO_RAS @ geometry.affine,
         "containedRepresentationNames": ["Binary labelmap"],
         "segments": [_described(s, voxels.shape) for s in segments],
     }

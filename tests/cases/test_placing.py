@@ -84,7 +84,7 @@ def test_another_place_is_another_result(bundle: Bundle, tmp_path: Path) -> None
     image = scan_file(tmp_path)
     assert run(image, bundle, tmp_path / "out", at="20,-10,5") == {}
     failed = run(image, bundle, tmp_path / "out", at="21,-10,5")
-    assert "was made with another at" in failed["scan"]
+    assert "was made with another places" in failed["scan"]
     assert run(image, bundle, tmp_path / "out", at="20,-10,5") == {}
 
 
@@ -141,6 +141,9 @@ def test_left_and_right_are_segments_of_their_own(bundle: Bundle, tmp_path: Path
     at, out = str(tmp_path / "p.mrk.json"), tmp_path / "out"
     options = {"at": at, "place_mm": [24, 24, 24], "formats": ["nifti", "nrrd"]}
     assert run(scan_file(tmp_path), bundle, out, **options) == {}
+    assert "p.mrk.json" not in (out / "scan" / "scan_run.json").read_text()  # may name a patient
+    (tmp_path / "p.mrk.json").write_text(json.dumps(markups).replace("30.0", "31.0"))
+    assert "another places" in run(scan_file(tmp_path), bundle, out, **options)["scan"]
     seg = maps_of(out)["seg"]
     values, header = nrrd.read(str(out / "scan" / "scan_seg.seg.nrrd"))
     names = {header[f"Segment{i}_Name"]: int(header[f"Segment{i}_LabelValue"]) for i in range(4)}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.types import LPS_TO_RAS
 from medsegdiff.data.dicom.frames import Frame, vectors
 from medsegdiff.data.dicom.series import Series, apart
 from medsegdiff.data.dicom.split import ORIENTATION_TOLERANCE
@@ -18,7 +19,6 @@ POSITION_TOLERANCE = 0.05
 _DECIMALS = (0, 1, 2)  # of millimetres, to which positions may be rounded
 _COARSEST = 0.25  # greatest rounding that is told from a gap, as a fraction of the spacing
 _TILT_DEGREES = 0.1  # a smaller tilt is rounding
-_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's axes point left and to the back
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Stack:
         """Affine (4, 4), voxel (column, row, slice) -> RAS+ mm."""
         lps = np.eye(4)
         lps[:3, :3], lps[:3, 3] = self.axes, self.origin
-        return np.asarray(_TO_RAS @ lps)
+        return np.asarray(LPS_TO_RAS @ lps)
 
 
 def stack_of(frames: Sequence[Frame], series: Series) -> Stack:

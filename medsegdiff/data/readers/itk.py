@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.core.types import Geometry
+from medsegdiff.core.types import LPS_TO_RAS, Geometry
 from medsegdiff.data.readers.damage import unreadable
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK points left, posterior, superior; NIfTI right, anterior, superior."""
 _DATA_FILE = re.compile(r"^\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(.+?)\s*$", re.I | re.M)
 _LONGEST_HEADER = 2**20  # bytes; a header whose data lie in other files is far shorter
 
