@@ -6,11 +6,12 @@ STAMP := $(VENV)/.installed
 TORCH := torch>=2.9,<2.14
 DATA ?= hippocampus_mr
 MINUTES ?= 3
+INPUTS ?= 10000
 # a process a core, of one thread each; the tests of one file stay together, since they share what they train
 PARALLEL ?= -n logical --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test pacs-test check format bench
+.PHONY: help venv demo test pacs-test check format bench fuzz
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
@@ -35,6 +36,9 @@ check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 
 bench: $(STAMP) ## compare with other methods: DATA=hippocampus_mr MINUTES=3 (of training each)
 	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --minutes $(MINUTES)
+
+fuzz: $(STAMP) ## damaged files, descriptions, bundles and answers, INPUTS=10000 of them
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
 format: $(STAMP) ## let ruff sort the imports and lay out the code
 	$(BIN)/ruff check --fix .

@@ -8,19 +8,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import random
 import shutil
-import signal
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.reliability.killing import Tally, ended, forked, killed_until_it_ends
 from medsegdiff.bundle import load_bundle
 from medsegdiff.core import InputError, read_json, write_json
 from medsegdiff.phantoms import write_cohort
@@ -37,23 +34,6 @@ TINY: dict[str, Any] = {
     "validate#inferer#steps": 1,
 }
 """Settings of a training of seconds, with a validation after each epoch."""
-
-
-@dataclass
-class Tally:
-    """Counts over all runs.
-
-    Attributes:
-        kills: Number of processes that were killed while they trained.
-        lost: Number of kills after which an epoch that was done could not be read any more.
-        runs: Number of runs that were killed and resumed until they ended.
-        equal: Number of these whose weights are those of the run that nothing killed, byte by byte.
-    """
-
-    kills: int = 0
-    lost: int = 0
-    runs: int = 0
-    equal: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,12 +72,20 @@ def kill_trainings(folder: Path, kills: int, minutes: float, epochs: int, seed: 
     data, whole = cohort(folder / "data"), folder / "whole"
     train_once(data, whole, epochs)  # imports all that the children need
     started = time.monotonic()
-    ended(fork_training(data, folder / "timed", epochs))
+    ended(forked(lambda: train_once(data, folder / "timed", epochs)))
     took = time.monotonic() - started
     moments, tally, run = random.Random(seed), Tally(), folder / "run"
+
+    def do() -> None:
+        train_once(data, run, epochs)
+
     while tally.kills < kills and time.monotonic() - started < 60 * minutes:
         before = tally.kills
-        killed_until_it_ends(data, run, epochs, took, moments, tally)
+        killed_until_it_ends(
+            do, took, moments, tally, lambda: epochs_done(run), lambda: is_intact(run)
+        )
+        if not (run / "final.pt").exists():
+            raise SystemExit(f"the training in {run} ended without final.pt")
         if tally.kills > before:  # else it ended before its moment came
             tally.runs += 1
             tally.equal += all((run / n).read_bytes() == (whole / n).read_bytes() for n in WEIGHTS)
@@ -107,36 +95,6 @@ def kill_trainings(folder: Path, kills: int, minutes: float, epochs: int, seed: 
 
 
 WEIGHTS = ("best.pt", "final.pt")
-
-
-def killed_until_it_ends(
-    data: Path, run: Path, epochs: int, took: float, moments: random.Random, tally: Tally
-) -> None:
-    """Start a training, kill it after a random time, and resume it, until it has ended.
-
-    Args:
-        data: Path of the data's description.
-        run: Folder of the run.
-        epochs: Number of epochs.
-        took: Seconds that the run takes when nothing kills it.
-        moments: Source of the times until a kill, which are up to that, and longer while a run
-            does not get on.
-        tally: Counts, which grow.
-    """
-    span, done = took, 0
-    while True:
-        process = fork_training(data, run, epochs)
-        if not ended(process, within=moments.uniform(0.0, 0.7 * span)):
-            os.kill(process, signal.SIGKILL)
-            ended(process)
-            tally.kills += 1
-            tally.lost += not is_intact(run)
-            gained, done = epochs_done(run) > done, epochs_done(run)
-            span = took if gained else 1.3 * span  # a machine that has become slow
-        elif (run / "final.pt").exists():
-            return
-        else:
-            raise SystemExit(f"the training in {run} ended without final.pt")
 
 
 def is_intact(run: Path) -> bool:
@@ -153,51 +111,12 @@ def epochs_done(run: Path) -> int:
     return max((int(path.stem.partition("=")[2]) for path in found), default=0)
 
 
-def fork_training(data: Path, run: Path, epochs: int) -> int:
-    """Train in a child process, which need not import anything again.
-
-    Returns:
-        Number of the process.
-    """
-    sys.stdout.flush()
-    process = os.fork()
-    if process:
-        return process
-    try:
-        train_once(data, run, epochs)
-    except InputError as error:
-        print(error, file=sys.stderr)
-    finally:
-        os._exit(0)
-
-
 def train_once(data: Path, run: Path, epochs: int) -> None:
     """Train, or go on with a run that has begun."""
     tracking = f"sqlite:///{run.parent}/mlruns.db"
     overrides = {**TINY, "train#trainer#max_epochs": epochs, "tracking_uri": tracking}
     begun = (run / "config.yaml").exists()
     train(BUNDLE, data, run, resume=begun, device="cpu", overrides=overrides)
-
-
-def ended(process: int, within: float | None = None) -> bool:
-    """Wait for a child process.
-
-    Args:
-        process: Number of the process.
-        within: Seconds to wait; None: until it has ended.
-
-    Returns:
-        Whether it has ended.
-    """
-    until = None if within is None else time.monotonic() + within
-    while until is not None:
-        if os.waitpid(process, os.WNOHANG)[0]:
-            return True
-        if time.monotonic() >= until:
-            return False
-        time.sleep(0.002)
-    os.waitpid(process, 0)
-    return True
 
 
 def cohort(folder: Path) -> Path:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medsegdiff.bundle.trusted_bundles import check_trust
 from medsegdiff.core.atomic_files import digest
-from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.core.errors import InputError, UsageError, in_words, surfacing_input_errors
 
 if TYPE_CHECKING:
     import torch
     from monai.bundle import ConfigParser
 
 WEIGHTS = "models/model.pt"
+LOCATOR_FILE = "locator.pt"
+"""Name of the weights of a locator, in ``models`` and in the folder of a run."""
 CALIBRATION = "models/calibration.json"
 STUDY = "study.json"
 """Name of the file that makes a folder a study, as ``medsegdiff fit`` writes it."""
@@ -118,6 +122,11 @@ class Bundle:
         folder = self.root / "models"
         return folder if (folder / "model_index.json").is_file() else None
 
+    @property
+    def locator(self) -> Path:
+        """Path of the weights of the network that finds places in a scan; most bundles lack it."""
+        return self.root / "models" / LOCATOR_FILE
+
     def weight_files(self) -> list[Path]:
         """Files of the trained weights; of a pipeline, those of all its networks.
 
@@ -129,8 +138,8 @@ class Bundle:
         return sorted(self.pipeline.glob("*/*.safetensors"))
 
     def weights_hash(self) -> str:
-        """SHA-256 over the weights."""
-        return digest([self.weights()])
+        """SHA-256 over the weights, those of a locator included."""
+        return digest(self._of_masks())
 
     def fingerprint(self, calibrated: bool = False, config: str = "inference") -> str:
         """SHA-256 over the files that determine the masks: configuration, weights, calibration.
@@ -140,9 +149,15 @@ class Bundle:
             config: Name of the configuration.
         """
         further = [self.root / CALIBRATION] if calibrated else []
-        return digest([self.config(config), self.weights(), *further])
+        return digest([self.config(config), *self._of_masks(), *further])
 
-    def parser(self, name: str, overrides: Mapping[str, Any] | None = None) -> ConfigParser:
+    def _of_masks(self) -> list[Path]:
+        """The weights that the masks depend on."""
+        return [self.weights(), *([self.locator] if self.locator.is_file() else [])]
+
+    def parser(
+        self, name: str, overrides: Mapping[str, Any] | None = None, *, running: bool = False
+    ) -> ConfigParser:
         """The configuration, ready to be resolved, with some values replaced.
 
         References to another file of the bundle (``%configs/inference.yaml#network_def``) are
@@ -153,24 +168,53 @@ class Bundle:
             name: Name of the configuration: ``train``, ``inference``, ``evaluate`` or
                 ``calibrate``.
             overrides: MONAI ids (``train#trainer#max_epochs``) -> values.
+            running: Whether a configuration of this bundle calls, by MONAI's own command as well,
+                so that it is too late to ask whether it may run.
 
         Raises:
-            InputError: the bundle has no such configuration, or it cannot be parsed.
+            InputError: the bundle has no such configuration, or it cannot be parsed, or is not
+                trusted to run (:mod:`medsegdiff.bundle.trusted_bundles`).
             UsageError: the configuration has no such key.
         """
-        path = self.config(name)
+        path, metadata = self.config(name), self.metadata
+        if not running:
+            check_trust(self.root, (one.root for one in list_bundles()))
         from monai.bundle import ConfigParser
 
         parser = ConfigParser()
         try:
             parser.read_config(_with_shared(ConfigParser.load_config_file(path), self.root))
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(path, f"cannot be parsed ({error})", "Check its syntax") from error
-        parser.read_meta(self.metadata)
+        parser.read_meta(metadata)
         changes = {"bundle_root": str(self.root), **(overrides or {})}
         check_keys(parser, changes, path)
         parser.update(changes)
         return parser
+
+
+@contextmanager
+def making_objects(path: Path) -> Iterator[None]:
+    """A context in which a configuration's objects are made, by its own code and values.
+
+    Args:
+        path: Path of the configuration.
+
+    Raises:
+        InputError: one was raised within, wrapped or not; or an object cannot be made.
+    """
+    try:
+        with surfacing_input_errors():
+            yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+            raise
+        rule = f"its objects cannot be made ({in_words(error)})"
+        raise InputError(path, rule, "Compare it with a bundle that ships") from error
 
 
 def check_keys(parser: ConfigParser, overrides: Mapping[str, Any], path: Path) -> None:
@@ -225,15 +269,15 @@ def load_bundle(bundle: str | Path | Bundle) -> Bundle:
 
     Raises:
         InputError: the folder is not a bundle, or a study that is not finished.
-        UsageError: the name is unknown.
+        UsageError: the name is unknown, or is also that of a bundle in the working folder.
     """
     if isinstance(bundle, Bundle):
         return bundle
     name, folder = str(bundle), Path(bundle)
     shipped = {one.name: one for one in list_bundles()}
-    if name in shipped:
-        return shipped[name]
     places = [folder, folder / RESULT] if (folder / STUDY).is_file() else [folder]
+    if name in shipped:
+        return _unambiguous(shipped[name], places)
     for place in places:
         if (place / "configs" / "metadata.json").is_file():
             return Bundle(place.resolve())
@@ -244,6 +288,21 @@ def load_bundle(bundle: str | Path | Bundle) -> Bundle:
     near = difflib.get_close_matches(name, shipped, n=1)
     remedy = f"Did you mean {near[0]}?" if near else f"Bundles at hand: {', '.join(shipped)}"
     raise UsageError(name, "is neither a folder nor a bundle that ships", remedy)
+
+
+def _unambiguous(shipped: Bundle, places: Sequence[Path]) -> Bundle:
+    """The shipped bundle, unless a folder of its name could be meant.
+
+    Raises:
+        UsageError: there is such a folder, which is a bundle or a study.
+    """
+    local = places[0]
+    there = len(places) > 1 or (local / "configs" / "metadata.json").is_file()
+    if there and local.resolve() != shipped.root.resolve():
+        rule = "is both a bundle that ships and one in the working folder"
+        remedy = f"Write ./{local} for your own, or {shipped.root} for the one that ships"
+        raise UsageError(shipped.name, rule, remedy)
+    return shipped
 
 
 def list_bundles() -> list[Bundle]:
@@ -265,7 +324,10 @@ def _with_shared(config: Any, root: Path) -> Any:
     """The configuration, with references to other files of the bundle in ``root`` replaced.
 
     MONAI resolves such references from the working folder, which its own command expects to be
-    ``root``.
+    ``root``. Only files in its ``configs`` can be referred to, since only these are trusted.
+
+    Raises:
+        InputError: a reference is to another file.
     """
     if isinstance(config, dict):
         return {key: _with_shared(value, root) for key, value in config.items()}
@@ -274,7 +336,13 @@ def _with_shared(config: Any, root: Path) -> Any:
     from monai.bundle import ConfigParser
 
     file, key = ConfigParser.split_path_id(config[1:]) if _is_macro(config) else ("", "")
-    return ConfigParser(ConfigParser.load_config_file(root / file))[key] if file else config
+    if not file:
+        return config
+    path = (root / file).resolve()
+    if not path.is_relative_to((root / "configs").resolve()):
+        rule = f"refers to {file}, which is not in its configs"
+        raise InputError(root, rule, "Put the file there")
+    return _with_shared(ConfigParser(ConfigParser.load_config_file(path))[key], root)
 
 
 def _is_macro(value: Any) -> bool:

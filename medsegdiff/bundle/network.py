@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -26,6 +27,10 @@ def read_weights(bundle: Bundle) -> dict[str, Tensor]:
     path = bundle.weights()
     try:
         weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words would say how to load it anyway
+        rule = "holds no weights, or more than weights, which may be a program: it is not loaded"
+        remedy = "Get weights that torch.save wrote of a state_dict (git lfs pull for a pointer)"
+        raise InputError(path, rule, remedy) from error
     except Exception as error:  # pickle and zip have many ways to fail
         rule = f"holds no weights that torch can read ({in_words(error)})"
         raise InputError(path, rule, "Get the file again") from error

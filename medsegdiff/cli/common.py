@@ -17,19 +17,29 @@ from rich.logging import RichHandler
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from medsegdiff.bundle.trusted_bundles import trusting
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.progress import tracked
+from medsegdiff.core.stopping import Stopped, stopping_on_signals
 
 T = TypeVar("T")
 
 
 class Command(TyperCommand):
-    """Turns an error into one line and an exit code, unless ``--debug`` asks for the traceback."""
+    """Turns an error into one line and an exit code, unless ``--debug`` asks for the traceback.
+
+    ``--trust`` holds for all bundles that the command uses. SIGTERM and Ctrl-C end it in order, so
+    that unpacked files of patients are removed.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
         try:
-            return super().invoke(ctx)
+            with stopping_on_signals(), trusting(ctx.params.get("trust", False)):
+                return super().invoke(ctx)
+        except Stopped as stop:
+            typer.echo(f"medsegdiff: {stop}; files that are complete are kept", err=True)
+            raise typer.Exit(stop.exit_code) from None
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as error:

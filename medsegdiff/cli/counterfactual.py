@@ -21,6 +21,7 @@ from medsegdiff.cli.options import (
     Seed,
     Settings,
     Steps,
+    Trust,
     Verbose,
     given,
 )
@@ -63,6 +64,7 @@ def counterfactual(
     formats: Formats = None,
     overwrite: Overwrite = False,
     settings: Settings = None,
+    trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from medsegdiff.cli.common import parse_overrides, progress, refuse_missing, set_up
-from medsegdiff.cli.options import DataArgument, Debug, Device, Quiet, Settings, Verbose
+from medsegdiff.cli.options import DataArgument, Debug, Device, Quiet, Settings, Trust, Verbose
 from medsegdiff.core.errors import UsageError
 
 STOPPED = 130
@@ -35,6 +35,7 @@ def fit(
     ] = None,
     device: Device = "auto",
     settings: Settings = None,
+    trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,

@@ -21,6 +21,7 @@ from medsegdiff.cli.options import (
     SaveMembers,
     Seed,
     Settings,
+    Trust,
     Verbose,
     given,
 )
@@ -61,6 +62,7 @@ def label_efficient(
     overwrite: Overwrite = False,
     settings: Settings = None,
     device: Device = "auto",
+    trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,

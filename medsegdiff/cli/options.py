@@ -114,6 +114,13 @@ Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Print explanations and libraries' warnings.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Let a bundle from elsewhere run, whose configurations are programs; remembered.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, or one such as cuda:1.")]
 
 # --- inputs and outputs of commands ---------------------------------------------------------------

@@ -23,6 +23,7 @@ from medsegdiff.cli.options import (
     Seed,
     Settings,
     Steps,
+    Trust,
     Verbose,
     given,
 )
@@ -96,10 +97,10 @@ def segment(
     ] = False,
     store: Annotated[
         bool,
-        typer.Option("--store", help="Store DICOM SEG on the server that the images came from."),
+        typer.Option("--store", help="Store the DICOM objects on the images' own server."),
     ] = False,
     store_to: Annotated[
-        str | None, typer.Option(metavar="URL", help="Store DICOM SEG on this DICOMweb server.")
+        str | None, typer.Option(metavar="URL", help="Store them on this DICOMweb server.")
     ] = None,
     key: Annotated[
         Path | None, typer.Option(help="File (CSV) to write that says which image each case is.")
@@ -112,6 +113,7 @@ def segment(
         ),
     ] = None,
     settings: Settings = None,
+    trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,

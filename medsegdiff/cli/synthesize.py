@@ -20,6 +20,7 @@ from medsegdiff.cli.options import (
     Seed,
     Settings,
     Steps,
+    Trust,
     Verbose,
     given,
 )
@@ -57,6 +58,7 @@ def synthesize(
     overwrite: Overwrite = False,
     settings: Settings = None,
     device: Device = "auto",
+    trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,

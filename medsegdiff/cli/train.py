@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from medsegdiff.cli.common import parse_overrides, refuse_missing, set_up
-from medsegdiff.cli.options import BundleArgument, Data, Debug, Device, Quiet, Settings, Verbose
+from medsegdiff.cli.options import (
+    BundleArgument,
+    Data,
+    Debug,
+    Device,
+    Quiet,
+    Settings,
+    Trust,
+    Verbose,
+)
 
 
 def train(
@@ -23,6 +32,7 @@ def train(
     ] = False,
     device: Device = "auto",
     settings: Settings = None,
+    trust: Trust = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     debug: Debug = False,
@@ -36,7 +46,7 @@ def train(
     changes = parse_overrides(settings or [])
     refuse_missing(bundle, "train", data)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it logs what is raised as well
-    from medsegdiff.training.stopping import Stopped, stopping_on_signals
+    from medsegdiff.core.stopping import Stopped, stopping_on_signals
 
     try:
         with stopping_on_signals():

@@ -1,4 +1,4 @@
-"""Types, errors, atomic files, libraries kept quiet about patients, large arrays on disk."""
+"""Types, errors, limits of inputs, atomic files, signals, libraries kept quiet, large arrays."""
 
 import lazy_loader
 

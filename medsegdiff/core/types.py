@@ -45,6 +45,9 @@ Uneven = Literal["refuse", "resample"]
 Locate = Literal["auto", "off"]
 """Whether the places of structures are searched for in a scan that is larger than expected."""
 
+Features = dict[str, dict[str, float]]
+"""What is measured of a case: ``geometry``, ``intensity`` or ``ensemble`` -> feature -> value."""
+
 OutputFormat = str
 """Name of a format that a segmentation can be written in: see ``cases.output_formats``."""
 

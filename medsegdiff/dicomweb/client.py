@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ FIRST_WAIT_MS = 500
 """Half of the first pause between attempts, in milliseconds; each further pause doubles."""
 CREDENTIALS = f"Set {TOKEN}, or {USER} and {PASSWORD}, or write them into ~/.netrc"
 """Remedy where a server asks for credentials."""
+_EPILOGUE = 1024  # bytes that may follow the end of a multipart answer
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 logger = logging.getLogger(__name__)
@@ -64,13 +66,18 @@ def connected(service: str, subject: str) -> Iterator[Any]:
         subject: Name of the server or address in messages, without identifiers.
 
     Raises:
-        InputError: the server cannot be reached, refuses, or answers something unexpected.
+        InputError: the server cannot be reached, refuses, answers something unexpected, or is
+            beyond a limit of :mod:`medsegdiff.dicomweb.answers`.
     """
     client_class = library().DICOMwebClient
     from requests import RequestException
     from retrying import RetryError
 
+    from medsegdiff.dicomweb.answers import bounded
+
     with _session(service) as session, silenced():
+        bounded(session, subject)
+        session.hooks["response"].append(_whole_or_failing)
         client = client_class(service, session=session, timeout=TIMEOUT)
         client.set_http_retry_params(
             max_attempts=ATTEMPTS, wait_exponential_multiplier=FIRST_WAIT_MS
@@ -120,6 +127,31 @@ def _bearer(token: str) -> Any:
         return request
 
     return authorise
+
+
+def _whole_or_failing(response: Any, **_: Any) -> None:
+    """Let a multipart answer without its closing delimiter (RFC 2046, 5.1.1) fail at its end.
+
+    The library takes what came for all there is, though slices may be missing.
+    """
+    from requests.exceptions import ChunkedEncodingError
+
+    header = Message()
+    header["Content-Type"] = response.headers.get("Content-Type", "")
+    boundary = header.get_boundary()
+    if boundary is None:
+        return
+    closing, chunks = f"--{boundary}--".encode("utf-8", "replace"), response.iter_content
+
+    def checked(*sizes: Any, **options: Any) -> Iterator[bytes]:
+        end = b""
+        for chunk in chunks(*sizes, **options):
+            end = (end + chunk)[-len(closing) - _EPILOGUE :]
+            yield chunk
+        if closing not in end:
+            raise ChunkedEncodingError("no closing delimiter")
+
+    response.iter_content = checked
 
 
 def _input_error(error: Any, subject: str) -> InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from enum import Enum
@@ -14,6 +15,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.transforms import Compose
 
 from medsegdiff.bundle.bundle import Bundle, list_bundles, load_bundle
+from medsegdiff.bundle.network import read_weights
+from medsegdiff.bundle.trusted_bundles import trust
 from medsegdiff.core.errors import InputError
 from medsegdiff.phantoms.cohort import write_cohort
 
@@ -146,6 +149,7 @@ def test_the_zoos_keys_of_a_training_are_there(name: str, monkeypatch: pytest.Mo
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     shutil.copytree(load_bundle("hippocampus_mr").root / "configs", tmp_path / "configs")
     (tmp_path / "configs" / "inference.yaml").unlink()
+    trust(tmp_path)
     with pytest.raises(InputError, match=r"train\.yaml: cannot be parsed.*inference\.yaml"):
         Bundle(tmp_path).parser("train")
 
@@ -153,3 +157,27 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 def test_all_bundles_log_alike() -> None:
     files = [bundle.root / "configs" / "logging.conf" for bundle in list_bundles()]
     assert len({path.read_text(encoding="utf-8") for path in files}) == 1
+
+
+class _Program:
+    """What runs when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("kind", ["a program", "no weights"])
+def test_weights_that_are_a_program_are_not_loaded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "model.pt"
+    if kind == "a program":
+        torch.save({"weight": _Program()}, path)
+    else:
+        path.write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match="it is not loaded") as caught:
+        read_weights(Bundle(tmp_path))
+    assert not (tmp_path / "ran").exists()
+    assert "weights_only" not in str(caught.value) and "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 from medsegdiff.core.errors import InputError
 from medsegdiff.dicomweb import client
 from medsegdiff.dicomweb.stow import store
-from tests.dicomweb.conftest import Answer, FakeServer, Request, as_json
+from tests.dicomweb.fake_server import Answer, FakeServer, Request, as_json
 
 
 def item(uid: str, **more: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Headers are read by pydicom. The geometry is computed from them (DICOM PS3.3, C.7.6.2.1.1) rather
 than taken from a reader, since readers average over a missing slice and stack what does not
-belong together. Pixels are decoded by pydicom, those of the JPEG family through GDCM.
+belong together. Pixels are decoded by pydicom, those of the JPEG family through GDCM, in a worker
+process.
 
 find: files -> headers -> (kinds, duplicates, split) -> series; read: frames -> geometry -> pixels.
 """

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from medsegdiff.data.dicom.decoder import Decoder, decoding, stored_values
 from medsegdiff.data.dicom.headers import DAMAGED, TAGS, open_dicom, text
 
 Instance = tuple[Path, Any]
@@ -25,28 +26,39 @@ def without_copies(instances: Sequence[Instance]) -> list[Instance]:
     """
     kept: list[Instance] = []
     known: dict[str, list[Instance]] = defaultdict(list)
-    for instance in instances:
-        uid = text(instance[1], "SOPInstanceUID")
-        if uid and any(_same(instance, other) for other in known[uid]):
-            continue
-        known[uid].append(instance)
-        kept.append(instance)
+    with decoding([file for file, _ in instances]) as decoder:
+        for instance in instances:
+            uid = text(instance[1], "SOPInstanceUID")
+            if uid and any(_same(instance, other, decoder) for other in known[uid]):
+                continue
+            known[uid].append(instance)
+            kept.append(instance)
     return kept
 
 
-def _same(one: Instance, other: Instance) -> bool:
+def _same(one: Instance, other: Instance, decoder: Decoder) -> bool:
     files = one[0], other[0]
     try:
         if any(one[1].get(tag) != other[1].get(tag) for tag in TAGS if tag != "PatientID"):
             return False
         first, second = (hashlib.sha256(file.read_bytes()).digest() for file in files)
-        return first == second or _same_image(*files)
+        return first == second or _same_image(*files, decoder)
     except DAMAGED:
         return False
 
 
-def _same_image(one: Path, other: Path) -> bool:
+def _same_image(one: Path, other: Path, decoder: Decoder) -> bool:
     try:
-        return np.array_equal(open_dicom(one).pixel_array, open_dicom(other).pixel_array)
+        datasets = {file: open_dicom(file) for file in (one, other)}
+        if len({_stored(dataset) for dataset in datasets.values()}) == 1:
+            return True
+        first, second = (stored_values(d, file, decoder) for file, d in datasets.items())
+        return np.array_equal(first, second)
     except (RuntimeError, *DAMAGED):
         return False
+
+
+def _stored(dataset: Any) -> tuple[Any, ...]:
+    """What gives the same pixels if it is the same."""
+    fields = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData")
+    return (dataset.file_meta.TransferSyntaxUID, *map(dataset.get, fields))

@@ -30,6 +30,7 @@ _OTHER_NAMES = {
     "PixelSpacing": "NominalScannedPixelSpacing",
 }
 """Other names of fields: in enhanced objects, and in secondary captures."""
+_LEAST_BYTES = 8  # of a frame: fewer than an item's head, or than any image has
 _OF_OTHER_IMAGES = {"ReferencedImageSequence", "DerivationImageSequence", "SourceImageSequence"}
 
 
@@ -88,6 +89,8 @@ def frames_of(file: Path, header: Any) -> list[Frame]:
     if is_mosaic(header):
         return [_tile_frame(file, n, header, t) for n, t in enumerate(tiles_of(file, header))]
     count = int(header.get("NumberOfFrames") or 1)
+    if count > 1 and count > file.stat().st_size // _LEAST_BYTES:
+        raise ValueError(f"{count} frames, more than the file can hold")
     items = header.get("PerFrameFunctionalGroupsSequence")
     if not items:
         return [Frame(file, n, header, count=count) for n in range(count)]

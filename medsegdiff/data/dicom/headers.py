@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pydicom.valuerep import VR
+
+from medsegdiff.core.errors import InputError
+from medsegdiff.core.limits import check_inflation
 
 TAGS = [
     "SOPClassUID",
@@ -66,6 +71,8 @@ GE_B_VALUE = 0x00431039
 GE_DIRECTION = (0x001910BB, 0x001910BC, 0x001910BD)
 PRIVATE = (SIEMENS_B_VALUE, SIEMENS_DIRECTION, SIEMENS_MOSAIC, GE_B_VALUE, *GE_DIRECTION)
 """Fields of the vendors' own."""
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_BYTES = 2**12  # beyond the meta header of any file
 _KINDS = {str(kind) for kind in VR if len(kind) == 2}
 DAMAGED = (
     InvalidDicomError,
@@ -109,7 +116,7 @@ def open_dicom(file: Path, **options: Any) -> Any:
         DAMAGED: the file is no DICOM file, or is broken.
     """
     try:
-        dataset = pydicom.dcmread(file, **options)
+        dataset = _read(file, options)
     except InvalidDicomError:
         if not _begins_like_a_data_set(file):
             raise
@@ -121,6 +128,41 @@ def open_dicom(file: Path, **options: Any) -> Any:
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset
+
+
+class _DeflatedFile(io.BufferedReader):
+    """A file that refuses to be read to its end, as pydicom inflates it, if that is too much."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            ValueError: all of them would inflate to far more than images do.
+        """
+        content = super().read(size)
+        if size is None or size < 0:
+            _check_deflated(content)
+        return content
+
+
+def _check_deflated(content: bytes) -> None:
+    inflater, rest, size = zlib.decompressobj(-zlib.MAX_WBITS), content, 0
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, 2**24))
+        rest = inflater.unconsumed_tail
+        try:
+            check_inflation("", len(content), size)
+        except InputError as error:  # the caller knows the name that may be shown
+            raise ValueError(f"{error.rule}. {error.remedy}") from None
+
+
+def _read(file: Path, options: Mapping[str, Any]) -> Any:
+    with file.open("rb") as stream:
+        deflated = _DEFLATED in stream.read(_META_BYTES)
+    if not deflated:
+        return pydicom.dcmread(file, **options)
+    with _DeflatedFile(io.FileIO(file)) as stream:
+        return pydicom.dcmread(stream, **options)
 
 
 def is_marked_dicom(file: Path) -> bool:

@@ -6,7 +6,7 @@ Values are those of the file: MONOCHROME1 is not inverted, and padding is not re
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.limits import check_size
+from medsegdiff.data.dicom.decoder import Decoder, DecodingError, decoding, needs_worker
 from medsegdiff.data.dicom.frames import Frame
 from medsegdiff.data.dicom.headers import DAMAGED, open_dicom
 from medsegdiff.data.dicom.series import Series
@@ -24,26 +26,39 @@ def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
     """Values (columns, rows, slices) float32 of frames of one size, in their order.
 
     Raises:
-        InputError: a file is truncated, or cannot be decoded.
+        InputError: a file is truncated, or cannot be decoded; the values would be too many.
         DAMAGED: a header is broken.
     """
     rows, columns = frames[0].size
+    check_size(series, 4.0 * rows * columns * len(frames))
     values = np.empty((columns, rows, len(frames)), dtype=np.float32)
     of_file: dict[Path, dict[int, int]] = defaultdict(dict)  # frame's number -> slice
     for k, frame in enumerate(frames):
         of_file[frame.file][frame.number] = k
-    for file, slices in of_file.items():
-        dataset = open_dicom(file)
-        _check_complete(dataset, file, series)
-        tiles = {k: frames[k].tile for k in slices.values()}
-        if any(tiles.values()):
-            whole = next(_decoded(dataset, [0], file, series))
-            planes = iter([whole[tile.place] for tile in tiles.values() if tile])
-        else:
-            planes = _decoded(dataset, list(slices), file, series)
-        for k, plane in zip(slices.values(), planes, strict=True):
-            values[:, :, k] = _rescaled(plane, frames[k]).T
+    with decoding(of_file) as decoder:
+        for file, slices in of_file.items():
+            for k, plane in _planes(file, slices, frames, series, decoder):
+                values[:, :, k] = _rescaled(plane, frames[k]).T
     return values
+
+
+def _planes(
+    file: Path,
+    slices: Mapping[int, int],
+    frames: Sequence[Frame],
+    series: Series,
+    decoder: Decoder,
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The slices that lie in a file: number of each, and its stored values (rows, columns)."""
+    dataset = open_dicom(file)
+    _check_complete(dataset, file, series)
+    tiles = {k: frames[k].tile for k in slices.values()}
+    if not any(tiles.values()):
+        stored = _stored(dataset, list(slices), file, series, decoder)
+        yield from zip(slices.values(), stored, strict=True)
+        return
+    whole = next(_stored(dataset, [0], file, series, decoder))
+    yield from ((k, whole[tile.place]) for k, tile in tiles.items() if tile)
 
 
 def place(file: Path, series: Series) -> str:
@@ -67,17 +82,26 @@ def _check_complete(dataset: Any, file: Path, series: Series) -> None:
         raise InputError(series, f"{place(file, series)} is truncated", "Fetch it again")
 
 
-def _decoded(
-    dataset: Any, numbers: Sequence[int], file: Path, series: Series
+def _stored(
+    dataset: Any, numbers: Sequence[int], file: Path, series: Series, decoder: Decoder
 ) -> Iterator[NDArray[Any]]:
-    """The stored values (rows, columns) of the frames with these numbers, one at a time."""
+    """The stored values (rows, columns) of the frames with these numbers, one at a time.
+
+    Only pixels that Python or numpy unpacks are read in this process.
+    """
     shape = (int(dataset.Rows), int(dataset.Columns))
+    check_size(series, 4.0 * shape[0] * shape[1])  # of a mosaic, more than its slices
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
     try:
-        for plane in iter_pixels(dataset, indices=numbers, raw=True):
+        if needs_worker(dataset):
+            yield from decoder.planes(file, numbers, shape)
+            return
+        for plane in iter_pixels(dataset, indices=list(numbers), raw=True):
             yield _unpacked(plane.reshape(shape), dataset)
     except (RuntimeError, *DAMAGED) as error:
-        syntax = dataset.file_meta.get("TransferSyntaxUID")
-        rule = f"pixels of {place(file, series)} cannot be read ({getattr(syntax, 'name', '?')})"
+        reason = f": {error}" if isinstance(error, DecodingError) else ""
+        name = getattr(syntax, "name", "?")
+        rule = f"pixels of {place(file, series)} cannot be read ({name}{reason})"
         raise InputError(series, rule, "Export it again, uncompressed") from error
 
 

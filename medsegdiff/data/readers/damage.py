@@ -7,12 +7,14 @@ from pathlib import Path
 
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from medsegdiff.core.errors import InputError
 
 DAMAGED = (
     ImageFileError,
     HeaderDataError,
+    WrapStructError,
     OSError,
     EOFError,
     ValueError,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.limits import check_inflation, check_size
 from medsegdiff.core.types import LPS_TO_RAS, Geometry
 from medsegdiff.data.readers.damage import unreadable
 
@@ -21,12 +23,13 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
     """Values (X, Y[, Z]), channels or time in a further axis, and the geometry in RAS+ mm.
 
     Raises:
-        InputError: the file is unreadable or truncated, its values are not real, or its geometry
-            is not usable.
+        InputError: the file is unreadable or truncated, its values are not real or too many, or its
+            geometry is not usable.
     """
     import SimpleITK as sitk  # takes long
 
     reader = _header(path)
+    _check_bounds(reader, path)
     try:
         image = reader.Execute()
         array = sitk.GetArrayFromImage(image)
@@ -86,6 +89,13 @@ def _header(path: Path) -> Any:
     except RuntimeError as error:
         raise unreadable(path, _reason(error)) from None
     return reader
+
+
+def _check_bounds(reader: Any, path: Path) -> None:
+    """Refuse what the header announces, before room is made for it."""
+    values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    check_inflation(path, sum(file.stat().st_size for file in itk_files(path)), values)
+    check_size(path, 4.0 * values)
 
 
 def _geometry(reader: Any, path: Path) -> Geometry:

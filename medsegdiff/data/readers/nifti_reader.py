@@ -9,15 +9,19 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.limits import check_inflation, check_size
 from medsegdiff.core.types import Form, Geometry
 from medsegdiff.data.readers.damage import DAMAGED, unreadable
 
 _DEFLATED = 1032  # greatest ratio of bytes of a file to bytes of its gzip stream
+_LONGEST_HEADER = 2**26  # bytes, with its extensions; those of scanners are far shorter
 _QUATERNION_EXCESS = -1e-3  # how far the squared length of a quaternion may exceed 1 by rounding
 _MOST_CHANNELS = 4  # beyond, a last axis behind a first one of length 1 is of space
 _WRONG_UNITS = {1: "metres", 3: "micrometres"}  # NIfTI-1, xyzt_units; 2 is mm, 0 is taken as mm
@@ -30,8 +34,8 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
     of space. What the header leaves to guesses is in the geometry's notes.
 
     Raises:
-        InputError: the file is unreadable, truncated or empty, its values are not real, or its
-            geometry is not usable.
+        InputError: the file is unreadable, truncated or empty, its values are not real or too many,
+            or its geometry is not usable.
     """
     image = _opened(path)
     geometry = _geometry(image, path)
@@ -63,6 +67,7 @@ def read_nifti_geometry(path: Path) -> Geometry:
 
 def _opened(path: Path) -> Any:
     try:
+        _check_beginning(path)
         image = nib.load(path)
     except (HeaderDataError, ValueError) as error:
         image = _opened_with_tolerance(path, error)
@@ -70,7 +75,36 @@ def _opened(path: Path) -> Any:
         raise unreadable(path, error) from None
     if not isinstance(image, nib.Nifti1Image):
         raise InputError(path, f"is no volume but {type(image).__name__}", "Give a volume")
+    if image.dataobj.offset < image.header.sizeof_hdr:  # as some programs write: 0
+        shape, dtype, _, slope, inter = _spec(image)
+        first = image.header.single_vox_offset
+        image._dataobj = ArrayProxy(str(path), (shape, dtype, first, slope, inter))
     return image
+
+
+def _spec(image: Any) -> tuple[Any, ...]:
+    """Shape, type, first byte, slope and intercept of the values of a file."""
+    proxy = image.dataobj
+    return proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter
+
+
+def _check_beginning(path: Path) -> None:
+    """Refuse a file whose values begin far behind its header: nibabel reads all before them.
+
+    Raises:
+        ImageFileError: they do.
+        DAMAGED: the file cannot be read.
+    """
+    with ImageOpener(str(path)) as stream:
+        header = stream.read(nib.Nifti2Header.template_dtype.itemsize)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        dtype = kind.template_dtype
+        if len(header) < dtype.itemsize:
+            continue
+        for order in "<>":
+            fields = np.frombuffer(header, dtype.newbyteorder(order), count=1)[0]
+            if fields["sizeof_hdr"] == dtype.itemsize and fields["vox_offset"] > _LONGEST_HEADER:
+                raise ImageFileError(f"its values begin at byte {fields['vox_offset']:.4g}")
 
 
 def _opened_with_tolerance(path: Path, error: Exception) -> Any:
@@ -109,12 +143,16 @@ def _values(image: Any, path: Path) -> NDArray[Any]:
     needed = math.prod(image.shape) * image.get_data_dtype().itemsize
     if needed > path.stat().st_size * (_DEFLATED if compressed else 1):
         raise EOFError(f"the file is too short for the {needed} bytes that its header announces")
+    check_size(path, needed)
     if not compressed:
         return np.asanyarray(image.dataobj)
+    packed, unpacked = path.stat().st_size, math.prod(image.shape)
+    check_inflation(path, packed, unpacked)
     with gzip.open(path) as stream:
-        values = np.asanyarray(type(image).from_stream(stream).dataobj)
-        while stream.read(2**20):
-            pass
+        values = np.asanyarray(ArrayProxy(stream, _spec(image)))
+        while rest := len(stream.read(2**20)):
+            unpacked += rest
+            check_inflation(path, packed, unpacked)
     return values
 
 
@@ -128,6 +166,10 @@ def _geometry(image: Any, path: Path) -> Geometry:
     if unit:
         rule = f"its header gives lengths in {unit}, where millimetres are needed"
         raise InputError(path, rule, "Save it with voxel sizes and unit in millimetres")
+    by_qform = image.header["sform_code"] == 0 and image.header["qform_code"] > 0
+    if by_qform and (_voxel_sizes(image, path) < 0).any():
+        rule = "its header gives negative voxel sizes, by which some programs mirror it"
+        raise InputError(path, rule, "Save it with positive ones and a right qform")
     affine = np.asarray(image.affine, dtype=np.float64)
     used = affine[:3, : len(shape)]
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(used) < len(shape):

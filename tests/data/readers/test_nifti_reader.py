@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import nibabel as nib
@@ -158,3 +159,46 @@ class TestRemedies:
             read_nifti(path)
         nib.save(nib.Nifti1Image(values(), AFFINE), path)
         np.testing.assert_array_equal(read_nifti(path)[1].affine, AFFINE)
+
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("length", [0, 4, 100, 347])
+def test_less_than_a_header_is_refused(length: int, ending: str, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(values(), AFFINE), tmp_path / "a.nii")
+    content = (tmp_path / "a.nii").read_bytes()[:length]
+    path = tmp_path / f"b.{ending}"
+    path.write_bytes(gzip.compress(content) if ending == "nii.gz" else content)
+    for read in (read_nifti, read_nifti_geometry):
+        with pytest.raises(InputError, match="cannot be read as an image"):
+            read(path)
+
+
+@KINDS
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_values_that_would_begin_within_the_header(
+    kind: type[nib.Nifti1Image], name: str, tmp_path: Path
+) -> None:
+    """nibabel takes an offset of 0 at its word, and gives the header's bytes as intensities."""
+    plain, path = written(tmp_path / "a.nii", kind(values(), AFFINE), vox_offset=0), tmp_path / name
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    np.testing.assert_array_equal(read_nifti(path)[0], values())
+    np.testing.assert_allclose(read_nifti_geometry(path).affine, AFFINE)
+
+
+@KINDS
+def test_negative_voxel_sizes_where_the_qform_counts(
+    kind: type[nib.Nifti1Image], tmp_path: Path
+) -> None:
+    """nibabel drops the sign, ITK mirrors the image: left and right would be a guess."""
+    image = kind(values(), np.diag([-0.8, 1.3, 2.5, 1.0]))
+    image.set_qform(image.affine, 1)
+    sizes = image.header["pixdim"].copy()
+    sizes[1] *= -1
+    _, geometry = read_nifti(written(tmp_path / "a.nii", image, pixdim=sizes))
+    np.testing.assert_allclose(geometry.affine, image.affine, rtol=1e-6)  # by its sform
+    image.set_sform(None, 0)
+    path = written(tmp_path / "b.nii", image, pixdim=sizes)
+    for read in (read_nifti, read_nifti_geometry):
+        with pytest.raises(InputError, match="negative voxel sizes"):
+            read(path)
