@@ -7,7 +7,7 @@ libraries when they are called, so that the command line's help is fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from medsegdiff.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from medsegdiff.calibration.fitted import ClassGuarantee
     from medsegdiff.core.types import Geometry
     from medsegdiff.data.case_input import CaseInput
     from medsegdiff.segmentation.segmented_case import SegmentedCase
@@ -27,11 +28,18 @@ HIGHEST = 255
 """Highest value of a label map."""
 
 Write = Callable[
-    ["SegmentedCase", str, Path, "Sequence[Segment]", "Algorithm"],
+    [
+        "SegmentedCase",
+        str,
+        Path,
+        "Sequence[Segment]",
+        "Algorithm",
+        "Mapping[str, ClassGuarantee]",
+    ],
     tuple[str, ...],
 ]
-"""Writes a case's maps: (case, name of its files, folder, foreground classes, algorithm) -> notes
-for its record."""
+"""Writes a case's maps: (case, name of its files, folder, foreground classes, algorithm, guarantee
+of each class if one was asked for) -> notes for its record."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Output:
 
 
 def _write_nifti(
-    case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
+    case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], *_: Any
 ) -> tuple[str, ...]:
     """Write the mask with its colours, mean and variance of each class, and entropy."""
     from medsegdiff.data.manifest import class_slug
@@ -85,7 +93,7 @@ def _write_nifti(
 
 
 def _write_nrrd(
-    case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], _: Algorithm
+    case: SegmentedCase, name: str, folder: Path, segments: Sequence[Segment], *_: Any
 ) -> tuple[str, ...]:
     """Write the mask as a segmentation of 3D Slicer."""
     from medsegdiff.writers.nrrd import write_seg_nrrd
@@ -101,6 +109,7 @@ def _write_dicom(
     folder: Path,
     segments: Sequence[Segment],
     algorithm: Algorithm,
+    *_: Any,
 ) -> tuple[str, ...]:
     """Write mask and mean as DICOM SEG, and the variance of each class as a parametric map."""
     from medsegdiff.data.manifest import class_slug
@@ -117,6 +126,29 @@ def _write_dicom(
         path = folder / f"{name}_variance_{class_slug(segment.name)}.dcm"
         notes += write_variance_map(path, case.variance[segment.value], geometry, segment)
     return tuple(dict.fromkeys(notes))
+
+
+def _write_capture(
+    case: SegmentedCase,
+    name: str,
+    folder: Path,
+    segments: Sequence[Segment],
+    algorithm: Algorithm,
+    guarantee: Mapping[str, ClassGuarantee],
+) -> tuple[str, ...]:
+    """Write pictures of all slices, with outlines and volumes, as DICOM secondary captures."""
+    from medsegdiff.cases.burnt_in import grey_image, lines_of, outlines_of
+    from medsegdiff.writers.secondary_capture import write_secondary_capture
+
+    return write_secondary_capture(
+        folder,
+        f"{name}_capture",
+        grey_image(case),
+        outlines_of(case, segments, guarantee),
+        lines_of(case, segments, guarantee, algorithm),
+        case.geometry,
+        algorithm,
+    )
 
 
 def by_place(
@@ -163,6 +195,7 @@ OUTPUT_FORMATS = {
             ("_seg.dcm", "_mean.dcm", "_variance_*.dcm"),
             dicom_only=True,
         ),
+        Output("secondary-capture", _write_capture, ("_capture_*.dcm",), dicom_only=True),
     )
 }
 """Name -> format."""

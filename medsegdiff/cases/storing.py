@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from medsegdiff.cases.output_formats import OUTPUT_FORMATS, chosen_formats
 from medsegdiff.core.errors import UsageError
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.case_input import CaseInput
@@ -29,9 +30,10 @@ def check_store(
     """
     if target is None:
         return None
-    if "dicom-seg" not in formats:
-        rule = "needs DICOM SEG files, which are written only with --format dicom-seg"
-        raise UsageError("--store", rule, "Add --format dicom-seg")
+    if not any(one.dicom_only for one in chosen_formats(formats)):
+        dicom = " or ".join(one.name for one in OUTPUT_FORMATS.values() if one.dicom_only)
+        rule = f"needs DICOM files, which are written only with --format {dicom}"
+        raise UsageError("--store", rule, f"Add --format {dicom}")
     if target != ORIGIN:
         return parse_service(target)
     local = [one for one in inputs if not isinstance(one, Address)]

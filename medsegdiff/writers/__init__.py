@@ -1,4 +1,4 @@
-"""Writers of arrays with geometry: NIfTI, NRRD for 3D Slicer, DICOM SEG and parametric maps."""
+"""Writers of arrays with geometry: NIfTI, NRRD for 3D Slicer, DICOM SEG, maps and captures."""
 
 import lazy_loader
 

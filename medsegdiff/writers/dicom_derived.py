@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,30 @@ def write_derived(
             position contradicts the geometry.
         ValueError: the shape differs from that of the geometry.
     """
+    return write_all_derived(
+        array, geometry, lambda instances, frames: [(Path(path), make(instances, frames))]
+    )
+
+
+def write_all_derived(
+    array: Array,
+    geometry: Geometry,
+    make: Callable[[Sequence[Any], Array], Iterable[tuple[Path, Any]]],
+) -> tuple[str, ...]:
+    """Write several DICOM objects as :func:`write_derived` writes one.
+
+    Args:
+        array: Array (``*geometry.shape``, ...); further axes are kept.
+        geometry: Geometry as for :func:`write_derived`.
+        make: Function (source images, values of their frames) -> paths with objects to write.
+
+    Returns:
+        Notes, as :func:`write_derived`.
+
+    Raises:
+        InputError: as :func:`write_derived`; objects that were written before stay.
+        ValueError: the shape differs from that of the geometry.
+    """
     n = len(geometry.shape)
     if array.shape[:n] != geometry.shape:
         raise ValueError(f"array must have shape {geometry.shape}; got {array.shape[:n]}")
@@ -76,10 +100,10 @@ def write_derived(
         instances, mended = read_sources(geometry.sources)
         frames = _frames(array[:, :, None] if n == 2 else array, geometry, instances)
         try:
-            written = _save(path, make(instances, frames))
+            written = _save(make(instances, frames))
         except _ODD:
             without_optional_fields(instances)
-            written = _save(path, make(instances, frames))
+            written = _save(make(instances, frames))
             mended["patient and study"] = "not all valid, only names and identifiers are kept"
     except _ODD as error:
         # the library's message may show the value of an attribute, which may name the patient
@@ -93,11 +117,14 @@ def write_derived(
     )
 
 
-def _save(path: str | Path, derived: Any) -> set[str]:
-    """Write an object; the keywords of its fields."""
-    with written_aside(path) as aside:
-        derived.save_as(aside)
-    return {element.keyword for element in derived}
+def _save(objects: Iterable[tuple[Path, Any]]) -> set[str]:
+    """Write the objects; the keywords of their fields."""
+    keywords: set[str] = set()
+    for path, derived in objects:
+        with written_aside(path) as aside:
+            derived.save_as(aside)
+        keywords |= {element.keyword for element in derived}
+    return keywords
 
 
 def highdicom() -> Any:
@@ -106,7 +133,7 @@ def highdicom() -> Any:
     Raises:
         InputError: highdicom is not installed.
     """
-    with needs_extra("--format dicom-seg", "highdicom", "dicom-seg"):
+    with needs_extra("a DICOM format", "highdicom", "dicom-seg"):
         import highdicom
     return highdicom
 
@@ -119,7 +146,7 @@ def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array
     to_voxel = np.linalg.inv(geometry.affine)[:3]
     frames, covered = [], np.zeros(array.shape[:3], dtype=bool)
     for instance in instances:
-        for plane in _planes(instance):
+        for plane in planes_of(instance):
             voxels = _voxels(plane, (int(instance.Rows), int(instance.Columns)), to_voxel)
             index = np.rint(voxels).astype(np.intp)
             far = np.abs(voxels - index).max() > _TOLERANCE
@@ -134,7 +161,7 @@ def _frames(array: Array, geometry: Geometry, instances: Sequence[Any]) -> Array
     return np.stack(frames)
 
 
-def _planes(instance: Any) -> list[Plane]:
+def planes_of(instance: Any) -> list[Plane]:
     """The plane of each frame; a single-frame image has one (DICOM PS3.3, C.7.6.2, C.7.6.16.2)."""
     if "PerFrameFunctionalGroupsSequence" not in instance:
         return [_plane(instance, instance, instance)]

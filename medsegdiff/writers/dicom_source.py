@@ -88,7 +88,7 @@ def not_dicom(subject: object) -> InputError:
     """The error of a DICOM object that is wanted of something other than DICOM images."""
     return InputError(
         subject,
-        "a DICOM SEG refers to the DICOM images it was made from, and this is none",
+        "a DICOM object refers to the DICOM images it was made from, and this is none",
         f"{OTHER_FORMATS}, or give the DICOM series",
     )
 

@@ -14,13 +14,16 @@ from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
 from medsegdiff.phantoms.cohort import write_dicom_series
+from medsegdiff.viz.slice_picture import Line, Outline
 from medsegdiff.writers.dicom_seg import write_binary_seg, write_fractional_seg
 from medsegdiff.writers.parametric_map import write_variance_map
+from medsegdiff.writers.secondary_capture import write_secondary_capture
 from medsegdiff.writers.segments import segments_of
 from tests.dicom_sources import write_enhanced
 
 SEGMENTS = segments_of(load_bundle("hippocampus_mr").labels, load_bundle("hippocampus_mr").codes)
-OBJECTS = ("seg", "mean", "variance")
+OBJECTS = ("seg", "mean", "variance", "capture_0001")
+KINDS = ("Segmentation", "ParametricMap", "SCImage")
 
 
 def program(name: str, package: str) -> str:
@@ -35,7 +38,7 @@ def errors(file: Path) -> list[str]:
     command = [program("dciodvfy", "dicom3tools"), str(file)]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     lines = (done.stdout + done.stderr).splitlines()
-    assert any(line in ("Segmentation", "ParametricMap") for line in lines), lines  # it knew it
+    assert any(line in KINDS for line in lines), lines  # it knew it
     return [line for line in lines if line.startswith(("Error", "Abort"))]
 
 
@@ -46,6 +49,9 @@ def write_all(folder: Path, geometry: Geometry) -> list[Path]:
     write_fractional_seg(folder / "mean.dcm", rng.random((2, *geometry.shape)), geometry, SEGMENTS)
     spread = (0.25 * rng.random(geometry.shape)).astype(np.float32)
     write_variance_map(folder / "variance.dcm", spread, geometry, SEGMENTS[0])
+    image = rng.integers(0, 256, (*geometry.shape, 3), dtype=np.uint8)
+    outline = Outline(mask == 1, SEGMENTS[0].rgb)
+    write_secondary_capture(folder, "capture", image, [outline], [Line("1 ml")], geometry)
     return [folder / f"{name}.dcm" for name in OBJECTS]
 
 
@@ -89,4 +95,5 @@ def test_dcmtk_reads_every_element(tmp_path: Path) -> None:
         command = [dcmdump, "--read-file-only", "--load-all", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count("PerFrameFunctionalGroupsSequence") >= 1
+        placed = ("PerFrameFunctionalGroupsSequence", "ImagePositionPatient")
+        assert any(keyword in done.stdout for keyword in placed)
