@@ -16,6 +16,7 @@ from medsegdiff.calibration.application import input_id
 from medsegdiff.calibration.coverage import LEVELS, SHARE, SPLITS, split_coverage
 from medsegdiff.calibration.fit import fit_calibration
 from medsegdiff.calibration.fitted import Calibration
+from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.calibration.selection import Choice, choose_method
 from medsegdiff.calibration.voxels import CaseVoxels, read_case_voxels
 from medsegdiff.core.atomic_files import write_json
@@ -24,6 +25,7 @@ from medsegdiff.core.sampling_settings import BINDING
 from medsegdiff.core.types import ScalingChoice
 from medsegdiff.data.manifest import Manifest, class_slug, load_manifest
 from medsegdiff.data.predictions import foreground, matching
+from medsegdiff.triage.triage import KnownCase, Triage, fit_triage
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ def calibrate(
     fitted = fit_calibration(cases, slugs, choice.method)
     fitted = replace(
         fitted,
+        triage=fitted_triage(cases, slugs, fitted.scaling, joined=len(singles) > 1),
         fitted_on=described(cases, manifest, bundle, singles),
         checked=checked(cases, slugs, choice, splits, progress("checking")),
     )
@@ -116,6 +119,31 @@ def check_runs(cases: Sequence[CaseVoxels], bundles: Sequence[Bundle], predictio
         if different:
             rule = f"differs from {cases[0].case} in {', '.join(different)}"
             raise InputError(predictions / case.case, rule, remedy)
+
+
+def fitted_triage(
+    cases: Sequence[CaseVoxels], slugs: Sequence[str], scaling: Scaling, *, joined: bool = False
+) -> Triage | None:
+    """What is told of a case whose reference nobody knows; None of cases without features.
+
+    Args:
+        cases: Cases to fit to.
+        slugs: Names of the foreground classes, in the order of their numbers.
+        scaling: Scaling of their mean probability.
+        joined: Whether it is for the ensemble of the networks that made the cases one by one.
+    """
+    if not all(case.run.get("features") for case in cases):
+        return None
+    known = []
+    for case in cases:
+        mask, dice = scaling(case.probability).argmax(axis=0), {}
+        there = {slug: bool((case.reference == k).any()) for k, slug in enumerate(slugs, start=1)}
+        for value, slug in enumerate(slugs, start=1):
+            both = (mask == value) & (case.reference == value)
+            sizes = [case.weight[one == value].sum() for one in (mask, case.reference)]
+            dice[slug] = 2.0 * case.weight[both].sum() / sum(sizes) if there[slug] else np.nan
+        known.append(KnownCase(case.patient, tuple(case.run["features"]), dice, there))
+    return fit_triage(known, slugs, joined=joined)
 
 
 def described(

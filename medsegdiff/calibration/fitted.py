@@ -15,6 +15,7 @@ from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.core.atomic_files import read_json
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import ScalingMethod
+from medsegdiff.triage.triage import Triage
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Calibration:
         fitted_on: Record of data, cases, patients, inputs, bundle, weights and settings.
         checked: Figures on cases that were left out of a fit, and why the method was chosen.
         largest_shift: Largest shift of a case's foreground by the scaling, see ``fit.shift``.
+        triage: Fits to tell something of a case whose reference nobody knows; None: the cases had
+            no features.
     """
 
     method: ScalingMethod
@@ -82,6 +85,7 @@ class Calibration:
     fitted_on: dict[str, Any] = field(default_factory=dict)
     checked: dict[str, Any] = field(default_factory=dict)
     largest_shift: float = 0.0
+    triage: Triage | None = None
 
     def guarantee(self, level: float) -> dict[str, ClassGuarantee]:
         """The guarantee of each class at a level in (0, 1).
@@ -125,6 +129,7 @@ class Calibration:
             "largest_shift": self.largest_shift,
             "fitted_on": self.fitted_on,
             "checked": self.checked,
+            "triage": self.triage.to_json() if self.triage else None,
         }
 
 
@@ -155,6 +160,7 @@ def read_calibration(path: Path, labels: dict[int, str]) -> Calibration:
             fitted_on=dict(content["fitted_on"]),
             checked=dict(content["checked"]),
             largest_shift=float(content["largest_shift"]),
+            triage=Triage.from_json(content["triage"]) if content.get("triage") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, "cannot be read as a calibration", remedy) from error

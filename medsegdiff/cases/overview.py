@@ -11,6 +11,7 @@ from medsegdiff.core.atomic_files import read_json, write_text
 from medsegdiff.core.errors import InputError, reason_of
 from medsegdiff.core.sampling_settings import SHOWN
 from medsegdiff.data.manifest import class_slug
+from medsegdiff.triage.familiarity import ALPHA
 from medsegdiff.viz.pages import render
 
 MOST_PICTURES = 24
@@ -36,6 +37,7 @@ def write_overview(
     if not cases:
         return
     records: list[dict[str, Any]] = [read_json(output / c / f"{c}_run.json") for c in cases]
+    records.sort(key=review_order)
     shown = records[:MOST_PICTURES]
     page = render(
         "overview",
@@ -44,9 +46,20 @@ def write_overview(
         pictures={record["case"]: _picture(output, record["case"]) for record in shown},
         labels={class_slug(name): name for value, name in labels.items() if value},
         failures=failures,
+        triaged=any(record.get("review") or record.get("unlike_training") for record in records),
+        alpha=ALPHA,
         **{name: settings[name] for name in SHOWN},
     )
     write_text(output / "report.html", page)
+
+
+def review_order(record: Mapping[str, Any]) -> tuple[float, float]:
+    """Key that sorts records by how soon someone should look at them, the soonest first.
+
+    The lower end of the expected Dice comes first, then the p-value; cases without are last.
+    """
+    review, unlike = record.get("review"), record.get("unlike_training")
+    return (review["score"] if review else 1.0, unlike["p_value"] if unlike else 1.0)
 
 
 def without_paths(errors: Mapping[str, InputError], cases: Sequence[str]) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 from medsegdiff.core.atomic_files import write_json, write_text
 from medsegdiff.core.errors import InputError, UsageError, reason_of
 from medsegdiff.core.sampling_settings import SHOWN
+from medsegdiff.core.tables import csv_text
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
 from medsegdiff.data.predictions import DAMAGE, foreground, matching
 from medsegdiff.evaluation.case_figures import CaseResult, evaluate_case
@@ -157,15 +156,15 @@ def _case_record(result: CaseResult, names: Mapping[str, str]) -> dict[str, Any]
 
 def _csv(results: Sequence[CaseResult], names: Mapping[str, str]) -> str:
     """CSV table with one row per case; undefined figures are blank."""
-    table = io.StringIO()
     columns = [(metric, slug) for metric, by in results[0].values.items() for slug in by]
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["case", "patient", *(f"{metric}_{slug}" for metric, slug in columns)])
+    rows: list[list[str | float]] = [
+        ["case", "patient", *(f"{metric}_{slug}" for metric, slug in columns)]
+    ]
     for result in results:
         numbers = [result.values[metric][slug] for metric, slug in columns]
-        shown = ["" if math.isnan(number) else repr(number) for number in numbers]
-        writer.writerow([result.case, names[result.patient], *shown])
-    return table.getvalue()
+        shown = ["" if math.isnan(number) else number for number in numbers]
+        rows.append([result.case, names[result.patient], *shown])
+    return csv_text(rows)
 
 
 def _null_for_nan(value: Any) -> Any:

@@ -82,7 +82,7 @@ def compare_settings(
 
 def _parts(bundle: Bundle, changes: Mapping[str, Any]) -> list[Any]:
     """Network, preprocessing and inferer of the bundle with some values changed."""
-    parser = bundle.parser("inference", changes)
+    parser = bundle.parser("inference", changes, running=True)
     try:
         return [parser.get_parsed_content(p) for p in ("network", "preprocessing", "inferer")]
     except RuntimeError as error:  # MONAI's error, caused by a class's check of its arguments

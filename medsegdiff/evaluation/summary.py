@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from medsegdiff.evaluation.case_figures import ByClass, CaseResult
 from medsegdiff.evaluation.guarantee_figures import count_fitted, summarise_guarantee
+from medsegdiff.evaluation.triage_figures import summarise_triage
 from medsegdiff.metrics.calibration_error import Reliability
 from medsegdiff.metrics.means import mean_defined
 from medsegdiff.metrics.overlap import OVERLAP
@@ -42,6 +43,7 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
         - ``any_class_auroc``: AUROC of the variance summed over classes and of the entropy, for
           voxels with any wrong class.
         - ``guarantee``: see :func:`summarise_guarantee`; absent if no case has one.
+        - ``triage``: see :func:`summarise_triage`; absent if no record says anything.
         - ``reliability``: class -> ``image``, ``roi`` and, for cases with member files, ``members``
           -> bins over all cases.
         - ``planes``: number of planes evaluated one by one, and of those with a defined S_NCC;
@@ -62,6 +64,10 @@ def summarise(results: Sequence[CaseResult], classes: Sequence[str]) -> dict[str
             for name in ("variance", "entropy")
         },
         **summarise_guarantee([r.guarantee for r in results], [r.run for r in results]),
+        **summarise_triage(
+            [{slug: r.values["dice"][slug] for slug in classes} for r in results],
+            [r.run for r in results],
+        ),
         "reliability": {slug: _reliability(results, slug) for slug in classes},
         **_planes(results),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from medsegdiff.evaluation.charts import diversity_chart
 from medsegdiff.evaluation.guarantee_figures import guarantee_sentences
+from medsegdiff.evaluation.triage_figures import triage_sentence
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
@@ -22,6 +23,7 @@ def sentences(report: Mapping[str, Any]) -> list[str]:
         _comparison_sentence(report["summary"].get("members"), "the mean of its members"),
         "" if study else alone,
         *guarantee_sentences(report["summary"]),
+        triage_sentence(report["summary"]),
     ]
     return [sentence for sentence in told if sentence]
 

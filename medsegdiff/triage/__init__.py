@@ -1,0 +1,5 @@
+"""Which cases to look at first: those unlike the training data, and those with poor masks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
