@@ -1,8 +1,8 @@
 """A plan without an edited line: ours and MONAI's U-Net of the same plan, for the same CPU time.
 
 The plan and the training are those of ``medsegdiff fit``. Then the U-Net is trained on the same
-patches for as many CPU seconds as ours took, its validations included. Both segment the held-out
-cases, whose files ``medsegdiff evaluate`` compares with the references.
+patches for as many CPU seconds as ours took, reading and validations included. Both segment the
+held-out cases, whose files ``medsegdiff evaluate`` compares with the references.
 
 python -m benchmarks.plan_and_fit --minutes 10 --seeds 0,1,2 --work runs
 """
@@ -160,7 +160,9 @@ def _unet(trial: _Trial, mirrored: bool) -> Row:
         OneMaskInferer(described["window"], axes, settings),  # type: ignore[arg-type]
         cases,
         save_members=True,
+        expected_mm=parser["segmenter"]["expected_mm"],
         calibration="off",
+        placing=parser.get_parsed_content("placing"),
     )
     started = time.process_time()
     segmenter.segment_cases(load_manifest(trial.data).held_out(trial.fold))

@@ -8,6 +8,7 @@ from . import dicomweb as dicomweb
 from . import diffusion as diffusion
 from . import evaluation as evaluation
 from . import few_label as few_label
+from . import locating as locating
 from . import metrics as metrics
 from . import models as models
 from . import networks as networks
@@ -18,6 +19,7 @@ from . import segmentation as segmentation
 from . import study as study
 from . import synthesis as synthesis
 from . import training as training
+from . import triage as triage
 from . import viz as viz
 from . import writers as writers
 from .bundle.bundle import load_bundle as load_bundle

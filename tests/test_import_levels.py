@@ -24,7 +24,7 @@ LEVELS = {
     "core": 0,
     **dict.fromkeys(("data", "diffusion", "networks", "metrics", "dicomweb"), 1),
     **dict.fromkeys(("models", "phantoms", "viz"), 2),
-    **dict.fromkeys(("bundle", "writers"), 3),
+    **dict.fromkeys(("bundle", "triage", "writers"), 3),
     **dict.fromkeys(("calibration", "training"), 4),
     **dict.fromkeys(("locating", "planning", "segmentation"), 5),
     **dict.fromkeys(("cases", "evaluation"), 6),
@@ -38,16 +38,20 @@ NEIGHBOURS: set[tuple[str, str]] = set()
 ONE_FILE = {
     "highdicom": {"writers/dicom_derived.py"},
     "dicomweb_client": {"dicomweb/client.py"},
-    "requests": {"dicomweb/client.py", "dicomweb/stow.py"},
+    "requests": {"dicomweb/answers.py", "dicomweb/client.py", "dicomweb/stow.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
     "SimpleITK": {"data/readers/itk.py", "locating/template.py"},
     "nilearn": {"cases/demonstration.py", "locating/template.py"},
     "jinja2": {"viz/pages.py"},
+    "sklearn": {"triage/familiarity.py", "triage/presence.py"},
     "diffusers": {"prompting/pipeline.py"},
     "transformers": {"prompting/pipeline.py"},
     "kornia": {"prompting/refine.py"},
+    "gdcm": {"data/dicom/decoding_worker.py"},
     "pydicom": {
+        "data/dicom/decoder.py",
+        "data/dicom/decoding_worker.py",
         "data/dicom/find.py",
         "data/dicom/flat.py",
         "data/dicom/frames.py",
@@ -60,6 +64,7 @@ ONE_FILE = {
         "writers/dicom_source.py",
         "writers/dicom_seg.py",
         "writers/parametric_map.py",
+        "writers/secondary_capture.py",
     },
 }
 """The files that may import a library of one purpose."""

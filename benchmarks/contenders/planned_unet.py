@@ -77,11 +77,12 @@ def train_for(bundle: Bundle, changes: dict[str, Any], seconds: float) -> tuple[
     Args:
         bundle: Planned bundle.
         changes: Keys of ``configs/train`` -> values: the data, the fold and the seed.
-        seconds: CPU time of the steps and of the patches.
+        seconds: CPU time of reading the data, of the patches and of the steps.
 
     Returns:
         The network with averaged weights, in evaluation mode, and the number of steps.
     """
+    started = time.process_time()
     parser = bundle.parser("train", changes)
     parser.parse()
     set_determinism(seed=parser.get_parsed_content("seed"))
@@ -95,10 +96,11 @@ def train_for(bundle: Bundle, changes: dict[str, Any], seconds: float) -> tuple[
     rate = float(parser.get_parsed_content("learning_rate"))
     decay = float(parser["train"]["optimizer"]["weight_decay"])
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
-    average, steps, started = weight_average(network, AVERAGING), 0, time.process_time()
+    average, steps = weight_average(network, AVERAGING), 0
+    read = time.process_time() - started
     while True:
         for batch in loader:
-            spent = (time.process_time() - started) / seconds
+            spent = (time.process_time() - started - read) / (seconds - read)
             if spent >= 1.0:
                 set_determinism(None)
                 trained = average.module.eval()

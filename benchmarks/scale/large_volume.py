@@ -26,7 +26,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from medsegdiff.bundle import Bundle, load_bundle
+from medsegdiff.bundle import Bundle, load_bundle, trust
 from medsegdiff.core import write_json, write_text
 
 NAME = "large_volume"
@@ -79,6 +79,7 @@ def write_bundle(root: Path, window: int, spacing: float | None) -> None:
     config["segmenter"]["expected_mm"] = []
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     torch.manual_seed(0)
+    trust(root)
     network = Bundle(root).parser("inference").get_parsed_content("network_def")
     (root / "models").mkdir()
     torch.save(network.state_dict(), root / "models" / "model.pt")

@@ -91,7 +91,7 @@ def write_case(
     written = WrittenFiles([], [], None)
     for one in chosen_formats(formats):
         try:
-            written.notes += one.write(case, name, folder, segments, algorithm)
+            written.notes += one.write(case, name, folder, segments, algorithm, guarantee)
             written.formats.append(one.name)
         except InputError as error:
             _remove(name, folder, one.files)

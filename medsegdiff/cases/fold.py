@@ -20,6 +20,9 @@ def segment_fold(
 ) -> dict[str, str]:
     """Segment the held-out cases of a fold, and write the files of each.
 
+    It is for configurations of a bundle, which call it while they run, and for studies, which have
+    written the bundle: whether that may run is not asked.
+
     Args:
         bundle: Folder or name of a bundle with the configuration ``configs/inference``.
         data: Description of the data set, its folder, or a known name.
@@ -35,6 +38,7 @@ def segment_fold(
         UsageError: the bundle is unknown, or does not have a key of ``changes``.
     """
     cases = load_manifest(data).held_out(fold)
-    parser = load_bundle(bundle).parser("inference", {"output_dir": str(output), **(changes or {})})
+    values = {"output_dir": str(output), **(changes or {})}
+    parser = load_bundle(bundle).parser("inference", values, running=True)
     segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
     return segmenter.segment_cases(cases)

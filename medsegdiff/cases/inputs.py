@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
+import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from medsegdiff.core.atomic_files import write_text
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.limits import check_inflation
 from medsegdiff.core.types import Uneven
 from medsegdiff.data import dicom
 from medsegdiff.data.case_input import CaseInput
@@ -27,6 +29,9 @@ from medsegdiff.data.manifest import Case, case_id, load_manifest
 from medsegdiff.data.readers.damage import broken_link, is_broken_link
 from medsegdiff.dicomweb.address import Address, is_address, parse_address
 from medsegdiff.dicomweb.wado import fetch
+
+TEMPORARY = "medsegdiff-"
+"""Beginning of the names of temporary folders, which hold unpacked and fetched images."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +134,7 @@ def _cases_in(
 ) -> list[CaseInput]:
     """The cases of one input. Studies in it that cannot be a case are added to ``failures``."""
     if isinstance(given, Address):
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=TEMPORARY)))
         fetch(given, folder)
         series = _dicom_series(folder, str(given))
         fetched = _dicom_cases(series, given, output, options, failures)
@@ -138,7 +143,7 @@ def _cases_in(
         raise InputError(given, "there is no such file or folder", "Check the path")
     folder = given
     if given.suffix.lower() == ".zip":
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=TEMPORARY)))
         _unpack(given, folder)
     if bids.recognises(folder, {}):
         return _bids_cases(folder, failures)
@@ -313,10 +318,23 @@ def _is_image(path: Path, kind: Kind) -> bool:
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as content:
+            size = sum(one.file_size for one in content.infolist())  # it never unpacks more
+            _check_unpacked(archive, folder, size)
             content.extractall(folder)  # never writes outside the folder
+    except InputError:
+        raise
     except Exception as error:  # a damaged archive raises whatever its decompressor does
         kind = type(error).__name__  # its message would name files
         raise InputError(archive, f"cannot be unpacked ({kind})", "Check the zip") from error
+
+
+def _check_unpacked(archive: Path, folder: Path, size: int) -> None:
+    """Refuse a zip that becomes far larger than images do, or than the disk has room for."""
+    check_inflation(archive, archive.stat().st_size, size)
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        rule = f"needs {size / 2**30:.3g} GiB to be unpacked, where {free / 2**30:.3g} are free"
+        raise InputError(archive, rule, "Let TMPDIR name a folder on a larger disk")
 
 
 def _salt(output: Path) -> str:

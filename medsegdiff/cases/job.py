@@ -8,14 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
+from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle, making_objects
 from medsegdiff.cases.inputs import found_cases, parse_inputs
 from medsegdiff.cases.one_by_one import one_by_one
 from medsegdiff.cases.storing import check_store
-from medsegdiff.core.errors import UsageError, surfacing_input_errors
+from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.data.manifest import Fold, load_manifest
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
+
+    from medsegdiff.cases.segmenter import CaseSegmenter
 
 
 def segment(
@@ -65,11 +70,9 @@ def segment(
         return {name: str(error) for name, error in missing.items()}
     changes = {**settings, "output_dir": str(folder), **device_change(device)}
     parser = found.parser("inference", changes)
-    with surfacing_input_errors():
+    with making_objects(found.config("inference")):
         check_store(store, parser.get_parsed_content("formats"), parsed)  # before loading a network
-        segmenter = parser.get_parsed_content("segmenter")
-    failed: dict[str, str] = segmenter.segment_inputs(listed, store, key and Path(key))
-    return failed
+    return _segmenter(parser, found).segment_inputs(listed, store, Path(key) if key else None)
 
 
 def _segment_held_out(
@@ -89,7 +92,17 @@ def _segment_held_out(
     cases, found = load_manifest(inputs[0]).held_out(fold), load_bundle(bundle)
     changes = {**settings, "output_dir": str(output), **device_change(device)}
     parser = found.parser("inference", changes)
-    with surfacing_input_errors():
-        segmenter = parser.get_parsed_content("segmenter")
-    failed: dict[str, str] = segmenter.segment_cases(cases, key and Path(key))
-    return failed
+    return _segmenter(parser, found).segment_cases(cases, Path(key) if key else None)
+
+
+def _segmenter(parser: ConfigParser, bundle: Bundle) -> CaseSegmenter:
+    """The bundle's segmenter, whose network is loaded."""
+    from medsegdiff.cases.segmenter import CaseSegmenter
+
+    path = bundle.config("inference")
+    with making_objects(path):
+        made = parser.get_parsed_content("segmenter")
+    if not isinstance(made, CaseSegmenter):
+        rule = f"its 'segmenter' is no CaseSegmenter but {type(made).__name__}"
+        raise InputError(path, rule, "Compare it with a bundle that ships")
+    return made

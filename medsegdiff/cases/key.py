@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.tables import csv_rows, csv_text
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.dicom import Series
 
@@ -25,11 +25,8 @@ def write_key(path: Path, cases: Iterable[CaseInput]) -> None:
         InputError: the path is a file that is not such a table.
     """
     rows = _read(path) | {case.id: _row(case) for case in cases}
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerows([COLUMNS, *rows.values()])
     with written_aside(path) as aside:
-        aside.write_text(table.getvalue(), encoding="utf-8")
+        aside.write_text(csv_text([COLUMNS, *rows.values()]), encoding="utf-8")
         aside.chmod(0o600)
 
 
@@ -48,7 +45,7 @@ def _read(path: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        header, *rows = csv_rows(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, csv.Error):
         header, rows = [], []
     if tuple(header) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):

@@ -6,22 +6,21 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 from torch import nn
 
 from medsegdiff.calibration.scaling import Scaling
-from medsegdiff.cases.run_record import whole_scan
+from medsegdiff.cases.run_record import WHOLE, volumes_of, whole_scan
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.storage import Storage
 from medsegdiff.core.types import Geometry, Locate
 from medsegdiff.data.case_input import CaseInput
-from medsegdiff.data.manifest import class_slug
 from medsegdiff.data.transforms import load
 from medsegdiff.locating.given import GivenPlaces
-from medsegdiff.locating.place import Located, Uprightd, cut_out
+from medsegdiff.locating.place import LEAST_INSIDE, Located, Uprightd, cut_out
+from medsegdiff.segmentation.clicked_piece import keep_clicked
 from medsegdiff.segmentation.pasting import pasted
 from medsegdiff.segmentation.segmented_case import (
     CaseInferer,
@@ -51,6 +50,13 @@ class Placing:
         anyway: Whether to segment a scan that would be refused.
         coarsest_mm: Greatest spacing in mm that the bundle can make use of; a scan that is coarser
             along an axis is refused. None: any.
+        preparation: Chain of MONAI that brings a place that is cut out of a scan to the grid and
+            the intensities that the bundle was trained on; what is segmented as it is does not go
+            through it. None: nothing is to be done.
+        clicked_mm: Greatest distance in mm from a point of the user to the piece of a mask that
+            it is on; other pieces are removed. None: all are kept.
+        search_from: Extent of a scan relative to the greatest that the bundle was made for, from
+            which the locator searches.
 
     Raises:
         UsageError: both a point and a box are given, or they cannot be understood.
@@ -66,12 +72,22 @@ class Placing:
         roi: str | None = None,
         anyway: bool = False,
         coarsest_mm: float | None = None,
+        preparation: Compose | None = None,
+        clicked_mm: float | None = None,
+        search_from: float = WHOLE,
     ) -> None:
         self.locator = locator if locate == "auto" else None
         self.given = None if at is None and roi is None else GivenPlaces(place_mm, at, roi)
-        self.anyway, self.coarsest_mm = anyway, coarsest_mm
+        self.anyway, self.coarsest_mm, self.search_from = anyway, coarsest_mm, search_from
+        self.preparation = () if preparation is None else preparation.flatten().transforms
+        self.clicked_mm = None if at is None else clicked_mm
         given = self.given.record() if self.given else None
-        self.settings = {"locate": locate, "places": given, "anyway": anyway}
+        self.settings = {
+            "locate": locate,
+            "places": given,
+            "anyway": anyway,
+            "clicked_mm": self.clicked_mm,
+        }
 
     def places_in(
         self, scan: MetaTensor, geometry: Geometry, expected_mm: Sequence[Sequence[float]]
@@ -97,7 +113,9 @@ class Placing:
                 rule = "is a plane, in which no place in RAS+ mm can be given"
                 raise InputError("scan", rule, "Leave out --at and --roi")
             return self.given(scan)
-        too_large = whole_scan(scan.shape[1:], geometry, expected_mm)
+        searches = self.locator is not None and scan.ndim == 4
+        times = self.search_from if searches else WHOLE
+        too_large = whole_scan(scan.shape[1:], geometry, expected_mm, times)
         if not too_large or self.anyway:
             return None
         if self.locator is None or scan.ndim != 4:
@@ -159,20 +177,22 @@ def segment_placed(
         return whole, None
     parts: dict[str, tuple[tuple[slice, ...], SegmentedCase]] = {}
     volumes: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, list[float]]] = {}
     for place in located.places:
-        part = cut_out(image, place)
-        chain = Compose([Uprightd("image", place), *rest])
+        coarse = located.by == "network"  # its voxels may reach far beyond a thin scan
+        part = cut_out(image, place, 0.0 if coarse else LEAST_INSIDE)
+        chain = Compose([Uprightd("image", part), *placing.preparation, *rest])
         item = load(chain, {"case": case.id, "image": part.image, "geometry": geometry})
         name = f"{case.id}/{place.name}" if place.name else case.id
         found = segment_item(item, name, network, chain, inferer, scaling, storage, progress)
+        if placing.clicked_mm is not None:
+            keep_clicked(found, part.index_of(place.centre), placing.clicked_mm)
         parts[place.name] = part.box, found
-        counts = np.bincount(found.mask.ravel(), minlength=len(found.mean)) * geometry.voxel_ml
-        volumes[place.name] = {
-            class_slug(label): round(float(counts[value]), 4)
-            for value, label in labels.items()
-            if value
-        }
+        of_place = volumes_of(found, labels)
+        volumes[place.name] = {name: round(one["ensemble"], 4) for name, one in of_place.items()}
+        intervals[place.name] = {name: one["interval_90"] for name, one in of_place.items()}
     values = torch.as_tensor(image.as_tensor()).numpy()
     segmented = pasted(values, geometry, parts, storage)
     segmented.seconds["load"] = seconds
-    return segmented, {**located.record(), "volume_ml": volumes}
+    record = {"volume_ml": volumes, "volume_interval_90_ml": intervals}
+    return segmented, {**located.record(), **record}

@@ -21,6 +21,9 @@ from medsegdiff.segmentation.segmented_case import SegmentedCase
 WHOLE = 1.5
 """Extent relative to the greatest expected one from which a scan is a whole body part."""
 
+SLIGHTLY = 1.05
+"""Factor by which an extent may miss the expected ones without a word."""
+
 PACKAGES = ("medsegdiff", "torch", "monai", "numpy")
 
 
@@ -40,12 +43,20 @@ def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str])
         | {"python": platform.python_version()},
         "seconds": dict(case.seconds),
         "windows": dict(case.windows),
-        "volume_ml": _volumes(case, labels),
+        "volume_ml": volumes_of(case, labels),
     }
 
 
-def _volumes(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
-    """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks."""
+def volumes_of(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
+    """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks.
+
+    Args:
+        case: Segmented case.
+        labels: Value of a class -> its name; the background is left out.
+
+    Returns:
+        ``ensemble``, ``mean_of_members`` and ``interval_90`` of each class, by its name in files.
+    """
     found: dict[str, Any] = {}
     voxels = _voxels(case) * case.geometry.voxel_ml
     for value, label in labels.items():
@@ -80,19 +91,22 @@ def size_warnings(
         f"the image measures {extent:.0f} mm along one axis, this bundle was made for {low:.0f} to "
         f"{high:.0f} mm: crop it around the structure, or distrust the result"
         for extent, low, high in _beside_expected(shape, geometry, expected_mm)
-        if not low <= extent <= high
+        if not low / SLIGHTLY <= extent <= high * SLIGHTLY
     ]
 
 
 def whole_scan(
-    shape: Sequence[int], geometry: Geometry, expected_mm: Sequence[Sequence[float]]
+    shape: Sequence[int],
+    geometry: Geometry,
+    expected_mm: Sequence[Sequence[float]],
+    times: float = WHOLE,
 ) -> str:
     """Why an image is too large to be segmented at once; empty if it is not.
 
-    It is where an axis is more than ``WHOLE`` times as long as the longest that is expected.
+    It is where an axis is more than ``times`` times as long as the longest that is expected.
     """
     for extent, low, high in _beside_expected(shape, geometry, expected_mm):
-        if extent > WHOLE * high:
+        if extent > times * high:
             return (
                 f"measures {extent:.0f} mm along one axis, but this bundle was made for parts of "
                 f"{low:.0f} to {high:.0f} mm"
@@ -103,10 +117,13 @@ def whole_scan(
 def _beside_expected(
     shape: Sequence[int], geometry: Geometry, expected_mm: Sequence[Sequence[float]]
 ) -> list[tuple[float, float, float]]:
-    """Extent in mm, least and greatest expected one, of each axis; nothing of photographs."""
+    """Extent in mm, least and greatest expected one, of each axis; nothing of photographs.
+
+    A plane that is stored as a volume of one slice has two axes here.
+    """
     if geometry.unit != "mm":
         return []  # nobody knows how large it is
-    extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=True))
+    extents = sorted(n * s for n, s in zip(shape, geometry.spacing, strict=False))
     expected = sorted(map(tuple, expected_mm))
     return [(e, low, high) for e, (low, high) in zip(extents, expected, strict=False)]
 

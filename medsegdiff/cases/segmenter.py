@@ -25,6 +25,7 @@ from medsegdiff.cases.overview import without_paths, write_overview
 from medsegdiff.cases.placing import Placing, segment_placed
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.storing import check_store, store_case
+from medsegdiff.cases.triaged import triage_of
 from medsegdiff.cases.writer import CaseWriter
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.progress import progress
@@ -73,7 +74,8 @@ class CaseSegmenter:
 
     Raises:
         UsageError: there are too many steps, or the guarantee cannot be given.
-        InputError: the bundle's calibration does not fit its weights or configuration.
+        InputError: the bundle's calibration does not fit its weights or configuration, or its
+            labels not its network.
     """
 
     def __init__(
@@ -94,6 +96,10 @@ class CaseSegmenter:
         config: str = "inference",
         placing: Placing | None = None,
     ) -> None:
+        classes = getattr(network, "num_classes", len(bundle.labels))
+        if sorted(bundle.labels) != list(range(classes)):
+            rule = f"names the classes {sorted(bundle.labels)}, but its network has {classes}"
+            raise InputError(bundle.root, rule, "Name all in channel_def of configs/metadata.json")
         self.bundle, self.network = bundle, network.eval()
         self.preprocessing = resample_by_slabs(preprocessing)
         loaders = (one for one in preprocessing.transforms if isinstance(one, LoadCased))
@@ -230,5 +236,9 @@ class CaseSegmenter:
                 further["guarantee"] = guarantee_record(
                     segmented.mean, segmented.geometry.voxel_ml, labels, guarantee, level
                 )
+        told = triage_of(
+            self.calibration, segmented, self.bundle.labels, placed=location is not None
+        )
         device = next(self.network.parameters()).device
+        warnings, further = warnings + told.warnings, further | told.record
         self.writer.write(case, segmented, wanted, device, warnings, further, guarantee)

@@ -15,7 +15,7 @@ from medsegdiff.calibration.fitted import ClassGuarantee
 from medsegdiff.cases.case_files import remove_case, write_case
 from medsegdiff.cases.output_formats import check_formats
 from medsegdiff.cases.run_record import read_record, run_record
-from medsegdiff.core.atomic_files import digest, write_json
+from medsegdiff.core.atomic_files import digest, remove_unfinished, write_json
 from medsegdiff.core.peak_memory import peak_memory_mb
 from medsegdiff.core.types import OutputFormat
 from medsegdiff.data.case_input import CaseInput
@@ -94,11 +94,14 @@ class CaseWriter:
     def to_write(self, case: CaseInput) -> RequestedFiles | None:
         """The files to write for a case, existing ones included; None if it is complete.
 
+        What a process that was killed left half written in the case's folder is removed.
+
         Raises:
             InputError: the input does not allow a format, or the case exists with another image or
                 other settings.
         """
         check_formats(case, self.wanted.formats)
+        remove_unfinished(self.output / case.id)
         wanted = replace(self.wanted, input_hash=digest(case.files))
         record = self._record(case)
         if record.is_file() and not self.overwrite:

@@ -1,3 +1,4 @@
+from .around_structures import CropAroundStructuresd as CropAroundStructuresd
 from .case_input import CaseInput as CaseInput
 from .deformation import RandomDeformationd as RandomDeformationd
 from .fitness import check as check

@@ -11,6 +11,7 @@ from nibabel.orientations import io_orientation
 from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.limits import EXTENT_MM
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import Series, find_series, read_series
@@ -38,9 +39,10 @@ def read_image(source: Source, *, label: bool = False) -> tuple[NDArray[Any], Ge
 
     Raises:
         InputError: the source is missing, unreadable, truncated or empty, its format is unknown,
-            or its geometry is not usable.
+            its geometry is not usable, or it is beyond a limit of :mod:`medsegdiff.core.limits`.
     """
     values, geometry = _read(source, label)
+    _check_extent(source, geometry)
     if not label and values.size and values.min() == values.max():
         note = f"all its values are {values.flat[0]:g}: there is no image in it"
         geometry = replace(geometry, notes=(*geometry.notes, note))
@@ -55,6 +57,15 @@ def _read(source: Source, label: bool) -> tuple[NDArray[Any], Geometry]:
     if found is None:
         return read_series(only_series(path))
     return found.read_label(path) if label and found.read_label else found.read(path)
+
+
+def _check_extent(source: Source, geometry: Geometry) -> None:
+    """Refuse a grid that no scan has: what resamples it would take the whole memory."""
+    extent = max(n * mm for n, mm in zip(geometry.shape, geometry.spacing, strict=True))
+    if geometry.unit == "mm" and extent > EXTENT_MM.value:
+        shown = " x ".join(f"{mm:.4g}" for mm in geometry.spacing)
+        rule = f"its voxels of {shown} mm make an image of {extent:.4g} mm"
+        raise EXTENT_MM.refusal(source, rule)
 
 
 def read_geometry(source: Source) -> Geometry:

@@ -328,7 +328,7 @@ def _parse(described: dict[str, Any], root: Path, file: Path) -> Manifest:
         references=_parse_references(described, labels, file),
         test_images=test_images,
         ignored=ignored,
-        notes=tuple(str(note) for note in described.get("notes", ())),
+        notes=_parse_notes(described.get("notes", []), file),
     )
 
 
@@ -431,6 +431,12 @@ def _parse_count(value: Any, file: Path) -> int:
         rule = f"'published' must be a number of cases, not {value!r}"
         raise InputError(file, rule, "Correct it")
     return value
+
+
+def _parse_notes(value: Any, file: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(file, f"'notes' must be a list of sentences, not {value!r}", "Correct it")
+    return tuple(str(note) for note in value)
 
 
 def _parse_references(described: dict[str, Any], labels: dict[int, str], file: Path) -> Structures:

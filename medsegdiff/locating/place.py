@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -55,10 +56,18 @@ class Place:
         corners = self.corners
         return [[round(float(v), 1) for v in end] for end in (corners.min(0), corners.max(0))]
 
-    @property
-    def angle(self) -> float:
-        """Angle of its axes to the world's, in radians."""
-        return float(np.arccos(np.clip((np.trace(self.axes) - 1.0) / 2.0, -1.0, 1.0)))
+    def turned_in(self, affine: NDArray[np.float64]) -> bool:
+        """Whether it is turned by ``TURNED`` or more, both in the world and in a grid.
+
+        A scan whose grid was turned with the head shows the head upright.
+
+        Args:
+            affine: Affine of the grid, voxel index -> RAS+ mm.
+        """
+        as_ras = nib.orientations.inv_ornt_aff(nib.io_orientation(affine), (1, 1, 1))
+        grid = (affine @ as_ras)[:3, :3]
+        grid = grid / np.linalg.norm(grid, axis=0)
+        return min(_angle(self.axes), _angle(self.axes.T @ grid)) >= TURNED
 
 
 @dataclass(frozen=True)
@@ -98,13 +107,19 @@ class Part:
     image: MetaTensor
     box: tuple[slice, slice, slice]
 
+    def index_of(self, point: Sequence[float]) -> NDArray[np.float64]:
+        """Voxel index (3,) in the part, of a point in RAS+ mm of the scan's world."""
+        affine = np.asarray(self.image.affine, dtype=np.float64)
+        return np.asarray(np.linalg.solve(affine, [*point, 1.0])[:3])
 
-def cut_out(scan: MetaTensor, place: Place) -> Part:
+
+def cut_out(scan: MetaTensor, place: Place, least_inside: float = LEAST_INSIDE) -> Part:
     """The smallest part of a scan's grid that holds a place.
 
     Args:
         scan: Image (C, X, Y, Z) with its affine, voxel index -> RAS+ mm.
         place: Place to cut out.
+        least_inside: Share of the place's box that has to lie inside the scan.
 
     Raises:
         InputError: the place lies outside the scan, or hardly inside.
@@ -115,7 +130,7 @@ def cut_out(scan: MetaTensor, place: Place) -> Part:
     low, high = np.floor(found.min(axis=1)).astype(int), np.ceil(found.max(axis=1)).astype(int) + 1
     inside_low, inside_high = np.maximum(low, 0), np.minimum(high, shape)
     size = np.maximum(inside_high - inside_low, 0)
-    if size.prod() < LEAST_INSIDE * (high - low).prod():
+    if not size.prod() or size.prod() < least_inside * (high - low).prod():
         named = f"the place {place.name or 'to segment'} at {_told(place.centre)} mm"
         rule = f"{named} lies {'partly ' if size.prod() else ''}outside the scan"
         raise InputError("scan", rule, "Give a place inside: --at X,Y,Z or --roi, in RAS+ mm")
@@ -135,18 +150,19 @@ class Uprightd(MapTransform, InvertibleTransform):
 
     Args:
         keys: Keys of the images (C, X, Y, Z).
-        place: Place that the images are of.
+        part: Part of the scan that the images are of.
     """
 
-    def __init__(self, keys: KeysCollection, place: Place) -> None:
+    def __init__(self, keys: KeysCollection, part: Part) -> None:
         super().__init__(keys)
-        self.place = place
+        self.place = part.place
+        self.turned = part.place.turned_in(np.asarray(part.image.affine, dtype=np.float64))
         self.resample = SpatialResample(mode="bilinear", padding_mode="border")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """The images on the place's own grid, as fine as the scan is along its finest axis."""
         found = dict(data)
-        if self.place.angle < TURNED:
+        if not self.turned:
             return found
         for key in self.key_iterator(found):
             image = found[key]
@@ -163,7 +179,7 @@ class Uprightd(MapTransform, InvertibleTransform):
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Maps on the place's grid, back on that of the part of the scan."""
         found = dict(data)
-        if self.place.angle >= TURNED:
+        if self.turned:
             for key in self.key_iterator(found):
                 image = found[key]
                 affine = np.asarray(image.affine, dtype=np.float64).copy()
@@ -171,6 +187,11 @@ class Uprightd(MapTransform, InvertibleTransform):
                 image.affine = torch.as_tensor(affine)
                 found[key] = self.resample.inverse(image)
         return found
+
+
+def _angle(rotation: NDArray[np.float64]) -> float:
+    """Angle of a rotation (3, 3), in radians."""
+    return float(np.arccos(np.clip((np.trace(rotation) - 1.0) / 2.0, -1.0, 1.0)))
 
 
 def _upright(affine: NDArray[np.float64], place: Place) -> NDArray[np.float64]:

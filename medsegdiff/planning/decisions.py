@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import prod
+from math import ceil, prod
 from typing import Any, Literal
 
+from medsegdiff.data.around_structures import MARGIN
 from medsegdiff.planning.fingerprint import Fingerprint
+from medsegdiff.planning.levels import multiples, topology
 
 THICK = 3.0
 """Anisotropy from which slices are thick (nnU-Net's threshold)."""
@@ -22,9 +24,6 @@ FEW_SLICES = 24
 HARDLY_ANY_SLICES = 12
 """Median number of slices, thick or not, up to which it is."""
 
-LEAST_SIDE = 4
-"""Voxels that an axis keeps at the deepest level (nnU-Net's rule)."""
-
 VOXELS = {2: 192**2, 3: 100_000}
 """Voxels of a patch, for networks of two and three dimensions, that a processor trains in time."""
 
@@ -34,22 +33,11 @@ LEVELS = {2: 5, 3: 4}
 WIDTHS = (16, 32, 64, 128, 192)
 """Widths of the encoder's levels: multiples of 16, which fill a processor's vectors."""
 
-LEAST_STEPS = 3000
-"""Training steps below which a step takes fewer patches, so that there are more steps."""
-
-LEAST_BATCH = {2: 4, 3: 2}
-"""Patches of a step at the least."""
-
-LEAST_PIXELS = 32_768
-"""Pixels of a step of two dimensions at the least: steps of fewer are hardly any faster."""
-
-STEPS_PER_EPOCH = 250
-"""Training steps of an epoch (nnU-Net's number), unless there are fewer than ten such epochs."""
-
 THICK_ENOUGH = 12.0
 """Thickness of structures in voxels from which the encoder begins at half the image's size. Hearts
 (33 voxels) had a Dice of 0.827 after 419 CPU seconds with it, 0.779 after 352 without; hippocampi
-(9 voxels) 0.869 after 450 with it, 0.870 after 431 without. Fold 0, one seed."""
+(9 voxels) 0.869 after 450 with it, 0.870 after 431 without; fold 0, one seed. Vessels in large
+pictures had 0.806 after 579 with it, MONAI's U-Net 0.806; fold 1, one seed."""
 
 DENOISER_WIDTHS = (16, 32, 64, 128)
 """Widths of the denoiser's levels; it has as many as the encoder has below the masks' grid, so that
@@ -61,7 +49,48 @@ THIN = 8.0
 AIR = -200.0
 """Hounsfield units below which a CT image has air or lung: else its scale is another."""
 
+SMALL = 0.5
+"""Share of a volume that the box of its structures has with its margins, below which a coarse
+network looks for the box first."""
+
+LEAST_BOX = 16
+"""Least number of voxels of the box along an axis of a volume that has as many."""
+
+COARSE_VOXELS = (48, 96)
+"""Least and greatest number of coarse voxels along the longest axis of a volume."""
+
+COARSE_STRUCTURE = 6.0
+"""Coarse voxels that structures span along their shortest axis, if the limits allow."""
+
+COARSE_WIDTHS = (16, 32, 64, 64)
+"""Widths of the coarse network's levels."""
+
 Normalisation = Literal["z-score", "ct"]
+
+
+@dataclass(frozen=True)
+class CoarsePlan:
+    """Decisions on the network that finds the box of the structures.
+
+    Attributes:
+        box: Size in voxels of the box with its margins, along R, A and S; 95 % of cases have less.
+        spacing: Spacing in mm that the network sees.
+        shape: Size in voxels of the median volume that it sees.
+        strides: Stride into each level, by axis.
+        kernels: Size of the convolutions of each level, by axis.
+        channels: Width of each level.
+        steps: Number of training steps, of one volume each.
+        seconds: Seconds of a training step.
+    """
+
+    box: tuple[int, ...]
+    spacing: tuple[float, ...]
+    shape: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    kernels: tuple[tuple[int, ...], ...]
+    channels: tuple[int, ...]
+    steps: int = 200
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -95,6 +124,8 @@ class Plan:
         epochs: Number of epochs.
         steps_per_epoch: Number of training steps of an epoch.
         val_interval: Number of epochs from one validation to the next.
+        coarse: Coarse network that finds the box of the structures in a volume; None: the volume is
+            segmented as a whole.
         reasons: Decision -> its reason, in a sentence.
     """
 
@@ -121,8 +152,9 @@ class Plan:
     memory_gib: float = 0.0
     anchor_steps: int = 0
     epochs: int = 1
-    steps_per_epoch: int = STEPS_PER_EPOCH
+    steps_per_epoch: int = 1
     val_interval: int = 1
+    coarse: CoarsePlan | None = None
     reasons: dict[str, str] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +178,9 @@ def decide(of: Fingerprint) -> Plan:
     """
     why: dict[str, str] = {}
     dims, slices, axcodes = _dimensions(of, why)
+    coarse = _coarse(of, why)
+    if coarse:
+        of = _within_box(of, coarse)
     spacing = _spacing(of, axcodes, slices, why)
     shape = _resampled(of, of.shape, spacing, axcodes)
     largest = _resampled(of, of.largest, spacing, axcodes)
@@ -153,7 +188,8 @@ def decide(of: Fingerprint) -> Plan:
     patch = _patch(shape[:dims], grid, why)
     strides, kernels = topology(patch, grid, LEVELS[dims], why)
     state_stride = _state_stride(strides, why)
-    stem = _begins_coarser(of, spacing, why)
+    parts = dims == 2 and prod(shape[:2]) > prod(patch)
+    stem = _begins_coarser(of, spacing, parts, why)
     if stem:
         strides, kernels = strides[1:], kernels[1:]
     multiple = multiples(strides)
@@ -182,6 +218,7 @@ def decide(of: Fingerprint) -> Plan:
         test_mirror=mirror[:1] if dims == 3 else mirror,
         several_raters=several,
         anchor_time=0.5 if several else 0.8,
+        coarse=coarse,
     )
     why["raters"] = (
         f"{of.raters} raters: members learn from all of them, and differ by a latent"
@@ -196,134 +233,42 @@ def decide(of: Fingerprint) -> Plan:
     return replace(plan, reasons=why)
 
 
-@dataclass(frozen=True)
-class Times:
-    """Times of a plan on a device, in seconds.
-
-    Attributes:
-        encoder: Time of a training step of the encoder alone.
-        denoiser: Time of a training step of the denoiser.
-        patches: Time to make the patches of a step.
-        validation: Time of a validation.
-    """
-
-    encoder: float
-    denoiser: float
-    patches: float = 0.0
-    validation: float = 0.0
-
-
-def timed(plan: Plan, times: Times, hours: float) -> Plan:
-    """The plan with as many epochs as fit into the hours.
-
-    Args:
-        plan: Plan whose training was timed.
-        times: Its times.
-        hours: Hours of training.
-    """
-    budget = 0.95 * 3600.0 * hours  # the rest is for reading the data and for checkpoints
-    validations = min(10, max(1, int(0.1 * budget / max(times.validation, 1e-6))))
-    budget = max(budget - validations * times.validation, 0.5 * budget)
-    seconds = (times.encoder + times.patches, times.denoiser + times.patches)
-    first = int(plan.anchor_time * budget / seconds[0])
-    second = max(int((1.0 - plan.anchor_time) * budget / seconds[1]), 1)
-    epochs = max(1, min(10, first + second), round((first + second) / STEPS_PER_EPOCH))
-    steps_per_epoch = max(1, round((first + second) / epochs))
-    total = epochs * steps_per_epoch
-    anchor = min(first, round(total * first / (first + second)), total - 1)  # one for the denoiser
-    reasons = dict(plan.reasons or {})
-    reasons["epochs"] = (
-        f"of {steps_per_epoch} steps: one of the encoder takes {seconds[0]:.2f} s here and one of "
-        f"the denoiser {seconds[1]:.2f} s, {times.patches:.2f} s of it for the patches: {total} "
-        f"steps in {hours:g} hours, a tenth kept for validation"
+def _coarse(of: Fingerprint, why: dict[str, str]) -> CoarsePlan | None:
+    """The coarse network, where structures are small in their volumes."""
+    if of.dims != 3 or of.stacks or of.photographs or not any(of.extent):
+        return None
+    box = tuple(
+        min(n, max(LEAST_BOX, ceil((1.0 + 2.0 * MARGIN) * e)))
+        for n, e in zip(of.shape, of.extent, strict=True)
     )
-    return replace(
-        plan,
-        seconds=seconds,
-        anchor_steps=anchor,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
-        val_interval=max(1, epochs // validations),
-        reasons=reasons,
+    share = prod(box) / prod(of.shape)
+    if share >= SMALL:
+        return None
+    mm = [n * s for n, s in zip(of.shape, of.spacing, strict=True)]
+    shortest = min(e * s for e, s in zip(of.extent, of.spacing, strict=True))
+    least, most = (max(mm) / voxels for voxels in reversed(COARSE_VOXELS))
+    wanted = min(max(shortest / COARSE_STRUCTURE, least), most)
+    spacing = tuple(round(max(s, wanted), 2) for s in of.spacing)
+    shape = tuple(max(1, round(n / s)) for n, s in zip(mm, spacing, strict=True))
+    strides, kernels = topology(shape, spacing, len(COARSE_WIDTHS), {})
+    why["coarse"] = (
+        f"structures and their margins fill {100 * share:.0f} % of a volume: a small network finds "
+        f"their box at {' x '.join(f'{s:g}' for s in spacing)} mm, and only the box is segmented "
+        "(nnU-Net segments all of it, window by window)"
     )
+    return CoarsePlan(box, spacing, shape, strides, kernels, COARSE_WIDTHS[: len(strides)])
 
 
-def with_smaller_batch(plan: Plan) -> Plan:
-    """The plan itself, or with fewer patches a step where it has too few steps; untimed then.
-
-    Args:
-        plan: Plan whose training was timed.
-    """
-    steps = plan.epochs * plan.steps_per_epoch
-    least = LEAST_BATCH[plan.dims]
-    if plan.dims == 2:
-        least = max(least, LEAST_PIXELS // prod(plan.patch))
-    batch = max(min(least, plan.batch), plan.batch * steps // LEAST_STEPS)
-    if batch >= plan.batch:
-        return plan
-    reasons = dict(plan.reasons or {})
-    reasons["batch"] = (
-        f"{batch} patches, not {plan.batch}: with these there were {steps} steps in the time, and "
-        f"training needs some {LEAST_STEPS} more than it needs large ones"
-    )
-    return replace(plan, batch=batch, reasons=reasons)
+def _within_box(of: Fingerprint, coarse: CoarsePlan) -> Fingerprint:
+    """The fingerprint of the boxes instead of the volumes."""
+    largest = tuple(map(min, of.largest, (ceil(1.2 * n) for n in coarse.box)))
+    return replace(of, shape=coarse.box, largest=largest)
 
 
 def median_shape(plan: Plan, of: Fingerprint) -> tuple[int, ...]:
     """Size of the median image that the network sees, for each of its axes."""
-    return _resampled(of, of.shape, plan.spacing, plan.axcodes)[: plan.dims]
-
-
-def multiples(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """What the sides of a patch have to divide by, along each axis."""
-    return tuple(prod(axis) for axis in zip(*strides, strict=True))
-
-
-def topology(
-    patch: Sequence[int], spacing: Sequence[float], most: int, why: dict[str, str]
-) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Strides and kernels of the levels, by axis.
-
-    An axis is halved as long as it keeps ``LEAST_SIDE`` voxels and its spacing is within a factor
-    of 2 of the least; a convolution reaches along an axis once it is.
-
-    Args:
-        patch: Size of a patch, in voxels.
-        spacing: Spacing along each axis.
-        most: Greatest number of levels.
-        why: Reasons, to which one is added.
-    """
-    dims = len(patch)
-    size, space = list(patch), list(spacing)
-    strides: list[tuple[int, ...]] = [(1,) * dims]
-    kernels = [_kernel(space)]
-    while len(strides) < most:
-        finest = min(space)
-        step = [
-            2 if n // 2 >= LEAST_SIDE and s < 2.0 * finest else 1
-            for n, s in zip(size, space, strict=True)
-        ]
-        if max(step) == 1:
-            break
-        size = [-(-n // k) for n, k in zip(size, step, strict=True)]
-        space = [s * k for s, k in zip(space, step, strict=True)]
-        strides.append(tuple(step))
-        kernels.append(_kernel(space))
-    while len(strides) < 3:  # a denoiser of two levels below the image's own needs three
-        strides.append((2,) * dims)
-        kernels.append((3,) * dims)
-    apart = any(min(step) == 1 for step in strides[1:])
-    why["strides"] = (
-        "a coarse axis is not halved before the others have come to its spacing, and its slices "
-        "are not mixed before"
-        if apart
-        else "all axes are halved alike: their spacings agree within a factor of 2"
-    )
-    return tuple(strides), tuple(kernels)
-
-
-def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
-    return tuple(3 if s < 2.0 * min(spacing) else 1 for s in spacing)
+    shape = plan.coarse.box if plan.coarse else of.shape
+    return _resampled(of, shape, plan.spacing, plan.axcodes)[: plan.dims]
 
 
 def _axes(axcodes: str) -> list[int]:
@@ -455,10 +400,25 @@ def _state_stride(strides: Sequence[Sequence[int]], why: dict[str, str]) -> tupl
     return tuple(strides[1])
 
 
-def _begins_coarser(of: Fingerprint, spacing: Sequence[float], why: dict[str, str]) -> bool:
-    """Whether the encoder's finest level is half as fine as the image."""
+def _begins_coarser(
+    of: Fingerprint, spacing: Sequence[float], parts: bool, why: dict[str, str]
+) -> bool:
+    """Whether the encoder's finest level is half as fine as the image.
+
+    Args:
+        of: Fingerprint of the data set.
+        spacing: Spacing in the network's space.
+        parts: Whether patches are parts of large planes.
+        why: Reasons, to which one is added.
+    """
     factor = spacing[0] if of.photographs and spacing else 1.0
     thickness = of.thickness / factor
+    if parts:
+        why["first_level"] = (
+            "planes are larger than a patch: the encoder begins at half their size, and so sees "
+            "twice as many patches in the time (nnU-Net begins at the whole)"
+        )
+        return True
     if thickness < THICK_ENOUGH:
         why["first_level"] = (
             f"structures are {thickness:.0f} voxels thick: the encoder begins at the image's size"

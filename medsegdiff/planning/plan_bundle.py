@@ -16,20 +16,19 @@ from monai.transforms import Compose
 from torch import Tensor
 
 from medsegdiff.bundle.bundle import Bundle, checked_device
+from medsegdiff.bundle.trusted_bundles import trust_own
 from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
 from medsegdiff.core.peak_memory import forget_peak_memory, peak_memory_mb
 from medsegdiff.data.fitness import CheckReport, check
 from medsegdiff.data.manifest import Case, Manifest, load_manifest
-from medsegdiff.planning.bundle_files import EVERY, inference, training, write_bundle
-from medsegdiff.planning.decisions import (
-    Plan,
-    Times,
-    decide,
-    median_shape,
-    timed,
-    with_smaller_batch,
-)
+from medsegdiff.models.precision import autocast
+from medsegdiff.networks.encoder import ImageEncoder
+from medsegdiff.planning.bundle_files import write_bundle
+from medsegdiff.planning.decisions import Plan, decide, median_shape
 from medsegdiff.planning.fingerprint import Fingerprint, fingerprint_of
+from medsegdiff.planning.inference_config import inference
+from medsegdiff.planning.training_config import EVERY, training
+from medsegdiff.planning.training_time import Times, timed, with_smaller_batch
 from medsegdiff.training.seeding import seeded
 from medsegdiff.training.stages import freeze
 
@@ -83,6 +82,7 @@ def plan(
     place = str(Path(data).resolve()) if Path(data).exists() else str(data)
     chosen = _fitted(chosen, fingerprint, manifest, root, on, hours, memory)
     write_bundle(root, chosen, fingerprint, manifest, place)
+    trust_own(root)
     return Bundle(root.resolve())
 
 
@@ -110,6 +110,10 @@ def _fitted(
     memory: float | None,
 ) -> Plan:
     """The plan, made smaller until its steps fit into the memory and the hours, with its epochs."""
+    chosen = _with_locator_steps(chosen, len(manifest.channels), device, hours)
+    if chosen.coarse:
+        locating = chosen.coarse.steps * chosen.coarse.seconds / 3600.0
+        hours = max(hours - locating, 0.5 * hours)
     while True:
         times, used = time_steps(chosen, fingerprint, manifest, device)
         planned = timed(chosen, times, hours)
@@ -127,6 +131,34 @@ def _fitted(
     reasons = dict(planned.reasons or {})
     reasons["memory_gib"] = "greatest memory of the process while training steps were timed"
     return replace(planned, memory_gib=round(used, 2), reasons=reasons)
+
+
+LOCATING = 0.1
+"""Share of the hours in which a locator is trained at most."""
+
+LOCATOR_STEPS = (50, 1500)
+"""Least and greatest number of training steps of a locator."""
+
+
+def _with_locator_steps(chosen: Plan, channels: int, device: torch.device, hours: float) -> Plan:
+    """The plan with the number of training steps of its locator, if it has one."""
+    if chosen.coarse is None:
+        return chosen
+    coarse = chosen.coarse
+    network = ImageEncoder(
+        3, channels, 2, coarse.channels, strides=coarse.strides, kernels=coarse.kernels
+    ).to(device)
+    image = torch.randn(1, channels, *coarse.shape, device=device)
+
+    def step() -> None:
+        with autocast("auto", device, 1):
+            network(image).anchor.float().square().mean().backward()
+
+    step()
+    seconds = _seconds(step, device)
+    least, most = LOCATOR_STEPS
+    steps = min(most, max(least, int(LOCATING * 3600.0 * hours / seconds)))
+    return replace(chosen, coarse=replace(coarse, steps=steps, seconds=seconds))
 
 
 def time_steps(
@@ -189,7 +221,10 @@ def _time_steps(
 
 def _parts_of_training(chosen: Plan, of: Fingerprint, manifest: Manifest) -> ConfigParser:
     """What a training step is made of, as the planned bundle will have it."""
-    described, glue = inference(chosen, of, manifest), training(chosen, "timed", "timed")
+    described, glue = (
+        inference(chosen, of, manifest),
+        training(chosen, of, "timed", "timed"),
+    )
     parts = ("channels", "num_classes", "process", "target", "samples_per_target", "precision")
     settings = {key: described[key] for key in (*parts, "network_def")}
     settings |= {key: glue[key] for key in ("patch_size", "random_transforms", "seed")}
@@ -212,8 +247,9 @@ def _held_out_items(fingerprint: Fingerprint, chosen: Plan, manifest: Manifest) 
     cases = fingerprint.cases / max(len(manifest.folds), 2)
     if not chosen.slices:
         return max(1, round(cases))
-    coarse = "RAS".index(chosen.axcodes[-1]) if chosen.axcodes else -1
-    return max(1, round(cases * fingerprint.shape[coarse] / EVERY))
+    axis = "RAS".index(chosen.axcodes[-1]) if chosen.axcodes else -1
+    shape = chosen.coarse.box if chosen.coarse else fingerprint.shape
+    return max(1, round(cases * shape[axis] / EVERY))
 
 
 def _random_batch(chosen: Plan, fingerprint: Fingerprint, manifest: Manifest) -> dict[str, Tensor]:

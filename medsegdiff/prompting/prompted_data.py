@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from medsegdiff.bundle.bundle import Bundle, checked_device, list_bundles
+from medsegdiff.bundle.bundle import Bundle, checked_device, list_bundles, load_bundle
 from medsegdiff.cases.inputs import found_cases, parse_inputs
 from medsegdiff.cases.one_by_one import one_by_one
 from medsegdiff.cases.writer import CaseWriter
@@ -151,8 +151,8 @@ def suited_options(model: str, **changes: Any) -> PromptOptions:
 
 def _bundle_of(model: str) -> Bundle | None:
     """The bundle that a model's name or folder stands for, if one does."""
-    shipped = {bundle.name: bundle for bundle in list_bundles()}
-    found = shipped.get(model, Bundle(Path(model)))
+    shipped = [bundle.name for bundle in list_bundles()]
+    found = load_bundle(model) if model in shipped else Bundle(Path(model))
     return found if found.pipeline else None
 
 

@@ -70,6 +70,7 @@ def pasted(
         storage=storage,
         calibration_shift=max(case.calibration_shift for case in cases),
         places={name: box for name, (box, _) in parts.items()},
+        features=tuple(place for case in cases for place in case.features),
     )
 
 

@@ -19,6 +19,7 @@ from monai.utils import TraceKeys
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medsegdiff.core.limits import check_size
 from medsegdiff.core.storage import SLAB, slabs
 
 CROPPABLE = ("border", "zeros")
@@ -41,12 +42,17 @@ class SlabResample(SpatialResample):
     """MONAI's ``SpatialResample`` with the same result and less memory."""
 
     def __call__(self, img: Tensor, *args: Any, lazy: bool | None = None, **kwargs: Any) -> Tensor:
-        """The resampled image (C, *size); arguments as of MONAI's ``SpatialResample``."""
+        """The resampled image (C, *size); arguments as of MONAI's ``SpatialResample``.
+
+        Raises:
+            InputError: it would be larger than the limit.
+        """
         plan = super().__call__(img, *args, lazy=True, **kwargs)
         todo = plan.pending_operations[-1] if isinstance(plan, MetaTensor) else None
         if (self.lazy if lazy is None else lazy) or todo is None:
             return super().__call__(img, *args, lazy=lazy, **kwargs)
         size, affine = plan.peek_pending_shape(), plan.peek_pending_affine()
+        check_size("the image on the network's grid", 4.0 * img.shape[0] * math.prod(size))
         info = todo[TraceKeys.EXTRA_INFO]
         if not _is_large(img, size, info, affine):
             return super().__call__(img, *args, lazy=lazy, **kwargs)

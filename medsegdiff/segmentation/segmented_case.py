@@ -17,9 +17,10 @@ from torch import nn
 from medsegdiff.calibration.fit import shift_sums
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.core.storage import Storage, slabs, slowest_axis
-from medsegdiff.core.types import Fusion, Geometry
+from medsegdiff.core.types import Features, Fusion, Geometry
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.transforms import load, restore
+from medsegdiff.segmentation.case_features import case_features
 from medsegdiff.segmentation.ensemble import Ensemble, predictive_entropy
 from medsegdiff.segmentation.fusion import fit_staple, fuse
 
@@ -84,6 +85,7 @@ class SegmentedCase:
         calibration_shift: Shift of the foreground by the scaling, see ``calibration.fit.shift``;
             0 without one.
         places: Name of a place -> part of the grid that was segmented there; empty: all of it.
+        features: Features of each place, or of all of it, see ``case_features``; may be empty.
     """
 
     geometry: Geometry
@@ -99,6 +101,7 @@ class SegmentedCase:
     storage: Storage = field(default_factory=Storage)
     calibration_shift: float = 0.0
     places: dict[str, tuple[slice, ...]] = field(default_factory=dict)
+    features: tuple[Features, ...] = ()
 
     def slabs(self) -> Iterator[tuple[slice, ...]]:
         """Slabs that cover the grid once, so that work needs memory for one at a time.
@@ -197,6 +200,7 @@ def segment_item(
         seconds={"load": seconds, **ensemble.seconds},
         windows=ensemble.windows,
         storage=storage,
+        features=(case_features(plain.cpu(), ensemble),),
     )
     shift = _complete(segmented, maps, inferer.fusion, scaling)
     return replace(segmented, calibration_shift=shift)

@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 
 from medsegdiff.bundle.bundle import WEIGHTS, Bundle, check_keys
 from medsegdiff.bundle.network import read_weights
+from medsegdiff.bundle.trusted_bundles import trust
 from medsegdiff.core.atomic_files import digest, written_aside
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.models.fold_ensemble import joined_weights
@@ -70,14 +71,19 @@ def write_single(untrained: Bundle, weights: Path, changes: Mapping[str, Any], t
 
     Args:
         untrained: Bundle without weights.
-        weights: Path of the weights.
+        weights: Path of the weights; those of a locator lie beside them.
         changes: Keys of ``configs/inference`` -> values.
         to: Bundle to write.
     """
     copy_untrained(untrained, to.root)
     _change_inference(to, changes)
+    trust(to.root)
     with written_aside(to.root / WEIGHTS) as aside:
         shutil.copyfile(weights, aside)
+    located = weights.with_name(to.locator.name)
+    if located.is_file():
+        with written_aside(to.locator) as aside:
+            shutil.copyfile(located, aside)
 
 
 def write_joined(
@@ -98,8 +104,13 @@ def write_joined(
         return write_single(untrained, singles[0].weights(), changes, to)
     copy_untrained(untrained, to.root)
     _change_inference(to, changes, len(singles))
+    trust(to.root)
     with written_aside(to.root / WEIGHTS) as aside:
         torch.save(joined_weights(read_weights(one) for one in singles), aside)
+    if all(one.locator.is_file() for one in singles):
+        each = [torch.load(one.locator, weights_only=True) for one in singles]
+        with written_aside(to.locator) as aside:
+            torch.save([weights for of_one in each for weights in of_one], aside)
 
 
 def _change_inference(bundle: Bundle, changes: Mapping[str, Any], folds: int = 1) -> None:

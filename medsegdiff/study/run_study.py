@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.bundle.bundle import Bundle, checked_device, device_change, load_bundle
+from medsegdiff.bundle.trusted_bundles import trust
 from medsegdiff.calibration.calibrate_bundle import calibrate
 from medsegdiff.cases.fold import segment_fold
 from medsegdiff.cases.one_by_one import raise_for_failures
@@ -89,6 +90,8 @@ def fit(
         raise UsageError("--hours", rule, remedy)
     checked_device(device)
     given = None if bundle is None else load_bundle(bundle)
+    if given is not None:
+        given.parser("train")  # refused before anything is written
     folder = StudyFolder(Path(output).absolute())
     load_manifest(data)  # refused before the folder is made
     record = StageRecord(folder.root)
@@ -150,6 +153,7 @@ class _Study:
                 remove(path)  # what an interruption, or the plan of another bundle, has left
             if self.given is not None:
                 copy_untrained(self.given, target)
+                trust(target)
                 return
             plan(self.data, target, hours=hours, device=self.device, progress=self.progress)
             for name in ("plan.json", "plan.md"):
@@ -201,7 +205,7 @@ class _Study:
 
     def _of_weights(self) -> dict[str, str]:
         return {
-            f"weights of fold {number}": digest([self.folder.weights(number)])
+            f"weights of fold {number}": digest(self.folder.all_weights(number))
             for number in self.folds
         }
 
@@ -213,7 +217,7 @@ class _Study:
         single, output = self.folder.single(number), self.folder.held_out(number)
 
         def inputs() -> dict[str, str]:
-            weights = {"weights": digest([self.folder.weights(number)])}
+            weights = {"weights": digest(self.folder.all_weights(number))}
             return {**self.of_data, **self._of_inference(), **weights}
 
         def do() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medsegdiff.bundle.bundle import CALIBRATION, RESULT, Bundle
+from medsegdiff.bundle.bundle import CALIBRATION, LOCATOR_FILE, RESULT, Bundle
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class StudyFolder:
     def weights(self, number: int) -> Path:
         """Weights at the end of the training of a fold; those of the best epoch knew its cases."""
         return self.fold(number) / "final.pt"
+
+    def all_weights(self, number: int) -> list[Path]:
+        """Weights of a fold, with those of its locator if it has one."""
+        locator = self.fold(number) / LOCATOR_FILE
+        return [self.weights(number), *([locator] if locator.is_file() else [])]
 
     def single(self, number: int) -> Bundle:
         """The bundle with the network of one fold."""

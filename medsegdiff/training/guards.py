@@ -40,8 +40,11 @@ def pass_interrupts(engine: Engine) -> None:
 
     @engine.on(Events.EXCEPTION_RAISED)
     def pass_on(_: Engine, error: BaseException) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            raise error
+        interrupt: BaseException | None = error
+        while interrupt is not None and not isinstance(interrupt, KeyboardInterrupt):
+            interrupt = interrupt.__cause__ or interrupt.__context__  # as a database wraps it
+        if interrupt is not None:
+            raise interrupt
 
     engine.logger.addFilter(_no_announcement)
 

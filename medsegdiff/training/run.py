@@ -10,14 +10,14 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from medsegdiff.bundle.bundle import Bundle, device_change, load_bundle
+from medsegdiff.bundle.bundle import LOCATOR_FILE, Bundle, device_change, load_bundle
 from medsegdiff.core.atomic_files import remove_unfinished, written_aside
 from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.core.stopping import stopping_on_signals
 from medsegdiff.data.manifest import Manifest, load_manifest
 from medsegdiff.training.checkpoints import LAST, checkpoints
 from medsegdiff.training.run_comparison import refuse_other_settings
 from medsegdiff.training.run_lock import locked
-from medsegdiff.training.stopping import stopping_on_signals
 from medsegdiff.training.tracking import check_tracking, tracking_address
 
 logger = logging.getLogger(__name__)
@@ -84,6 +84,8 @@ def _run(parser: ConfigParser, output: Path, resumed: bool) -> None:
     """Train by a configuration, in a folder that is locked."""
     started = time.monotonic()
     remove_unfinished(output)
+    if not resumed:  # of a run that was stopped in its first epoch, perhaps with other cases
+        (output / LOCATOR_FILE).unlink(missing_ok=True)
     if resumed:
         refuse_other_settings(output, parser.config)
     with written_aside(output / "config.yaml") as aside:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,9 @@ import pydicom
 import pytest
 from PIL import Image
 
+from medsegdiff.cases import inputs
 from medsegdiff.cases.inputs import DicomOptions, found_cases
+from medsegdiff.core import limits
 from medsegdiff.data.formats import list_endings
 from medsegdiff.phantoms.cohort import write_dicom_series
 
@@ -110,6 +113,32 @@ def test_inputs_that_cannot_be_opened_do_not_stop_the_others(tmp_path: Path) -> 
         assert set(failures) == {str(damaged), str(endless)}
         assert "cannot be unpacked" in str(failures[str(damaged)])
         assert "doe" not in str(failures[str(damaged)])
+
+
+def test_a_zip_that_becomes_far_larger_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "FREE_GIB", 2.0**-10)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("a.nii", "b.nii"):
+            archive.writestr(name, bytes(2**22))
+    with found_cases([bomb], tmp_path / "out") as (cases, failures):
+        assert cases == [] and "becomes 0.00781 GiB" in str(failures[str(bomb)])
+    monkeypatch.setenv("MEDSEGDIFF_MAX_INFLATION", "2000")  # as the remedy says
+    with found_cases([bomb], tmp_path / "out") as (cases, failures):
+        assert [case.id for case in cases] == ["a", "b"] and not failures
+
+
+def test_a_zip_that_the_disk_has_no_room_for_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("a.nii", bytes(2**20))
+    monkeypatch.setattr(inputs.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**19))
+    with found_cases([archive], tmp_path / "out") as (_, failures):
+        assert "where 0.000488 are free. Let TMPDIR" in str(failures[str(archive)])
 
 
 def photograph(path: Path) -> Path:

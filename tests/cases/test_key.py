@@ -55,6 +55,15 @@ def test_rows_of_other_calls_stay(tmp_path: Path) -> None:
     assert [row["series_number"] for row in rows(key)] == ["1", "2"]
 
 
+def test_a_name_is_no_formula_to_a_spreadsheet(tmp_path: Path, make_nifti: MakeNifti) -> None:
+    scan, key = make_nifti("=cmd|x!A1.nii.gz"), tmp_path / "key.csv"
+    for _ in range(2):  # a name that is read again is escaped once
+        with found_cases([scan], tmp_path / "out") as (cases, _failures):
+            write_key(key, cases)
+        (row,) = rows(key)
+        assert row["case"] == "'=cmd|x!A1"
+
+
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", ",".join(COLUMNS) + "\na,b\n", "\x00"])
 def test_another_file_is_not_overwritten(content: str, tmp_path: Path) -> None:
     key = tmp_path / "key.csv"

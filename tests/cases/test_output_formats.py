@@ -46,9 +46,9 @@ def test_a_format_leaves_the_files_that_it_names(one: Output, tmp_path: Path) ->
     assert set(one.files) < set(ENDINGS)
     if one.dicom_only:
         with pytest.raises(InputError, match="DICOM"):
-            one.write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"))
+            one.write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"), {})
         return
-    one.write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"))
+    one.write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"), {})
     for pattern in one.files:
         assert list(tmp_path.glob(f"x{pattern}")), pattern
     remove_case("x", tmp_path)

@@ -15,7 +15,9 @@ from scipy import ndimage
 from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.cases.demonstration import load_template
 from medsegdiff.cases.job import segment
+from medsegdiff.cases.run_record import whole_scan
 from medsegdiff.core.errors import UsageError
+from medsegdiff.core.types import Geometry
 
 AFFINE = np.array([[-1.0, 0, 0, 90], [0, 1, 0, -60], [0, 0, 1, -20], [0, 0, 0, 1]])
 MAPS = ("seg", "members", "anchor", "mean_anterior", "variance_posterior", "entropy")
@@ -154,3 +156,54 @@ def test_left_and_right_are_segments_of_their_own(bundle: Bundle, tmp_path: Path
         for part, value in (("anterior", 1), ("posterior", 2)):
             x = 90 - np.argwhere(seg == value)[:, 0]  # in the world, of which left is above 9 mm
             assert (values == names[f"{side} {part}"]).sum() == (sign * (x - 9) > 0).sum()
+
+
+PREPARATION = {
+    "_target_": "Compose",
+    "transforms": [
+        {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+        {"_target_": "Spacingd", "keys": "image", "pixdim": [1.3, 1.3, -1]},
+    ],
+}
+PLACING = {
+    "_target_": "medsegdiff.cases.Placing",
+    **{key: f"@{key}" for key in ("place_mm", "locate", "at", "roi", "anyway")},
+}
+
+
+def test_a_place_is_prepared_and_comes_back_to_the_scan_but_a_crop_is_left_as_it_is(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    image, prepared = scan_file(tmp_path), {"placing": {**PLACING, "preparation": PREPARATION}}
+    assert run(image, bundle, tmp_path / "plain", roi=corners(BOX)) == {}
+    assert run(image, bundle, tmp_path / "placed", roi=corners(BOX), **prepared) == {}
+    plain, placed = (maps_of(tmp_path / name)["mean_anterior"] for name in ("plain", "placed"))
+    assert placed.shape == plain.shape and not np.array_equal(placed, plain)
+    assert (placed[BOX] > 0).mean() > 0.95  # comes back to all of the box, and no further
+    placed[BOX] = 0
+    assert not placed.any()
+    (tmp_path / "crop").mkdir()
+    nib.save(nib.load(image).slicer[BOX], tmp_path / "crop" / "scan.nii.gz")
+    assert run(tmp_path / "crop" / "scan.nii.gz", bundle, tmp_path / "left", **prepared) == {}
+    np.testing.assert_array_equal(maps_of(tmp_path / "left")["mean_anterior"], plain[BOX])
+
+
+def test_each_place_has_the_interval_of_its_own_volume(bundle: Bundle, tmp_path: Path) -> None:
+    options = {"at": "26,-20,5; 60,20,5", "place_mm": [24, 24, 24]}
+    placing = {**PLACING, "clicked_mm": 8}
+    assert run(scan_file(tmp_path), bundle, tmp_path / "out", placing=placing, **options) == {}
+    record, members = record_of(tmp_path / "out"), maps_of(tmp_path / "out")["members"]
+    for name, box in record["location"]["box_mm"].items():
+        index = np.linalg.solve(AFFINE[:3, :3], np.array(box).T - AFFINE[:3, 3:]).T
+        low, high = index.min(axis=0).astype(int), index.max(axis=0).astype(int) + 1
+        part = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        volumes = (members[part] == 1).sum(axis=(0, 1, 2)) / 1000.0  # voxels of 1 mm
+        found = record["location"]["volume_interval_90_ml"][name]["anterior"]
+        np.testing.assert_allclose(found, np.quantile(volumes, [0.05, 0.95]), atol=1e-9)
+    assert record["clicked_mm"] == 8
+
+
+def test_the_extent_of_a_plane_stored_as_one_slice() -> None:
+    geometry = Geometry((40, 30, 1), np.diag([2.0, 2.0, 5.0, 1.0]))
+    assert whole_scan((40, 30), geometry, [[1, 96], [1, 96], [1, 1000]]) == ""
+    assert "parts of 1 to 20 mm" in whole_scan((40, 30), geometry, [[1, 20], [1, 20], [1, 1000]])

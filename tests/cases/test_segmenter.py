@@ -19,6 +19,7 @@ from nibabel.eulerangles import euler2mat
 from PIL import Image
 
 from medsegdiff.bundle.bundle import Bundle, load_bundle
+from medsegdiff.bundle.trusted_bundles import trust
 from medsegdiff.cases.job import segment
 from medsegdiff.cases.one_by_one import raise_for_failures
 from medsegdiff.cases.placing import segment_placed
@@ -278,11 +279,12 @@ def test_a_dicom_series_a_zip_of_it_and_a_folder(bundle: Bundle, tmp_path: Path)
         for file in (tmp_path / "dicom").iterdir():
             archive.write(file, file.name)
     out = tmp_path / "out"
-    formats = ("nifti", "nrrd", "dicom-seg")
+    formats = ("nifti", "nrrd", "dicom-seg", "secondary-capture")
     assert run([tmp_path / "dicom"], bundle, out, formats=formats) == {}
     (case,) = (p.name for p in out.iterdir() if p.is_dir())
     suffixes = {p.name.removeprefix(case) for p in (out / case).iterdir()}
     assert {"_seg.nii.gz", "_seg.seg.nrrd", "_seg.dcm", "_mean.dcm", "_run.json"} <= suffixes
+    assert {f"_capture_{n:04d}.dcm" for n in range(1, 11)} <= suffixes
     np.testing.assert_allclose(
         np.abs(np.linalg.det(nib.load(out / case / f"{case}_seg.nii.gz").affine)),
         0.8 * 1.3 * 2.5,
@@ -291,6 +293,20 @@ def test_a_dicom_series_a_zip_of_it_and_a_folder(bundle: Bundle, tmp_path: Path)
     for file in (out / case).rglob("*.json"):
         assert "Doe" not in file.read_text() and str(tmp_path) not in file.read_text()
     assert run([tmp_path / "series.zip"], bundle, out) == {}  # same series, same id: complete
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_a_killed_process_left_is_removed(
+    complete: bool, bundle: Bundle, tmp_path: Path
+) -> None:
+    image, out = image_file(tmp_path, np.eye(4)), tmp_path / "out"
+    if complete:
+        run([image], bundle, out)
+    left = out / "scan" / ".writing-abc"
+    left.mkdir(parents=True)
+    (left / "scan_seg.nii.gz").write_bytes(b"half")
+    assert run([image], bundle, out) == {} and not left.exists()
+    assert (out / "scan" / "scan_seg.nii.gz").is_file()
 
 
 def test_a_series_with_a_slice_missing(bundle: Bundle, tmp_path: Path) -> None:
@@ -375,6 +391,26 @@ def test_files_of_one_name_from_two_folders_are_two_cases(bundle: Bundle, tmp_pa
         image_file(tmp_path / folder, np.eye(4))
     assert run([tmp_path / "a", tmp_path / "b"], bundle, tmp_path / "out") == {}
     assert (tmp_path / "out" / "scan-2" / "scan-2_seg.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "says"),
+    [
+        ("inference.yaml", "schedule: cosine", "schedule: 7", "objects cannot be made"),
+        ("inference.yaml", "segmenter:\n", "segmenter: 7\nformer:\n", "no CaseSegmenter but int"),
+        ("metadata.json", ', "2": "posterior"', "", r"classes \[0, 1\], but its network has 3"),
+    ],
+)
+def test_a_bundle_that_cannot_be_used_is_refused_as_a_whole(
+    name: str, before: str, after: str, says: str, bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle.root, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "configs" / name
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+    trust(tmp_path / "bundle")
+    with pytest.raises(InputError, match=says):
+        run([image_file(tmp_path, np.eye(4))], Bundle(tmp_path / "bundle"), tmp_path / "out")
 
 
 def test_a_bundle_without_weights_says_what_to_do(bundle: Bundle, tmp_path: Path) -> None:

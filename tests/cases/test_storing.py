@@ -32,6 +32,7 @@ def test_nothing_is_stored_unless_asked() -> None:
 
 def test_the_server_is_the_one_named_or_the_images_own() -> None:
     assert check_store(ORIGIN, FORMATS, parse_inputs([STUDY])) == ORIGIN
+    assert check_store(ORIGIN, ("secondary-capture",), parse_inputs([STUDY])) == ORIGIN
     other = "http://archive.example.org/root/"
     assert check_store(other, FORMATS, [Path("a")]) == "http://archive.example.org/root"
 
@@ -55,16 +56,16 @@ def test_all_dicom_objects_of_the_case_are_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[list[str], str]] = []
+    objects = ["a_1_capture_0001.dcm", "a_1_mean.dcm", "a_1_seg.dcm"]
 
     def note(files: list[Path], service: str) -> str:
         sent.append(([file.name for file in files], service))
         return "stored"
 
     monkeypatch.setattr(storing, "store", note)
-    for name in ("a_1_seg.dcm", "a_1_mean.dcm", "a_1_seg.nii.gz", "b_seg.dcm"):
+    for name in (*objects, "a_1_seg.nii.gz", "b_seg.dcm"):
         (tmp_path / name).touch()
     case = CaseInput("a_1", (), service="https://origin")
     store_case(case, tmp_path, ORIGIN)
     store_case(case, tmp_path, "https://other")
-    objects = ["a_1_mean.dcm", "a_1_seg.dcm"]
     assert sent == [(objects, "https://origin"), (objects, "https://other")]

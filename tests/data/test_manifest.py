@@ -285,3 +285,11 @@ def test_slug() -> None:
 )
 def test_case_id(names: list[str], expected: str) -> None:
     assert case_id([Path("some/where") / name for name in names]) == expected
+
+
+@pytest.mark.parametrize("value", [0.5, "one", {"a": 1}, None])
+def test_notes_are_a_list_of_sentences(tmp_path: Path, value: Any) -> None:
+    described = json.loads(describe(tmp_path).read_text()) | {"notes": value}
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match="'notes' must be a list of sentences"):
+        load_manifest(tmp_path)

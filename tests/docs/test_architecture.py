@@ -54,7 +54,7 @@ def test_the_walk_names_functions_that_exist(folder: str, file: str, name: str) 
 
 def test_the_walk_goes_from_the_command_line_to_the_report() -> None:
     folders = list(dict.fromkeys(folder for folder, _, _ in WALK))
-    assert len(folders) == 13 and (folders[0], folders[-1]) == ("cli", "evaluation")
+    assert len(folders) == 14 and (folders[0], folders[-1]) == ("cli", "evaluation")
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`([\w/]+(?:\.\w+|/))`", PAGE))))

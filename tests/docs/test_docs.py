@@ -32,7 +32,12 @@ from medsegdiff.phantoms.cohort import write_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted(DOCS.rglob("*.md")),
+]
 TUTORIAL = DOCS / "tutorials" / "first_study.md"
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 SHIPPED = "hippocampus_mr"
@@ -128,7 +133,7 @@ def test_commands_and_options_within_the_text_exist(page: Path) -> None:
 
 def test_options_of_the_reference_are_those_of_the_commands() -> None:
     page = DOCS / "reference" / "commands_and_files.md"
-    shared = {"--device", "--quiet", "-q", "--verbose", "-v", "--debug"}
+    shared = {"--device", "--quiet", "-q", "--verbose", "-v", "--debug", "--trust"}
     for name, command in COMMANDS.items():
         headings = re.findall(rf"^## `medsegdiff {name}.*$", page.read_text("utf-8"), re.M)
         assert len(headings) == 1, name
@@ -298,6 +303,7 @@ def test_documented_files_and_keys_of_a_case_are_those_it_has(study: Path) -> No
     missing = {name for name, p in zip(names, patterns, strict=True) if not any(case.glob(p))}
     promised = {f"<case>_{kind}_<class>.nii.gz" for kind in MASKS}  # with --guarantee alone
     dicom = {"<case>_seg.dcm", "<case>_mean.dcm", "<case>_variance_<class>.dcm"}
+    dicom.add("<case>_capture_<n>.dcm")
     assert missing == dicom | promised  # the former for DICOM input alone
 
 

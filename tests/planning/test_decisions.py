@@ -7,92 +7,10 @@ from math import prod
 
 import pytest
 
-from medsegdiff.planning.decisions import (
-    LEAST_BATCH,
-    LEAST_PIXELS,
-    LEAST_SIDE,
-    VOXELS,
-    Times,
-    decide,
-    multiples,
-    timed,
-    topology,
-    with_smaller_batch,
-)
+from medsegdiff.planning.decisions import VOXELS, decide, median_shape
 from medsegdiff.planning.fingerprint import Fingerprint, tells_side
-
-BRAIN = Fingerprint(
-    name="brain",
-    dims=3,
-    labels={0: "background", 1: "nucleus"},
-    channels=("MR",),
-    raters=1,
-    cases=40,
-    patients=40,
-    photographs=False,
-    stacks=False,
-    shape=(180, 220, 180),
-    largest=(200, 256, 200),
-    spacing=(1.0, 1.0, 1.0),
-    finest=(1.0, 1.0, 1.0),
-    extent=(40.0, 50.0, 30.0),
-    thickness=12.0,
-    share=0.01,
-    present={1: 40},
-    folds={1: 5},
-    ordered=(False, False, False),
-    sides=False,
-    intensity=((100.0, 20.0, 40.0, 180.0),),
-    darkest=0.0,
-)
-HEART = replace(
-    BRAIN,
-    labels={0: "background", 1: "right ventricle", 2: "left ventricle"},
-    shape=(216, 256, 9),
-    largest=(260, 300, 18),
-    spacing=(1.5, 1.5, 10.0),
-    finest=(1.4, 1.4, 5.0),
-    ordered=(True, False, False),
-    sides=True,
-)
-CT = replace(
-    BRAIN,
-    channels=("CT",),
-    shape=(512, 512, 90),
-    largest=(512, 512, 400),
-    spacing=(0.8, 0.8, 5.0),
-    finest=(0.7, 0.7, 1.5),
-    intensity=((40.0, 60.0, -90.0, 250.0),),
-    darkest=-1000.0,
-)
-PHOTOGRAPH = replace(
-    BRAIN,
-    dims=2,
-    channels=("red", "green", "blue"),
-    photographs=True,
-    shape=(800, 540),
-    largest=(800, 540),
-    spacing=(1.0, 1.0),
-    finest=(1.0, 1.0),
-    extent=(500.0, 380.0),
-    thickness=180.0,
-    ordered=(False, False),
-    intensity=((100.0, 20.0, 40.0, 180.0),) * 3,
-)
-VESSELS = replace(PHOTOGRAPH, shape=(999, 960), largest=(999, 960), thickness=5.0)
-NODULES = replace(
-    BRAIN, raters=4, shape=(64, 64, 5), largest=(64, 64, 40), stacks=False, labels={0: "b", 1: "n"}
-)
-TINY = replace(BRAIN, shape=(16, 16, 16), largest=(16, 16, 16))
-ALL = {
-    "brain": BRAIN,
-    "heart": HEART,
-    "ct": CT,
-    "photograph": PHOTOGRAPH,
-    "vessels": VESSELS,
-    "nodules": NODULES,
-    "tiny": TINY,
-}
+from medsegdiff.planning.levels import multiples
+from tests.planning.fingerprints import ALL, BRAIN, CT, HEART, NODULES, PHOTOGRAPH, VESSELS
 
 
 @pytest.mark.parametrize("of", ALL.values(), ids=ALL)
@@ -113,7 +31,7 @@ def test_any_plan_is_whole(of: Fingerprint) -> None:
 
 
 def test_volumes_are_planned_in_three_dimensions() -> None:
-    plan = decide(BRAIN)
+    plan = decide(replace(BRAIN, extent=(150.0, 180.0, 150.0)))
     assert (plan.dims, plan.slices, plan.axcodes, plan.spacing) == (3, False, "RAS", (1.0,) * 3)
     assert plan.foreground == 0.5 and plan.mirror == (0, 1, 2)
     assert plan.window == plan.patch and plan.anchor_time > 0
@@ -149,19 +67,6 @@ def test_a_coarse_axis_is_halved_last() -> None:
     assert thick.stride == (2, 2, 1) and thick.rotation == (0.0, 0.0, 0.35)
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 8.0), (1.0, 3.0, 1.0), (2.0, 1.0, 1.0)])
-def test_no_axis_falls_below_its_least_side(spacing: tuple[float, ...]) -> None:
-    patch = (64, 48, 12)
-    strides, kernels = topology(patch, spacing, 5, {})
-    size, space = list(patch), list(spacing)
-    for step, kernel in zip(strides, kernels, strict=True):
-        assert all(k == 1 or s < 2 * min(space) for k, s in zip(step, space, strict=True))
-        size = [n // k for n, k in zip(size, step, strict=True)]
-        space = [s * k for s, k in zip(space, step, strict=True)]
-        assert all((k == 3) == (s < 2 * min(space)) for k, s in zip(kernel, space, strict=True))
-    assert min(size) >= LEAST_SIDE
-
-
 def test_large_thick_structures_of_photographs_are_made_smaller() -> None:
     large, thin = decide(PHOTOGRAPH), decide(VESSELS)
     assert large.spacing[0] == large.spacing[1] > 2.0
@@ -174,37 +79,6 @@ def test_raters_are_learned_from_at_once() -> None:
     assert plan.several_raters and plan.anchor_time < decide(BRAIN).anchor_time
 
 
-def test_hours_become_steps() -> None:
-    plan = decide(BRAIN)
-    found = timed(plan, Times(0.4, 0.9, patches=0.1, validation=20.0), 1.0)
-    steps = found.steps_per_epoch * found.epochs
-    spent = 0.5 * found.anchor_steps + 1.0 * (steps - found.anchor_steps)
-    validations = found.epochs // found.val_interval
-    assert spent + 20.0 * validations == pytest.approx(0.95 * 3600, rel=0.05)
-    assert validations >= 2 and 20.0 * validations <= 0.11 * 3600
-    assert found.anchor_steps * 0.5 == pytest.approx(plan.anchor_time * spent, rel=0.05)
-    assert 200 <= found.steps_per_epoch <= 300
-
-
-@pytest.mark.parametrize("hours", [1e-6, 0.001, 0.01])
-@pytest.mark.parametrize("times", [Times(0.5, 1.0), Times(0.5, 5.0, 0.1, 600.0)])
-def test_the_shortest_training_has_a_step_of_the_denoiser(times: Times, hours: float) -> None:
-    found = timed(decide(BRAIN), times, hours)
-    assert 1 <= found.val_interval <= found.epochs <= 10
-    assert found.anchor_steps < found.epochs * found.steps_per_epoch
-
-
-def test_too_few_steps_become_more_of_fewer_patches() -> None:
-    heart = timed(decide(HEART), Times(1.0, 2.0), 0.2)
-    smaller = with_smaller_batch(heart)
-    assert heart.batch > smaller.batch >= LEAST_BATCH[2]
-    assert "not" in (smaller.reasons or {})["batch"]
-    enough = timed(decide(HEART), Times(1.0, 2.0), 20.0)
-    assert with_smaller_batch(enough) is enough
-    nodules = with_smaller_batch(timed(decide(NODULES), Times(0.1, 0.2), 0.01))
-    assert nodules.batch * prod(nodules.patch) >= LEAST_PIXELS
-
-
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -214,3 +88,18 @@ def test_too_few_steps_become_more_of_fewer_patches() -> None:
 )
 def test_labels_of_a_side_are_known_however_they_are_spelt(name: str, told: bool) -> None:
     assert tells_side(name) is told
+
+
+def test_small_structures_in_volumes_are_looked_for() -> None:
+    plan = decide(BRAIN)
+    assert plan.coarse is not None and "segments all of it" in (plan.reasons or {})["coarse"]
+    assert plan.coarse.box == (60, 75, 45)  # half as large again as the structures
+    assert max(plan.coarse.shape) <= 96 and min(plan.coarse.spacing) >= min(BRAIN.spacing)
+    assert median_shape(plan, BRAIN) == plan.coarse.box
+    assert decide(replace(BRAIN, extent=(150.0, 180.0, 150.0))).coarse is None
+    assert decide(VESSELS).coarse is None and decide(NODULES).coarse is None
+
+
+def test_small_structures_of_thin_boxes_are_still_volumes() -> None:
+    plan = decide(replace(BRAIN, extent=(8.0, 8.0, 8.0)))
+    assert plan.dims == 3 and plan.coarse is not None and min(plan.coarse.box) >= 16

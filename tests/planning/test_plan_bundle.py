@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from medsegdiff.bundle import trusted_bundles
 from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
@@ -59,6 +60,8 @@ def trained(root: Path, data: Path, output: Path) -> None:
     train(root, data, output, device="cpu", overrides=overrides)
     (root / "models").mkdir()
     (output / "final.pt").rename(root / "models" / "model.pt")
+    if (output / "locator.pt").exists():
+        (output / "locator.pt").rename(root / "models" / "locator.pt")
 
 
 @pytest.mark.parametrize("raters", [1, 3])
@@ -73,6 +76,39 @@ def test_volumes(raters: int, tmp_path: Path) -> None:
     name = image.name.removesuffix(".nii.gz")
     mask = nib.load(tmp_path / "out" / name / f"{name}_seg.nii.gz")
     assert mask.shape == nib.load(image).shape
+
+
+def small_structures(folder: Path, cases: int = 5) -> Path:
+    """Volumes of 48 voxels with a ball of 7 to 9 voxels, which lies anywhere."""
+    rng = np.random.default_rng(0)
+    at = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"), axis=-1)
+    for name in ("images", "labels"):
+        (folder / name).mkdir(parents=True)
+    for i in range(cases):
+        ball = np.linalg.norm(at - rng.uniform(10, 38, 3), axis=-1) < rng.uniform(7, 9)
+        image = rng.normal(size=ball.shape).astype(np.float32) + 5.0 * ball
+        for name, values in (("images", image), ("labels", ball.astype(np.uint8))):
+            nib.save(nib.Nifti1Image(values, np.eye(4)), folder / name / f"case{i}.nii.gz")
+    return folder
+
+
+def test_small_structures_are_looked_for_first(tmp_path: Path) -> None:
+    data, root = small_structures(tmp_path / "data"), tmp_path / "balls"
+    plan(data, root, hours=0.001, device="cpu")
+    content = json.loads((root / "plan.json").read_text())["plan"]
+    assert max(content["patch"]) <= 32 and content["coarse"]["steps"] >= 50
+    assert "| `coarse` | box of" in (root / "plan.md").read_text()
+    trained(root, data, tmp_path / "run")
+    image = data / "images" / "case0.nii.gz"
+    assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
+    record = json.loads((tmp_path / "out" / "case0" / "case0_run.json").read_text())
+    assert record["location"]["by"] == "network"
+    crop = nib.load(image).slicer[2:46, 2:46, 2:46]  # hardly larger than the box, and looked in too
+    nib.save(crop, tmp_path / "crop.nii.gz")
+    assert segment(tmp_path / "crop.nii.gz", root, tmp_path / "out", members=2, device="cpu") == {}
+    record = json.loads((tmp_path / "out" / "crop" / "crop_run.json").read_text())
+    assert record["location"]["by"] == "network"
+    assert nib.load(tmp_path / "out" / "case0" / "case0_seg.nii.gz").shape == (48, 48, 48)
 
 
 def test_photographs(tmp_path: Path) -> None:
@@ -101,7 +137,7 @@ def test_thick_slices(tmp_path: Path) -> None:
     assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
 
 
-def test_the_plan_says_why(tmp_path: Path) -> None:
+def test_the_plan_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_cohort(tmp_path / "data", cases=5, size=16)
     line = ["plan", str(data), "--output", str(tmp_path / "mine"), "--hours", "0.001"]
     result = RUNNER.invoke(app, [*line, "--device", "cpu"])
@@ -112,6 +148,10 @@ def test_the_plan_says_why(tmp_path: Path) -> None:
         *("calibrate", "evaluate", "inference", "member_agreement", "train"),
     ]
     assert RUNNER.invoke(app, [*line, "--device", "cpu"]).exit_code == 1  # it is there already
+    monkeypatch.setattr(trusted_bundles, "_known", set())  # as in another process
+    path = tmp_path / "mine" / "configs" / "train.yaml"
+    path.write_text(path.read_text().replace("\nexperiment_name: ", "\nexperiment_name: my_"))
+    load_bundle(tmp_path / "mine").parser("train")  # it may run, with other values too
 
 
 def test_what_cannot_be_planned_is_refused(tmp_path: Path) -> None:

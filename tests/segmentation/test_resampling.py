@@ -10,6 +10,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Orientationd, Spacingd
 
+from medsegdiff.core.errors import InputError, surfacing_input_errors
 from medsegdiff.core.storage import slabs
 from medsegdiff.data.transforms import restore
 from medsegdiff.segmentation import resampling
@@ -82,3 +83,11 @@ def test_a_large_image_goes_in_slabs_and_a_small_one_does_not(
     monkeypatch.setattr(resampling, "SLAB", 50)
     there_and_back(chain, 3)
     assert len(seen) == 3  # the image, the map, the labels
+
+
+def test_a_grid_beyond_the_limit_is_refused() -> None:
+    affine = torch.diag(torch.tensor([1000.0, 1000, 1000, 1], dtype=torch.float64))
+    image = MetaTensor(torch.zeros(1, 50, 50, 50), affine=affine)
+    chain = resample_by_slabs(Compose([Spacingd("image", (1.0, 1.0, 1.0))]))
+    with pytest.raises(InputError, match="network's grid: would take"), surfacing_input_errors():
+        chain({"image": image})

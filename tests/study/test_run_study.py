@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from medsegdiff.bundle import trusted_bundles
 from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.calibration.calibrate_bundle import calibrate
 from medsegdiff.cases.job import segment
@@ -97,6 +98,16 @@ def test_the_files_are_as_promised(finished: Path) -> None:
         held_out = [p.name for p in (finished / f"fold{fold}" / "held_out").iterdir() if p.is_dir()]
         assert sorted(held_out) == sorted(cases["validation"])
     assert not list(finished.glob(".held_out*"))
+
+
+def test_its_bundles_run_without_a_question(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trusted_bundles, "_known", set())  # as in another process
+    roots = [path.parents[1] for path in finished.rglob("configs/metadata.json")]
+    assert len(roots) == 4  # untrained, each fold's, and the result
+    for root in roots:
+        Bundle(root).parser("inference")
 
 
 def test_the_bundle_is_the_ensemble_of_the_folds(finished: Path, cohort: Path) -> None:

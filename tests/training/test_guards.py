@@ -107,3 +107,18 @@ def test_an_interruption_is_passed_on_before_errors_are_logged() -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.run([0], max_epochs=1)
     assert logged == []
+
+
+def test_an_interrupt_that_a_library_wrapped_is_one_all_the_same() -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("database is locked")  # noqa: B904, as such libraries do
+
+    engine, logged = Engine(interrupted), list[BaseException]()
+    pass_interrupts(engine)
+    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda _, error: logged.append(error))
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([0], max_epochs=1)
+    assert logged == []

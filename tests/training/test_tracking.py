@@ -16,7 +16,7 @@ import pytest
 from ignite.engine import Engine
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.training.stopping import Stopped
+from medsegdiff.core.stopping import Stopped
 from medsegdiff.training.tracking import RunTracking, check_tracking, tracking_address
 
 

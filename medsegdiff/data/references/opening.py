@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import pydicom
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
-from medsegdiff.data.dicom.headers import is_marked_dicom, open_dicom
+from medsegdiff.data.dicom.headers import DAMAGED, is_marked_dicom, open_dicom
 
 Kind = Literal["SEG", "RTSTRUCT"]
 
@@ -21,16 +19,6 @@ _KINDS: dict[str, Kind] = {
     LABEL_MAP_STORAGE: "SEG",
     str(RTStructureSetStorage): "RTSTRUCT",
 }
-_DAMAGED = (
-    InvalidDicomError,
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    NotImplementedError,
-)
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -39,9 +27,9 @@ def kind_of(path: Path) -> Kind | None:
         file = _only_file(path)
         if file is None or not _has_preamble(file):
             return None
-        header = pydicom.dcmread(file, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        header = open_dicom(file, specific_tags=["SOPClassUID"], stop_before_pixels=True)
         return _KINDS.get(str(header.get("SOPClassUID")))
-    except _DAMAGED:
+    except DAMAGED:
         return None
 
 
@@ -52,8 +40,8 @@ def open_reference(path: Path) -> Any:
         InputError: the file cannot be read.
     """
     try:
-        return pydicom.dcmread(_only_file(path.expanduser()) or path)
-    except _DAMAGED as error:
+        return open_dicom(_only_file(path.expanduser()) or path)
+    except DAMAGED as error:
         rule = f"cannot be read ({getattr(error, 'strerror', None) or type(error).__name__})"
         raise InputError(path, rule, "Export it again") from None
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
+from medsegdiff.data.dicom.decoder import decoding, stored_values
 from medsegdiff.data.references.opening import check_frame_of_reference
 
 TOLERANCE = 0.1
@@ -36,8 +37,9 @@ class Seg:
         check_frame_of_reference(own, frame_of_reference, path)
         self.dataset, self.path, self.image = dataset, path, image
         self.shape = (image.shape[0], image.shape[1], image.shape[2])
-        size = (-1, int(dataset.Rows), int(dataset.Columns))
-        self._pixels = dataset.pixel_array.reshape(size)
+        file = Path(dataset.filename)
+        with decoding([file]) as decoder:
+            self._pixels = stored_values(dataset, file, decoder)
         self._kind = str(dataset.SegmentationType).upper()
         self._to_voxel = np.linalg.inv(image.affine)
         self._check_slices()

@@ -1,0 +1,306 @@
+"""``configs/train.yaml`` of a planned bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medsegdiff.data.around_structures import MARGIN as BOX_MARGIN
+from medsegdiff.planning.decisions import Plan
+from medsegdiff.planning.fingerprint import Fingerprint
+from medsegdiff.planning.inference_config import READ
+
+EVERY = 3
+"""Interval of the held-out slices that a training is validated on."""
+
+LOCATOR_TRAINING = (
+    "$medsegdiff.locating.train_locator(@locator_network, @split[0], @manifest, @output_dir, "
+    "spacing=@locator_spacing, steps=@locator_steps, seed=@seed, device=@device)"
+)
+"""Expression that trains the locator of volumes with small structures, before all else."""
+
+MARGIN = 1.25
+"""Size that is cut out of a large image before it is turned, relative to the patch."""
+
+
+def training(plan: Plan, of: Fingerprint, name: str, data: str) -> dict[str, Any]:
+    """Content of ``configs/train.yaml``."""
+    layout = "channels_last" if plan.dims == 2 else "channels_last_3d"
+    return {
+        "imports": [
+            *("$import datetime", "$import pathlib", "$import monai", "$import torch"),
+            "$import medsegdiff",
+        ],
+        "bundle_root": ".",
+        "dataset_dir": data,
+        "output_dir": "$@bundle_root + '/runs/' + "
+        "datetime.datetime.now().strftime('%Y%m%d-%H%M%S')",
+        "fold": 0,
+        "seed": 0,
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "resume": False,
+        "manifest": "$medsegdiff.data.load_manifest(@dataset_dir)",
+        "split": "$@manifest.split(@fold)",
+        **{key: f"%configs/inference.yaml#{key}" for key in (*READ, *_coarse_keys(plan))},
+        "network": f"$@network_def.to(@device, memory_format=torch.{layout})",
+        "patch_size": list(plan.patch),
+        **_around(plan, of.spacing),
+        "random_transforms": _augmentation(plan),
+        "batch_size": plan.batch,
+        "num_workers": 0,
+        "learning_rate": 0.001,
+        "val_interval": plan.val_interval,
+        "steps_per_epoch": plan.steps_per_epoch,
+        **({"locator_steps": plan.coarse.steps} if plan.coarse else {}),
+        "anchor_steps": plan.anchor_steps,
+        "train": _train(plan),
+        "ema": {
+            "_target_": "ignite.handlers.EMAHandler",
+            "model": "@network",
+            **{"momentum": 0.002, "momentum_warmup": 0.1, "warmup_iters": 500},
+        },
+        "validate": _validate(plan),
+        "tracking_uri": "$'sqlite:///' + str(pathlib.Path.cwd() / 'mlruns.db')",
+        "experiment_name": name,
+        "run_handlers": {
+            "_target_": "medsegdiff.training.RunHandlers",
+            "trainer": "@train#trainer",
+            "evaluator": "@validate#evaluator",
+            "ema": "@ema",
+            "lr_scheduler": "@train#lr_scheduler",
+            **{key: f"@{key}" for key in ("output_dir", "fold", "tracking_uri", "experiment_name")},
+            "cases": "@split",
+            "parameters": {key: f"@{key}" for key in ("seed", "batch_size", "learning_rate")},
+            "max_gradient_norm": 5.0,
+        },
+        "initialize": [
+            *([LOCATOR_TRAINING] if plan.coarse else []),
+            "$monai.utils.set_determinism(seed=@seed)",
+            "$@run_handlers.attach(resumed=@resume)",
+        ],
+        "run": ["$@train#trainer.run()"],
+    }
+
+
+def _coarse_keys(plan: Plan) -> tuple[str, ...]:
+    return ("locator_spacing", "locator_network") if plan.coarse else ()
+
+
+def _around(plan: Plan, spacing: Sequence[float]) -> dict[str, Any]:
+    """The transforms without chance; of volumes that have a locator, what it will cut out."""
+    select = "monai.transforms.SelectItemsd(['image', 'label'])"
+    if plan.coarse is None:
+        return {"deterministic_transforms": f"$[*@preprocessing.transforms, {select}]"}
+    return {
+        "around_structures": {
+            "_target_": "medsegdiff.data.CropAroundStructuresd",
+            "keys": ["image", "label"],
+            "size_mm": [round(n * s, 1) for n, s in zip(plan.coarse.box, spacing, strict=True)],
+            "margin": BOX_MARGIN,
+        },
+        "deterministic_transforms": "$[@preprocessing.transforms[0], @around_structures, "
+        f"*@preprocessing.transforms[1:], {select}]",
+    }
+
+
+def _augmentation(plan: Plan) -> list[dict[str, Any]]:
+    both = {"keys": ["image", "label"]}
+    image = {"keys": "image"}
+    axes = "xyz"[: plan.dims]
+    turn = {
+        "_target_": "RandAffined",
+        **both,
+        "prob": 0.85,
+        "rotate_range": list(plan.rotation),
+        "scale_range": [0.25] * plan.dims,
+        "mode": ["bilinear", "nearest"],
+        "padding_mode": "border",
+    }
+    chain = [turn, _pad("@patch_size"), _crop(plan, "@patch_size")]
+    if plan.foreground:  # a whole image would take long to turn
+        wider = f"$[round({MARGIN} * side) for side in @patch_size]"
+        middle = {"_target_": "CenterSpatialCropd", **both, "roi_size": "@patch_size"}
+        chain = [_pad(wider), _crop(plan, wider), turn, middle]
+    chain += [
+        {"_target_": "RandFlipd", **both, "prob": 0.5, "spatial_axis": axis} for axis in plan.mirror
+    ]
+    return [
+        *chain,
+        {"_target_": "RandGaussianNoised", **image, "prob": 0.2, "std": 0.15},
+        {
+            "_target_": "RandGaussianSmoothd",
+            **image,
+            "prob": 0.2,
+            **{f"sigma_{axis}": [0.4, 1.0] for axis in axes},
+        },
+        {"_target_": "RandScaleIntensityd", **image, "prob": 0.3, "factors": 0.25},
+        {
+            "_target_": "RandAdjustContrastd",
+            **image,
+            **{"prob": 0.3, "gamma": [0.7, 1.5], "retain_stats": True},
+        },
+        {"_target_": "ToTensord", **both, "track_meta": False},
+    ]
+
+
+def _pad(size: str) -> dict[str, Any]:
+    both = {"keys": ["image", "label"], "mode": ["edge", "constant"]}
+    return {"_target_": "SpatialPadd", **both, "spatial_size": size}
+
+
+def _crop(plan: Plan, size: str) -> dict[str, Any]:
+    both = {"keys": ["image", "label"]}
+    if not plan.foreground:
+        return {"_target_": "RandSpatialCropd", **both, "roi_size": size, "random_size": False}
+    share = {"pos": plan.foreground, "neg": 1.0 - plan.foreground, "num_samples": 1}
+    place = {"label_key": "label", "spatial_size": size}
+    return {"_target_": "RandCropByPosNegLabeld", **both, **place, **share}
+
+
+def _items(plan: Plan, split: int) -> str:
+    """The expression for the training or held-out cases of a run."""
+    if plan.slices:
+        chain = "monai.transforms.Compose(@deterministic_transforms)"
+        every = f", every={EVERY}" if split else ""
+        return f"$medsegdiff.data.cut_into_planes(@split[{split}], {chain}{every})"
+    return f"$medsegdiff.data.datalist(@split[{split}])"
+
+
+def _train(plan: Plan) -> dict[str, Any]:
+    dataset: dict[str, Any] = {"_target_": "Dataset", "data": _items(plan, 0)}
+    dataset["transform"] = {"_target_": "Compose", "transforms": "@random_transforms"}
+    if not plan.slices:
+        dataset |= {"_target_": "CacheDataset", "progress": False}
+        dataset["transform"]["transforms"] = "$@deterministic_transforms + @random_transforms"
+    several = plan.several_raters
+    return {
+        "dataset": dataset,
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@train#dataset",
+            "batch_size": "@batch_size",
+            "sampler": {
+                "_target_": "torch.utils.data.RandomSampler",
+                "data_source": "@train#dataset",
+                "num_samples": "$@steps_per_epoch * @batch_size",
+            },
+            "num_workers": "@num_workers",
+        },
+        "optimizer": {
+            "_target_": "torch.optim.AdamW",
+            "params": "$@network.parameters()",
+            "lr": "@learning_rate",
+            "weight_decay": 0.03 if plan.dims == 2 else 0.01,
+        },
+        "total_steps": "$len(@train#dataloader) * @train#trainer#max_epochs",
+        "lr_scheduler": {
+            "_target_": "medsegdiff.training.cosine_stages",
+            "optimizer": "@train#optimizer",
+            "stages": "$[min(@anchor_steps, @train#total_steps), "
+            "max(@train#total_steps - @anchor_steps, 0)]",
+        },
+        "loss": {
+            "_target_": "medsegdiff.models.DiffusionSegmentationLoss",
+            **{"energy_weight": 1.0, "noise_weight": 0.0, "mask_weight": 0.0},
+            "anchor_weight": 1.0,
+            "dice_weight": 0.0 if several else 1.0,
+        },
+        "prepare_batch": {
+            "_target_": "medsegdiff.training.NoisedMaskPrepareBatch",
+            "network": "@network",
+            "draws": 1,
+            "pure_noise": 0.75 if several else 0.5,
+            "raters": "all" if several else "one",
+            "anchor_steps": "@anchor_steps",
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "handlers": [
+            {
+                "_target_": "LrScheduleHandler",
+                "lr_scheduler": "@train#lr_scheduler",
+                "print_lr": False,
+                "epoch_level": False,
+            },
+            {
+                "_target_": "ValidationHandler",
+                "validator": "@validate#evaluator",
+                "interval": "@val_interval",
+                "epoch_level": True,
+            },
+        ],
+        "trainer": {
+            "_target_": "SupervisedTrainer",
+            "max_epochs": plan.epochs,
+            "device": "@device",
+            "train_data_loader": "@train#dataloader",
+            "network": "@network",
+            "loss_function": "@train#loss",
+            **{key: f"@train#{key}" for key in ("optimizer", "prepare_batch", "inferer")},
+            "train_handlers": "@train#handlers",
+            "decollate": False,
+        },
+    }
+
+
+MAJORITY = {
+    "_target_": "Lambdad",
+    "keys": "label",
+    "func": "$lambda raters: raters.mode(dim=0, keepdim=True).values",
+}
+"""The class that most raters chose."""
+
+
+def _validation_transforms(plan: Plan) -> str | list[Any]:
+    """What is left to do with a held-out case, whose planes are cut and transformed before."""
+    if plan.slices:
+        return [MAJORITY] if plan.several_raters else []
+    if plan.several_raters:
+        return "$[*@deterministic_transforms, @validate#majority]"
+    return "@deterministic_transforms"
+
+
+def _validate(plan: Plan) -> dict[str, Any]:
+    chain = {"_target_": "Compose", "transforms": _validation_transforms(plan)}
+    dataset: dict[str, Any] = {"_target_": "CacheDataset", "data": _items(plan, 1)}
+    dataset |= {"progress": False, "transform": chain}
+    discrete = {"_target_": "AsDiscreted", "to_onehot": "@num_classes"}
+    found: dict[str, Any] = {
+        "dataset": dataset,
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@validate#dataset",
+            "batch_size": 1,
+            "num_workers": "@num_workers",
+        },
+        "inferer": {
+            "_target_": "medsegdiff.segmentation.EnsembleInferer",
+            "window": list(plan.window),
+            **{"members": 4, "steps": 1, "sampler_options": {"eta": 1.0}, "seed": "@seed"},
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {**discrete, "keys": "pred", "argmax": True},
+                {"_target_": "medsegdiff.data.LeaveOutUnknownd"},
+                {**discrete, "keys": "label"},
+            ],
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@validate#dataloader",
+            "network": "$@ema.ema_model",
+            "inferer": "@validate#inferer",
+            "postprocessing": "@validate#postprocessing",
+            "key_val_metric": {
+                "val_mean_dice": {
+                    "_target_": "MeanDice",
+                    "include_background": False,
+                    "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+                }
+            },
+        },
+    }
+    if plan.several_raters and not plan.slices:
+        found["majority"] = MAJORITY
+    return found

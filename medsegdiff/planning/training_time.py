@@ -1,0 +1,98 @@
+"""How many training steps of how many patches a plan has in the hours that are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from medsegdiff.planning.decisions import Plan
+
+LEAST_STEPS = 3000
+"""Training steps below which a step takes fewer patches, so that there are more steps."""
+
+LEAST_BATCH = {2: 4, 3: 2}
+"""Patches of a step at the least."""
+
+LEAST_PIXELS = 32_768
+"""Pixels of a step of two dimensions at the least: steps of fewer are hardly any faster."""
+
+STEPS_PER_EPOCH = 250
+"""Training steps of an epoch (nnU-Net's number), unless there are fewer than ten such epochs."""
+
+
+VALIDATING = 0.05
+"""Share of the time that validations take at most."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times of a plan on a device, in seconds.
+
+    Attributes:
+        encoder: Time of a training step of the encoder alone.
+        denoiser: Time of a training step of the denoiser.
+        patches: Time to make the patches of a step.
+        validation: Time of a validation.
+    """
+
+    encoder: float
+    denoiser: float
+    patches: float = 0.0
+    validation: float = 0.0
+
+
+def timed(plan: Plan, times: Times, hours: float) -> Plan:
+    """The plan with as many epochs as fit into the hours.
+
+    Args:
+        plan: Plan whose training was timed.
+        times: Its times.
+        hours: Hours of training.
+    """
+    budget = 0.95 * 3600.0 * hours  # the rest is for reading the data and for checkpoints
+    affordable = int(VALIDATING * budget / max(times.validation, 1e-6))
+    validations = min(10, max(1, affordable))
+    budget = max(budget - validations * times.validation, 0.5 * budget)
+    seconds = (times.encoder + times.patches, times.denoiser + times.patches)
+    first = int(plan.anchor_time * budget / seconds[0])
+    second = max(int((1.0 - plan.anchor_time) * budget / seconds[1]), 1)
+    epochs = max(1, min(10, first + second), round((first + second) / STEPS_PER_EPOCH))
+    steps_per_epoch = max(1, round((first + second) / epochs))
+    total = epochs * steps_per_epoch
+    anchor = min(first, round(total * first / (first + second)), total - 1)  # one for the denoiser
+    reasons = dict(plan.reasons or {})
+    reasons["epochs"] = (
+        f"of {steps_per_epoch} steps: one of the encoder takes {seconds[0]:.2f} s here and one of "
+        f"the denoiser {seconds[1]:.2f} s, {times.patches:.2f} s of it for the patches: {total} "
+        f"steps in {hours:g} hours, {100 * VALIDATING:.0f} % kept for validation"
+    )
+    return replace(
+        plan,
+        seconds=seconds,
+        anchor_steps=anchor,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        val_interval=-(-epochs // validations),
+        reasons=reasons,
+    )
+
+
+def with_smaller_batch(plan: Plan) -> Plan:
+    """The plan itself, or with fewer patches a step where it has too few steps; untimed then.
+
+    Args:
+        plan: Plan whose training was timed.
+    """
+    steps = plan.epochs * plan.steps_per_epoch
+    least = LEAST_BATCH[plan.dims]
+    if plan.dims == 2:
+        least = max(least, LEAST_PIXELS // prod(plan.patch))
+    batch = max(min(least, plan.batch), plan.batch * steps // LEAST_STEPS)
+    if batch >= plan.batch:
+        return plan
+    reasons = dict(plan.reasons or {})
+    reasons["batch"] = (
+        f"{batch} patches, not {plan.batch}: with these there were {steps} steps in the time, and "
+        f"training needs some {LEAST_STEPS} more than it needs large ones"
+    )
+    return replace(plan, batch=batch, reasons=reasons)

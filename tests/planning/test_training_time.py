@@ -1,0 +1,48 @@
+"""How many steps of how many patches fit into the hours."""
+
+from __future__ import annotations
+
+from math import prod
+
+import pytest
+
+from medsegdiff.planning.decisions import decide
+from medsegdiff.planning.training_time import (
+    LEAST_BATCH,
+    LEAST_PIXELS,
+    Times,
+    timed,
+    with_smaller_batch,
+)
+from tests.planning.fingerprints import BRAIN, HEART, NODULES
+
+
+def test_hours_become_steps() -> None:
+    plan = decide(BRAIN)
+    found = timed(plan, Times(0.4, 0.9, patches=0.1, validation=20.0), 1.0)
+    steps = found.steps_per_epoch * found.epochs
+    spent = 0.5 * found.anchor_steps + 1.0 * (steps - found.anchor_steps)
+    validations = found.epochs // found.val_interval
+    assert spent + 20.0 * validations == pytest.approx(0.95 * 3600, rel=0.05)
+    assert validations >= 2 and 20.0 * validations <= 0.06 * 3600
+    assert found.anchor_steps * 0.5 == pytest.approx(plan.anchor_time * spent, rel=0.05)
+    assert 200 <= found.steps_per_epoch <= 300
+
+
+@pytest.mark.parametrize("hours", [1e-6, 0.001, 0.01])
+@pytest.mark.parametrize("times", [Times(0.5, 1.0), Times(0.5, 5.0, 0.1, 600.0)])
+def test_the_shortest_training_has_a_step_of_the_denoiser(times: Times, hours: float) -> None:
+    found = timed(decide(BRAIN), times, hours)
+    assert 1 <= found.val_interval <= found.epochs <= 10
+    assert found.anchor_steps < found.epochs * found.steps_per_epoch
+
+
+def test_too_few_steps_become_more_of_fewer_patches() -> None:
+    heart = timed(decide(HEART), Times(1.0, 2.0), 0.2)
+    smaller = with_smaller_batch(heart)
+    assert heart.batch > smaller.batch >= LEAST_BATCH[2]
+    assert "not" in (smaller.reasons or {})["batch"]
+    enough = timed(decide(HEART), Times(1.0, 2.0), 20.0)
+    assert with_smaller_batch(enough) is enough
+    nodules = with_smaller_batch(timed(decide(NODULES), Times(0.1, 0.2), 0.01))
+    assert nodules.batch * prod(nodules.patch) >= LEAST_PIXELS
