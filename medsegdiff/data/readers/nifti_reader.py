@@ -167,9 +167,10 @@ def _geometry(image: Any, path: Path) -> Geometry:
         rule = f"its header gives lengths in {unit}, where millimetres are needed"
         raise InputError(path, rule, "Save it with voxel sizes and unit in millimetres")
     by_qform = image.header["sform_code"] == 0 and image.header["qform_code"] > 0
-    if by_qform and (_voxel_sizes(image, path) < 0).any():
+    handedness, *sizes = _pixdim(image, path)
+    if by_qform and (min(sizes) < 0.0 or (handedness < 0.0 and handedness != -1.0)):
         rule = "its header gives negative voxel sizes, by which some programs mirror it"
-        raise InputError(path, rule, "Save it with positive ones and a right qform")
+        raise InputError(path, rule, "Save it with positive sizes and a right qform")
     affine = np.asarray(image.affine, dtype=np.float64)
     used = affine[:3, : len(shape)]
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(used) < len(shape):
@@ -195,21 +196,21 @@ def _guesses(image: Any, path: Path) -> tuple[str, ...]:
             "its header sets neither sform nor qform: the orientation is a guess (axes to the "
             "left, to the front and upwards), and so are left and right"
         )
-    if codes[0] == 0 and not _voxel_sizes(image, path).all():
+    if codes[0] == 0 and not np.array(_pixdim(image, path)[1:]).all():
         notes.append("its header gives voxel sizes of 0: they are taken as 1 mm, which is a guess")
     if _has_leading_axis(image):
         notes.append(f"its first axis has length 1: one volume of {image.shape[1:]} is read")
     return tuple(notes)
 
 
-def _voxel_sizes(image: Any, path: Path) -> NDArray[np.float64]:
-    """The voxel sizes as the file has them: nibabel sets those of 0 to 1."""
+def _pixdim(image: Any, path: Path) -> list[float]:
+    """Handedness and voxel sizes as the file has them: nibabel sets those of 0 to 1."""
     try:
         with ImageOpener(str(path)) as stream:
             header = image.header_class.from_fileobj(stream, check=False)
     except DAMAGED as error:
         raise unreadable(path, error) from None
-    return np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    return [float(value) for value in header["pixdim"][:4]]
 
 
 def _qform(header: Any, affine: NDArray[np.float64]) -> Form:

@@ -187,14 +187,15 @@ def test_values_that_would_begin_within_the_header(
 
 
 @KINDS
+@pytest.mark.parametrize(("entry", "value"), [(1, -0.8), (0, -3.2), (0, -1.0001)])
 def test_negative_voxel_sizes_where_the_qform_counts(
-    kind: type[nib.Nifti1Image], tmp_path: Path
+    kind: type[nib.Nifti1Image], entry: int, value: float, tmp_path: Path
 ) -> None:
     """nibabel drops the sign, ITK mirrors the image: left and right would be a guess."""
     image = kind(values(), np.diag([-0.8, 1.3, 2.5, 1.0]))
     image.set_qform(image.affine, 1)
     sizes = image.header["pixdim"].copy()
-    sizes[1] *= -1
+    sizes[entry] = value
     _, geometry = read_nifti(written(tmp_path / "a.nii", image, pixdim=sizes))
     np.testing.assert_allclose(geometry.affine, image.affine, rtol=1e-6)  # by its sform
     image.set_sform(None, 0)
