@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medsegdiff.bundle.trusted_bundles import check_trust
+from medsegdiff.bundle.trusted_bundles import check_trust, is_leftover
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError, in_words, surfacing_input_errors
 
@@ -339,8 +339,9 @@ def _with_shared(config: Any, root: Path) -> Any:
     if not file:
         return config
     path = (root / file).resolve()
-    if not path.is_relative_to((root / "configs").resolve()):
-        rule = f"refers to {file}, which is not in its configs"
+    configs = (root / "configs").resolve()
+    if not path.is_relative_to(configs) or is_leftover(path.relative_to(configs)):
+        rule = f"refers to {file}, which is not in its configs, or hidden there"
         raise InputError(root, rule, "Put the file there")
     return _with_shared(ConfigParser(ConfigParser.load_config_file(path))[key], root)
 

@@ -121,7 +121,7 @@ def code_digest(bundle: Path, *, exact: bool) -> str:
     configs = bundle / "configs"
     files = {*configs.rglob("*"), *bundle.rglob("*.py")}
     for path in sorted(file for file in files if file.is_file()):
-        if _is_leftover(path.relative_to(bundle)):
+        if path.suffix != ".py" and is_leftover(path.relative_to(bundle)):
             continue
         name = path.relative_to(bundle).as_posix()
         try:
@@ -139,8 +139,12 @@ def _digests(shipped: tuple[Path, ...]) -> frozenset[str]:
     return frozenset(code_digest(path, exact=False) for path in shipped)
 
 
-def _is_leftover(path: Path) -> bool:
-    """Whether a file within a bundle is one that a system or an editor leaves; it is never run."""
+def is_leftover(path: Path) -> bool:
+    """Whether a file within a bundle is one that a system or an editor leaves; it is never read.
+
+    Args:
+        path: Path within the bundle.
+    """
     return path.name.endswith("~") or any(part.startswith(".") for part in path.parts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medsegdiff.data.around_structures import MARGIN as BOX_MARGIN
+from medsegdiff.data.around_structures import MARGIN
 from medsegdiff.data.manifest import Manifest
 from medsegdiff.planning.decisions import Plan
 from medsegdiff.planning.fingerprint import Fingerprint
@@ -114,7 +114,7 @@ def _coarse_keys(plan: Plan) -> dict[str, Any]:
             "network": "@locator_network",
             "weights": "$@bundle.locator",
             "spacing": "@locator_spacing",
-            "margin": BOX_MARGIN,
+            "margin": MARGIN,
         },
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from medsegdiff.data.around_structures import MARGIN as BOX_MARGIN
+from medsegdiff.data.around_structures import MARGIN
 from medsegdiff.planning.decisions import Plan
 from medsegdiff.planning.fingerprint import Fingerprint
 from medsegdiff.planning.inference_config import READ
@@ -19,7 +19,7 @@ LOCATOR_TRAINING = (
 )
 """Expression that trains the locator of volumes with small structures, before all else."""
 
-MARGIN = 1.25
+WIDER = 1.25
 """Size that is cut out of a large image before it is turned, relative to the patch."""
 
 
@@ -96,7 +96,7 @@ def _around(plan: Plan, spacing: Sequence[float]) -> dict[str, Any]:
             "_target_": "medsegdiff.data.CropAroundStructuresd",
             "keys": ["image", "label"],
             "size_mm": [round(n * s, 1) for n, s in zip(plan.coarse.box, spacing, strict=True)],
-            "margin": BOX_MARGIN,
+            "margin": MARGIN,
         },
         "deterministic_transforms": "$[@preprocessing.transforms[0], @around_structures, "
         f"*@preprocessing.transforms[1:], {select}]",
@@ -118,7 +118,7 @@ def _augmentation(plan: Plan) -> list[dict[str, Any]]:
     }
     chain = [turn, _pad("@patch_size"), _crop(plan, "@patch_size")]
     if plan.foreground:  # a whole image would take long to turn
-        wider = f"$[round({MARGIN} * side) for side in @patch_size]"
+        wider = f"$[round({WIDER} * side) for side in @patch_size]"
         middle = {"_target_": "CenterSpatialCropd", **both, "roi_size": "@patch_size"}
         chain = [_pad(wider), _crop(plan, wider), turn, middle]
     chain += [

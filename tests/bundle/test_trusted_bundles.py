@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,8 +167,49 @@ def test_without_a_home_this_process_remembers(
     foreign: Path, settings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.write_text("no folder")
+    with pytest.raises(InputError, match="from elsewhere"):
+        Bundle(foreign).parser("inference")
     trust(foreign)
-    Bundle(foreign).parser("inference")
+    assert Bundle(foreign).parser("inference")["members"] == 16
+    assert not runs(foreign)  # another process knows nothing
+
+
+def test_what_describes_a_bundle_may_change(tmp_path: Path) -> None:
+    root = copied(tmp_path / "mine")
+    path = root / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata["changelog"]["9.0.0"] = "mine"
+    metadata["network_data_format"]["outputs"]["pred"]["channel_def"]["3"] = "tail"
+    path.write_text(json.dumps(metadata), encoding="utf-8")
+    assert runs(root)
+    metadata["changelog"]["9.0.1"] = "$print()"
+    path.write_text(json.dumps(metadata), encoding="utf-8")
+    assert not runs(root)
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "train.yaml~", ".ipynb_checkpoints/a.yaml"])
+def test_what_an_editor_leaves_asks_nothing(name: str, tmp_path: Path) -> None:
+    root = copied(tmp_path / "mine")
+    left = root / "configs" / name
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("members: 2\n", encoding="utf-8")
+    assert runs(root)
+
+
+@pytest.mark.parametrize("name", [".hidden.yaml", ".ipynb_checkpoints/a.yaml"])
+def test_hidden_files_which_are_not_looked_at_are_not_referred_to(
+    name: str, tmp_path: Path
+) -> None:
+    root = copied(tmp_path / "mine")
+    left = root / "configs" / name
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("members: 2\n", encoding="utf-8")
+    odd = root / "configs" / "odd.yaml"
+    odd.write_text(f"members: '%configs/{name}#members'\n", encoding="utf-8")
+    assert not runs(root)
+    trust(root)
+    with pytest.raises(InputError, match="or hidden there"):
+        Bundle(root).parser("odd")
 
 
 def test_a_name_of_two_bundles_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Losses that are not finite, and gradients that are too large."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -97,26 +98,20 @@ def test_too_little_shared_memory_is_told_from_memory(words: str) -> None:
     assert "--resume --set num_workers=0" in str(told) and "/dev/shm" in str(told)
 
 
-def test_an_interruption_is_passed_on_before_errors_are_logged() -> None:
-    def interrupted(*_: Any) -> None:
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def wrapped(*_: Any) -> None:
+    try:
         raise KeyboardInterrupt
-
-    engine, logged = Engine(interrupted), list[BaseException]()
-    pass_interrupts(engine)
-    engine.add_event_handler(Events.EXCEPTION_RAISED, lambda _, error: logged.append(error))
-    with pytest.raises(KeyboardInterrupt):
-        engine.run([0], max_epochs=1)
-    assert logged == []
+    except KeyboardInterrupt:
+        raise RuntimeError("database is locked")  # noqa: B904, as such libraries do
 
 
-def test_an_interrupt_that_a_library_wrapped_is_one_all_the_same() -> None:
-    def interrupted(*_: object) -> None:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise RuntimeError("database is locked")  # noqa: B904, as such libraries do
-
-    engine, logged = Engine(interrupted), list[BaseException]()
+@pytest.mark.parametrize("step", [interrupted, wrapped])
+def test_an_interruption_is_passed_on_before_errors_are_logged(step: Callable[..., None]) -> None:
+    engine, logged = Engine(step), list[BaseException]()
     pass_interrupts(engine)
     engine.add_event_handler(Events.EXCEPTION_RAISED, lambda _, error: logged.append(error))
     with pytest.raises(KeyboardInterrupt):
