@@ -103,7 +103,7 @@ def test_values_beside_their_header_count_to_the_case(tmp_path: Path, ending: st
     files = CaseInput("a", (path,)).files
     assert files[0] == path and len(files) == 2 and files[1].stat().st_size == 5 * 4 * 3 * 2
     files[1].unlink()
-    with pytest.raises(InputError, match="cannot be read as an image"):
+    with pytest.raises(InputError, match="which does not exist"):
         read_image(path)
 
 

@@ -16,6 +16,18 @@ from medsegdiff.core.types import LPS_TO_RAS, Geometry
 from medsegdiff.data.readers.damage import unreadable
 
 _DATA_FILE = re.compile(r"^\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(.+?)\s*$", re.I | re.M)
+_END = re.compile(rb"\r?\n\r?\n|(?<=LOCAL)\s*\n")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_FREE = re.compile(
+    r"\s*(#|content\s*:|data ?file\s*:|(comment|name|elementdatafile)\s*=|.*:=)", re.I
+)
+_NUMBERS = re.compile(
+    r"\s*(dimension|space dimension|sizes|spacings|space directions|space origin|line ?skip|"
+    r"byte ?skip|ndims|dimsize|elementspacing|elementsize|offset|origin|position|transformmatrix|"
+    r"rotation|orientation|centerofrotation|headersize|elementnumberofchannels)\s*[:=](?!=)",
+    re.I,
+)
+_WORDS = re.compile(r"[^\s,()]+")
 _LONGEST_HEADER = 2**20  # bytes; a header whose data lie in other files is far shorter
 
 
@@ -57,6 +69,40 @@ def read_itk_geometry(path: Path) -> Geometry:
     return _geometry(_header(path), path)
 
 
+def _check_header(path: Path) -> None:
+    """Refuse what ITK reads wrongly without a word, or ends the process by.
+
+    It takes a number up to the first character that is none (``-3.93?6`` for -3.93), leaves out
+    what it does not understand, and where a file with values does not exist, it may crash.
+
+    Raises:
+        InputError: a line of the header is damaged, or a file with values does not exist.
+    """
+    try:
+        with path.open("rb") as stream:
+            header = _END.split(stream.read(_LONGEST_HEADER))[0].decode("latin-1")
+    except OSError:  # the reader reports what is wrong
+        return
+    for line in header.replace("\r\n", "\n").split("\n"):
+        free, numbers = _FREE.match(line), _NUMBERS.match(line)
+        damaged = _CONTROL.search(line) or not (free or line.isascii())
+        if damaged or (numbers and not _are_numbers(line[numbers.end() :])):
+            rule = f"the header's line {line[:60]!r} is damaged"
+            raise InputError(path, rule, "Export or copy the file again")
+    named = _DATA_FILE.search(header)
+    if named and named[1].upper() != "LOCAL" and itk_files(path) == (path,):
+        rule = f"names {named[1][:60]!r} as the file with its values, which does not exist"
+        raise InputError(path, rule, "Copy that file beside the header, or export the image again")
+
+
+def _are_numbers(text: str) -> bool:
+    try:
+        _ = [float(word) for word in _WORDS.findall(text) if word != "none"]
+    except ValueError:
+        return False
+    return True
+
+
 def itk_files(path: Path) -> tuple[Path, ...]:
     """A header and the files with its values; the file alone if it contains its values."""
     try:
@@ -81,6 +127,7 @@ def _header(path: Path) -> Any:
     """A SimpleITK reader that has read the header."""
     import SimpleITK as sitk
 
+    _check_header(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

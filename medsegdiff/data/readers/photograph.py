@@ -47,7 +47,7 @@ def _read(path: Path, by_index: bool) -> tuple[NDArray[Any], Geometry]:
                 rule = f"holds {pages} pictures, but one is needed"
                 raise InputError(path, rule, "Save them one by one, or as a volume (NIfTI)")
             rows = np.asarray(_plain(ImageOps.exif_transpose(image), by_index))
-    except (*DAMAGED, SyntaxError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, SyntaxError, KeyError, TypeError, Image.DecompressionBombError) as error:
         raise unreadable(path, error) from None
     array = rows.astype(np.uint8) if rows.dtype == bool else rows
     geometry = Geometry(array.shape[1::-1], np.eye(4), sources=(path,), unit="pixel")
