@@ -70,7 +70,8 @@ def calibration_warnings(
 
     Args:
         calibration: Calibration that is applied.
-        settings: Settings of the inferer, which should be those of the calibration's cases.
+        settings: Settings of the case, which should be those of the calibration's cases; ``model``
+            names the single network of another program, where one made it.
         level: Level of the guarantee in (0, 1), or None.
     """
     fitted = calibration.fitted_on.get("settings", {})
@@ -83,7 +84,8 @@ def calibration_warnings(
     if level is None:
         return changed
     singles = len(calibration.fitted_on.get("single_networks", ()))
-    if singles:
+    single_network = (settings.get("model") or {}).get("network")
+    if singles and single_network is None:
         changed.append(
             f"the guarantee was fitted to masks of {singles} single networks: that it holds for "
             "their ensemble is an assumption"

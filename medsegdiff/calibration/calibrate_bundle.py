@@ -1,4 +1,4 @@
-"""Fit a bundle's calibration to segmented cases with references: ``medsegdiff calibrate``."""
+"""Fit a calibration to segmented cases with references: ``medsegdiff calibrate``."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from medsegdiff.bundle.bundle import CALIBRATION, Bundle, load_bundle
-from medsegdiff.bundle.network import is_made_of
 from medsegdiff.calibration.application import input_id
 from medsegdiff.calibration.coverage import LEVELS, SHARE, SPLITS, split_coverage
 from medsegdiff.calibration.fit import fit_calibration
 from medsegdiff.calibration.fitted import Calibration
+from medsegdiff.calibration.predicting_model import (
+    PredictingModel,
+    model_of_bundle,
+    model_of_records,
+)
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.calibration.selection import Choice, choose_method
 from medsegdiff.calibration.voxels import CaseVoxels, read_case_voxels
@@ -23,7 +27,7 @@ from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.sampling_settings import BINDING
 from medsegdiff.core.types import ScalingChoice
-from medsegdiff.data.manifest import Manifest, class_slug, load_manifest
+from medsegdiff.data.manifest import Manifest, load_manifest
 from medsegdiff.data.predictions import foreground, matching
 from medsegdiff.triage.triage import KnownCase, Triage, fit_triage
 
@@ -35,7 +39,7 @@ Progress = Callable[[Sequence[T]], Iterable[T]]
 
 
 def calibrate(
-    bundle: str | Path | Bundle,
+    bundle: str | Path | Bundle | None,
     data: str | Path,
     predictions: str | Path,
     output: str | Path | None = None,
@@ -48,12 +52,13 @@ def calibrate(
     """Fit a calibration to all cases that have a prediction and a reference, and write it.
 
     Args:
-        bundle: Name, path or bundle that made the predictions, without calibration.
+        bundle: Name, path or bundle that made the predictions, without calibration; None: another
+            program's model made them, and ``medsegdiff adopt`` brought them here.
         data: Path of the data set's description, or a known name.
         predictions: Folder with one folder for each case, as segmenting leaves it. The cases must
             not be those that the network was trained on.
         output: Path of the file to write; None: ``models/calibration.json`` of the bundle, from
-            where it is applied from then on.
+            where it is applied from then on. It is needed without a bundle.
         method: ``auto``: the scaling that helps patients left out, or none; or ``none``,
             ``temperature``, ``vector``, which is used unless it hurts them.
         splits: Number of random splits that check the calibration; 0: none.
@@ -63,38 +68,39 @@ def calibrate(
 
     Raises:
         InputError: no prediction has a reference, or a prediction cannot be used: it is broken,
-            calibrated already, of another bundle or of other settings; or ``bundle`` is not the
+            calibrated already, of another model or of other settings; or ``bundle`` is not the
             ensemble of ``singles``.
-        UsageError: the method is unknown, or ``splits`` is below 0.
+        UsageError: the method is unknown, ``splits`` is below 0, or there is no place to write to.
     """
-    if method not in get_args(ScalingChoice):
-        known = ", ".join(get_args(ScalingChoice))
-        raise UsageError("method", f"must be one of {known}, not {method!r}", "Choose one")
-    if splits < 0:
-        raise UsageError("splits", f"must be 0 or more, not {splits}", "Give for instance 200")
-    bundle, predictions, manifest = load_bundle(bundle), Path(predictions), load_manifest(data)
-    slugs = list(foreground(manifest).values())
-    if slugs != [class_slug(name) for value, name in bundle.labels.items() if value]:
-        rule = f"has the classes {', '.join(slugs)}, not those of the bundle"
-        raise InputError(manifest.name, rule, "Name the labels of the data set as the bundle does")
+    _check_wanted(method, splits)
+    found_bundle = None if bundle is None else load_bundle(bundle)
+    if output is None:
+        if found_bundle is None:
+            rule = "is needed where no bundle keeps the calibration"
+            raise UsageError("--output", rule, "Give for instance --output calibration.json")
+        output = found_bundle.root / CALIBRATION
+    predictions, manifest = Path(predictions), load_manifest(data)
     found, _ = matching(manifest, predictions)
+    if found_bundle is None:
+        model = model_of_records(found, predictions)
+    else:
+        model = model_of_bundle(found_bundle, singles)
+    slugs = list(foreground(manifest).values())
+    _check_classes(manifest, slugs, model)
     cases = [
         read_case_voxels(case, predictions / case.id, manifest)
         for case in progress("reading")(found)
     ]
-    if singles and not is_made_of(bundle, singles):
-        rule = "is not the ensemble of the networks that made the predictions"
-        raise InputError(bundle.root, rule, "Put it together from them again")
-    check_runs(cases, singles or [bundle], predictions)
+    check_runs(cases, model, predictions)
     choice = choose_method(cases, slugs, method)
     fitted = fit_calibration(cases, slugs, choice.method)
     fitted = replace(
         fitted,
-        triage=fitted_triage(cases, slugs, fitted.scaling, joined=len(singles) > 1),
-        fitted_on=described(cases, manifest, bundle, singles),
+        triage=fitted_triage(cases, slugs, fitted.scaling, joined=len(model.singles) > 1),
+        fitted_on=described(cases, manifest, model),
         checked=checked(cases, slugs, choice, splits, progress("checking")),
     )
-    write_json(Path(output or bundle.root / CALIBRATION), fitted.to_json())
+    write_json(Path(output), fitted.to_json())
     if not fitted.scaling.changes and method != "none":
         logger.warning("%s", choice.reason)
     for level in LEVELS:
@@ -103,17 +109,35 @@ def calibrate(
     return fitted
 
 
-def check_runs(cases: Sequence[CaseVoxels], bundles: Sequence[Bundle], predictions: Path) -> None:
-    """Refuse cases of other bundles, or of settings other than the first case's.
+def _check_wanted(method: ScalingChoice, splits: int) -> None:
+    if method not in get_args(ScalingChoice):
+        known = ", ".join(get_args(ScalingChoice))
+        raise UsageError("method", f"must be one of {known}, not {method!r}", "Choose one")
+    if splits < 0:
+        raise UsageError("splits", f"must be 0 or more, not {splits}", "Give for instance 200")
+
+
+def _check_classes(manifest: Manifest, slugs: Sequence[str], model: PredictingModel) -> None:
+    """Refuse a data set whose classes are not those of the model."""
+    if tuple(slugs) != model.classes:
+        rule = f"has the classes {', '.join(slugs)}, not those of {model.name}: "
+        remedy = f"Name the labels of the data set so: {', '.join(model.classes)}"
+        raise InputError(manifest.name, rule + ", ".join(model.classes), remedy)
+
+
+def check_runs(cases: Sequence[CaseVoxels], model: PredictingModel, predictions: Path) -> None:
+    """Refuse cases of other models, or of settings other than the first case's.
 
     Raises:
         InputError: a case does not fit; the message names it.
     """
     first, remedy = cases[0].run, "Segment all cases alike, with --calibration off"
-    hashes = {bundle.fingerprint() for bundle in bundles}
+    made_of = "the weights and the inference.yaml"
+    if model.identity is not None:
+        remedy, made_of = "Adopt the predictions of one model alone", "the plans and labels"
     for case in cases:
-        if case.run.get("bundle_hash") not in hashes:
-            rule = f"was not made with the weights and the inference.yaml of {bundles[0].name}"
+        if case.run.get("bundle_hash") not in model.run_hashes:
+            rule = f"was not made with {made_of} of {model.name}"
             raise InputError(predictions / case.case, rule, remedy)
         different = [name for name in BINDING if case.run.get(name) != first.get(name)]
         if different:
@@ -149,18 +173,14 @@ def fitted_triage(
 def described(
     cases: Sequence[CaseVoxels],
     manifest: Manifest,
-    bundle: Bundle,
-    singles: Sequence[Bundle] = (),
+    model: PredictingModel,
 ) -> dict[str, Any]:
     """The record of what a calibration was fitted on; images are named by parts of their hash."""
-    made_by = {"single_networks": [one.weights_hash() for one in singles]} if singles else {}
-    return made_by | {
+    return model.described() | {
         "data": manifest.name,
         "cases": len(cases),
         "patients": len({case.patient for case in cases}),
-        "bundle": bundle.name,
-        "bundle_version": str(bundle.metadata.get("version", "")),
-        "weights_hash": bundle.weights_hash(),
+        "weights_hash": model.weights_hash,
         "settings": {name: cases[0].run.get(name) for name in BINDING},
         "inputs": sorted(input_id(str(case.run.get("input_hash"))) for case in cases),
     }

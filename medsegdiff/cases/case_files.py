@@ -69,6 +69,7 @@ def write_case(
     formats: Sequence[OutputFormat],
     save_members: bool,
     guarantee: Mapping[str, ClassGuarantee],
+    preview: bool = True,
 ) -> WrittenFiles:
     """Write masks, maps and preview of one case to ``folder``, each complete or not at all.
 
@@ -84,6 +85,7 @@ def write_case(
         save_members: Whether to write each member's mask, and the anchor's if there is one.
         guarantee: Guarantee of each class (by its name in file names), from which its inner and
             outer mask are made; empty for none.
+        preview: Whether the preview is written.
 
     Raises:
         InputError: the input or the installation allows none of the formats.
@@ -107,7 +109,8 @@ def write_case(
             write_labels(folder / f"{name}_anchor.nii.gz", case.anchor, case.geometry, segments)
     if guarantee:
         _write_guarantee(case, name, folder, segments, guarantee)
-    save_png(_preview(case, name, segments), folder / f"{name}_preview.png")
+    if preview:
+        save_png(_preview(case, name, segments), folder / f"{name}_preview.png")
     return written
 
 

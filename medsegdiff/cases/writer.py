@@ -74,6 +74,7 @@ class CaseWriter:
         save_members: Whether to write each member's mask.
         overwrite: Whether to write complete cases again.
         guarantee: Level in (0, 1) of the inner and outer masks, or None.
+        preview: Whether to write the preview, too.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class CaseWriter:
         save_members: bool = False,
         overwrite: bool = False,
         guarantee: float | None = None,
+        preview: bool = True,
     ) -> None:
+        self.preview = preview
         self.output, self.segments, self.algorithm = output, segments, algorithm
         self.settings, self.overwrite = dict(settings), overwrite
         self.wanted = RequestedFiles(tuple(sorted(formats)), save_members, guarantee)
@@ -155,6 +158,7 @@ class CaseWriter:
             wanted.formats,
             wanted.save_members,
             guarantee or {},
+            self.preview,
         )
         write_more(folder)
         warnings += written.notes

@@ -69,7 +69,8 @@ class Ensemble:
     Attributes:
         mean: Mean probability (K, *spatial) float32 in [0, 1], summing to 1 over the classes.
         variance: Variance (K, *spatial) float32 in [0, 0.25], over all members that were drawn.
-        anchor: Probability (K, *spatial) float32 in [0, 1] of the deterministic mask.
+        anchor: Probability (K, *spatial) float32 in [0, 1] of the deterministic mask; None where
+            there is none.
         labels: Label map (N, *spatial) uint8 of each member.
         by_steps: Fusion by step uncertainty, (K, *spatial) float32 in [0, 1]; None unless chosen.
         seconds: Time spent in ``encode`` and ``sample``, in seconds.
@@ -78,7 +79,7 @@ class Ensemble:
 
     mean: Tensor
     variance: Tensor
-    anchor: Tensor
+    anchor: Tensor | None
     labels: Tensor
     by_steps: Tensor | None = None
     seconds: dict[str, float] = field(default_factory=dict)

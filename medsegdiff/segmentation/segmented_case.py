@@ -195,7 +195,7 @@ def segment_item(
         variance=maps["variance"],
         members=members,
         mask=grid.empty("uint8", members),
-        anchor=grid.empty("uint8", members),
+        anchor=grid.empty("uint8", members) if "anchor" in maps else None,
         entropy=grid.empty("float32", members),
         seconds={"load": seconds, **ensemble.seconds},
         windows=ensemble.windows,
@@ -266,12 +266,11 @@ def _complete(
         if scaling is not None:
             raw, mean = mean, scaling(mean)
             moved, there = np.add((moved, there), shift_sums(raw, mean))
-        anchor = _as_probabilities(maps["anchor"][everywhere])
         case.mean[everywhere] = mean
         case.variance[everywhere] = maps["variance"][everywhere].clip(0.0, 0.25)
         case.entropy[place] = predictive_entropy(torch.from_numpy(mean)).numpy()
         if case.anchor is not None:
-            case.anchor[place] = anchor.argmax(axis=0)
+            case.anchor[place] = _as_probabilities(maps["anchor"][everywhere]).argmax(axis=0)
         labels, steps = torch.from_numpy(case.members[everywhere]), None
         if "by_steps" in maps:
             steps = torch.from_numpy(_as_probabilities(maps["by_steps"][everywhere]))

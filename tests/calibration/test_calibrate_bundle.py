@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ import pytest
 from typer.testing import CliRunner
 
 from medsegdiff.bundle.bundle import CALIBRATION, Bundle
+from medsegdiff.calibration import calibrate_bundle
 from medsegdiff.calibration.application import read_bundle_calibration
-from medsegdiff.calibration.calibrate_bundle import calibrate, summary_lines
+from medsegdiff.calibration.calibrate_bundle import calibrate, fitted_triage, summary_lines
 from medsegdiff.calibration.conformal import THRESHOLDS
+from medsegdiff.calibration.scaling import Scaling
+from medsegdiff.calibration.voxels import near_structure, read_case_voxels
 from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.data.manifest import load_manifest
 from medsegdiff.evaluation.folder import evaluate
+from medsegdiff.metrics.overlap import dice
 
 RUNNER = CliRunner()
 SMALL: dict[str, Any] = {"members": 3, "steps": 1, "device": "cpu"}
@@ -277,3 +283,42 @@ def test_the_command(bundle: Bundle, cohort: Path, uncalibrated: Path, tmp_path:
     assert "fitted on 5 cases" in result.output and "level 0.95" in result.output
     assert json.loads((root / CALIBRATION).read_text())["method"] == "temperature"
     assert RUNNER.invoke(app, [*line, "--method", "platt"]).exit_code == 2
+
+
+def test_the_voxels_of_a_case_are_those_of_its_files(cohort: Path, uncalibrated: Path) -> None:
+    manifest = load_manifest(cohort)
+    for case in manifest.cases:
+        folder = uncalibrated / case.id
+        found = read_case_voxels(case, folder, manifest)
+        reference = np.asarray(nib.load(case.labels[0]).dataobj)
+        spacing = nib.load(case.images[0]).header.get_zooms()[:3]
+        mean = np.stack(list(maps(folder, "mean").values()))
+        probability = np.concatenate([1.0 - mean.sum(axis=0, keepdims=True), mean])
+        share = np.stack([reference == value for value in range(3)]).astype(float)
+        inside = near_structure(probability, share, spacing)
+        region = found.region
+        assert region.sum() == inside.sum()
+        for shown, whole in ((found.probability, probability), (found.share, share)):
+            np.testing.assert_allclose(shown[:, region], whole[:, inside], atol=1e-6)
+        np.testing.assert_array_equal(found.share.argmax(axis=0), found.reference)
+        assert found.weight.sum() == pytest.approx(reference.size)
+        assert (found.patient, found.run) == (case.patient, record_of(folder))
+
+
+def test_triage_learns_the_dice_of_the_scaled_masks(
+    cohort: Path, uncalibrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, given = load_manifest(cohort), []
+    cases = [read_case_voxels(c, uncalibrated / c.id, manifest) for c in manifest.cases]
+    monkeypatch.setattr(calibrate_bundle, "fit_triage", lambda known, *_, **__: given.extend(known))
+    fitted_triage(cases, ("anterior", "posterior"), Scaling.identity(3))
+    for case, known in zip(manifest.cases, given, strict=True):
+        mask = np.asarray(nib.load(uncalibrated / case.id / f"{case.id}_seg.nii.gz").dataobj)
+        reference = np.asarray(nib.load(case.labels[0]).dataobj)
+        for value, slug in ((1, "anterior"), (2, "posterior")):
+            expected = dice(mask == value, reference == value)
+            assert known.dice[slug] == pytest.approx(expected, abs=1e-3) and known.present[slug]
+    absent = replace(cases[0], reference=np.zeros_like(cases[0].reference))
+    given.clear()
+    fitted_triage([absent], ("anterior", "posterior"), Scaling.identity(3))
+    assert np.isnan(list(given[0].dice.values())).all() and not any(given[0].present.values())
