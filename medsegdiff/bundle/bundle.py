@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medsegdiff.bundle.model_registry import from_registry, is_registered
 from medsegdiff.bundle.trusted_bundles import check_trust, is_leftover
 from medsegdiff.core.atomic_files import digest
 from medsegdiff.core.errors import InputError, UsageError, in_words, surfacing_input_errors
@@ -30,6 +31,8 @@ STUDY = "study.json"
 """Name of the file that makes a folder a study, as ``medsegdiff fit`` writes it."""
 RESULT = "bundle"
 """Name of the folder in a study that holds its bundle."""
+ENGINES = "\n# === for MONAI's engines"
+"""Beginning of the part of a configuration, its last, that decides no mask."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = (_PACKAGE / "bundles", _PACKAGE.parent / "bundles")  # installed; checkout
 
@@ -144,12 +147,15 @@ class Bundle:
     def fingerprint(self, calibrated: bool = False, config: str = "inference") -> str:
         """SHA-256 over the files that determine the masks: configuration, weights, calibration.
 
+        Of the configuration, what it has for MONAI's engines (``ENGINES``) does not count.
+
         Args:
             calibrated: Whether the calibration is applied, and therefore part of the hash.
             config: Name of the configuration.
         """
         further = [self.root / CALIBRATION] if calibrated else []
-        return digest([self.config(config), *self._of_masks(), *further])
+        deciding, *_ = self.config(config).read_bytes().partition(ENGINES.encode())
+        return digest([*self._of_masks(), *further], deciding)
 
     def _of_masks(self) -> list[Path]:
         """The weights that the masks depend on."""
@@ -183,7 +189,7 @@ class Bundle:
 
         parser = ConfigParser()
         try:
-            parser.read_config(_with_shared(ConfigParser.load_config_file(path), self.root))
+            parser.read_config(with_shared(ConfigParser.load_config_file(path), self.root))
         except InputError:
             raise
         except Exception as error:
@@ -263,17 +269,20 @@ def checked_device(device: str) -> torch.device:
 
 
 def load_bundle(bundle: str | Path | Bundle) -> Bundle:
-    """Find a bundle by its folder or its study's, or a shipped one by its name.
+    """Find a bundle by its folder or its study's, a shipped one by its name, or one at MLflow.
 
-    A ``Bundle`` is returned as is.
+    A ``Bundle`` is returned as is; ``models:/name/version`` is fetched from MLflow's registry.
 
     Raises:
-        InputError: the folder is not a bundle, or a study that is not finished.
+        InputError: the folder is not a bundle, or a study that is not finished; or the registered
+            model cannot be fetched.
         UsageError: the name is unknown, or is also that of a bundle in the working folder.
     """
     if isinstance(bundle, Bundle):
         return bundle
     name, folder = str(bundle), Path(bundle)
+    if is_registered(name):
+        return Bundle(from_registry(name))
     shipped = {one.name: one for one in list_bundles()}
     places = [folder, folder / RESULT] if (folder / STUDY).is_file() else [folder]
     if name in shipped:
@@ -320,7 +329,7 @@ def _channel_def(metadata: dict[str, Any]) -> dict[int, str]:
     return {int(value): str(name) for value, name in channels.items()}
 
 
-def _with_shared(config: Any, root: Path) -> Any:
+def with_shared(config: Any, root: Path) -> Any:
     """The configuration, with references to other files of the bundle in ``root`` replaced.
 
     MONAI resolves such references from the working folder, which its own command expects to be
@@ -330,9 +339,9 @@ def _with_shared(config: Any, root: Path) -> Any:
         InputError: a reference is to another file.
     """
     if isinstance(config, dict):
-        return {key: _with_shared(value, root) for key, value in config.items()}
+        return {key: with_shared(value, root) for key, value in config.items()}
     if isinstance(config, list):
-        return [_with_shared(value, root) for value in config]
+        return [with_shared(value, root) for value in config]
     from monai.bundle import ConfigParser
 
     file, key = ConfigParser.split_path_id(config[1:]) if _is_macro(config) else ("", "")
@@ -343,7 +352,7 @@ def _with_shared(config: Any, root: Path) -> Any:
     if not path.is_relative_to(configs) or is_leftover(path.relative_to(configs)):
         rule = f"refers to {file}, which is not in its configs, or hidden there"
         raise InputError(root, rule, "Put the file there")
-    return _with_shared(ConfigParser(ConfigParser.load_config_file(path))[key], root)
+    return with_shared(ConfigParser(ConfigParser.load_config_file(path))[key], root)
 
 
 def _is_macro(value: Any) -> bool:

@@ -35,6 +35,20 @@ def pairwise_iou(first: NDArray[Any], second: NDArray[Any]) -> Matrix:
     return np.divide(intersection, union, out=np.ones_like(union), where=union > 0)
 
 
+def mean_iou(first: NDArray[Any], second: NDArray[Any], classes: Sequence[int]) -> Matrix:
+    """IoU of each label map of one set with each of another, averaged over classes.
+
+    Args:
+        first: Label maps (A, ...).
+        second: Label maps (B, ...) on the same grid.
+        classes: Class numbers of the foreground, at least one.
+
+    Returns:
+        Matrix (A, B) in [0, 1].
+    """
+    return np.mean([pairwise_iou(first == k, second == k) for k in classes], axis=0)
+
+
 def pairwise_dice(first: NDArray[Any], second: NDArray[Any]) -> Matrix:
     """Dice of each mask of one set with each of another: see :func:`pairwise_iou`."""
     intersection, sizes = _intersections(first, second)

@@ -141,12 +141,12 @@ class FiLMBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """Features (B, C, *spatial), from such and a time embedding (B or 1, time_channels)."""
         scale, shift = self.film(time).chunk(2, dim=1)
-        if len(time) == 1:  # one time for all, as in sampling: the norm's own scale takes it in
+        if time.shape[0] == 1:  # one time for all, as in sampling: the norm's own scale takes it in
             weight = (self.norm.weight * (1.0 + scale[0])).to(x.dtype)
             bias = (self.norm.bias * (1.0 + scale[0]) + shift[0]).to(x.dtype)
             y = F.group_norm(x, self.norm.num_groups, weight, bias, self.norm.eps)
         else:
-            shape = (len(x), -1, *[1] * (x.ndim - 2))
+            shape = (x.shape[0], -1, *[1] * (x.ndim - 2))
             y = self.norm(x) * (1.0 + scale.view(shape)) + shift.view(shape)
         return x + self.conv(F.silu(y))
 

@@ -9,7 +9,8 @@ import yaml
 from monai import __version__ as monai_version
 
 from medsegdiff import __version__
-from medsegdiff.bundle.bundle import load_bundle
+from medsegdiff.bundle.bundle import ENGINES, load_bundle
+from medsegdiff.bundle.bundle_checks import EXEMPTIONS
 from medsegdiff.core.atomic_files import write_json, write_text
 from medsegdiff.data.manifest import Manifest
 from medsegdiff.planning.decisions import Plan
@@ -17,7 +18,10 @@ from medsegdiff.planning.fingerprint import Fingerprint
 from medsegdiff.planning.inference_config import inference
 from medsegdiff.planning.training_config import training
 
-SHARED = ("calibrate.yaml", "evaluate.yaml", "member_agreement.yaml", "logging.conf")
+SHARED = (
+    *("calibrate.yaml", "evaluate.yaml", "member_agreement.yaml", "multi_gpu_train.yaml"),
+    "logging.conf",
+)
 """Configurations that every bundle has alike, but for the name of its data."""
 
 SHIPPED = "hippocampus_mr"
@@ -41,6 +45,7 @@ def write_bundle(
         configs / "inference.yaml",
         "Samples an ensemble of masks.",
         inference(plan, fingerprint, manifest),
+        engines=_engines(),
     )
     _write_yaml(
         configs / "train.yaml",
@@ -90,6 +95,9 @@ def metadata(name: str, plan: Plan, manifest: Manifest) -> dict[str, Any]:
         "eval_metrics": {},
         "intended_use": "Research only. Not a medical device, not for clinical decisions.",
         "references": [],
+        EXEMPTIONS: {
+            "torchscript": load_bundle(SHIPPED).metadata[EXEMPTIONS]["torchscript"],
+        },
         "network_data_format": {
             "inputs": {
                 "image": {
@@ -159,6 +167,12 @@ def _quoted(text: str) -> str:
     return yaml.safe_dump(text, default_flow_style=True).removesuffix("...\n").strip()
 
 
-def _write_yaml(path: Path, title: str, content: dict[str, Any]) -> None:
+def _engines() -> str:
+    """The part of ``inference.yaml`` for MONAI's engines, which all bundles have alike."""
+    text = load_bundle(SHIPPED).config("inference").read_text(encoding="utf-8")
+    return "".join(text.partition(ENGINES)[1:])
+
+
+def _write_yaml(path: Path, title: str, content: dict[str, Any], engines: str = "") -> None:
     body = yaml.safe_dump(content, sort_keys=False, width=110, default_flow_style=None)
-    write_text(path, f"# {title} Planned; plan.md says why.\n{body}")
+    write_text(path, f"# {title} Planned; plan.md says why.\n{body}{engines}")

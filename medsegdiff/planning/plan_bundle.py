@@ -27,8 +27,9 @@ from medsegdiff.planning.bundle_files import write_bundle
 from medsegdiff.planning.decisions import Plan, decide, median_shape
 from medsegdiff.planning.fingerprint import Fingerprint, fingerprint_of
 from medsegdiff.planning.inference_config import inference
-from medsegdiff.planning.training_config import EVERY, training
+from medsegdiff.planning.training_config import training
 from medsegdiff.planning.training_time import Times, timed, with_smaller_batch
+from medsegdiff.planning.validation_config import EVERY
 from medsegdiff.training.seeding import seeded
 from medsegdiff.training.stages import freeze
 

@@ -9,9 +9,7 @@ from medsegdiff.data.around_structures import MARGIN
 from medsegdiff.planning.decisions import Plan
 from medsegdiff.planning.fingerprint import Fingerprint
 from medsegdiff.planning.inference_config import READ
-
-EVERY = 3
-"""Interval of the held-out slices that a training is validated on."""
+from medsegdiff.planning.validation_config import planes_or_cases, validation
 
 LOCATOR_TRAINING = (
     "$medsegdiff.locating.train_locator(@locator_network, @split[0], @manifest, @output_dir, "
@@ -59,7 +57,7 @@ def training(plan: Plan, of: Fingerprint, name: str, data: str) -> dict[str, Any
             "model": "@network",
             **{"momentum": 0.002, "momentum_warmup": 0.1, "warmup_iters": 500},
         },
-        "validate": _validate(plan),
+        "validate": validation(plan),
         "tracking_uri": "$'sqlite:///' + str(pathlib.Path.cwd() / 'mlruns.db')",
         "experiment_name": name,
         "run_handlers": {
@@ -157,23 +155,16 @@ def _crop(plan: Plan, size: str) -> dict[str, Any]:
     return {"_target_": "RandCropByPosNegLabeld", **both, **place, **share}
 
 
-def _items(plan: Plan, split: int) -> str:
-    """The expression for the training or held-out cases of a run."""
-    if plan.slices:
-        chain = "monai.transforms.Compose(@deterministic_transforms)"
-        every = f", every={EVERY}" if split else ""
-        return f"$medsegdiff.data.cut_into_planes(@split[{split}], {chain}{every})"
-    return f"$medsegdiff.data.datalist(@split[{split}])"
-
-
 def _train(plan: Plan) -> dict[str, Any]:
-    dataset: dict[str, Any] = {"_target_": "Dataset", "data": _items(plan, 0)}
-    dataset["transform"] = {"_target_": "Compose", "transforms": "@random_transforms"}
+    dataset: dict[str, Any] = {"_target_": "Dataset", "data": planes_or_cases(plan, 0)}
+    dataset["transform"] = "@train#preprocessing"
+    chain = "@random_transforms"
     if not plan.slices:
         dataset |= {"_target_": "CacheDataset", "progress": False}
-        dataset["transform"]["transforms"] = "$@deterministic_transforms + @random_transforms"
+        chain = "$@deterministic_transforms + @random_transforms"
     several = plan.several_raters
     return {
+        "preprocessing": {"_target_": "Compose", "transforms": chain},
         "dataset": dataset,
         "dataloader": {
             "_target_": "DataLoader",
@@ -240,67 +231,3 @@ def _train(plan: Plan) -> dict[str, Any]:
             "decollate": False,
         },
     }
-
-
-MAJORITY = {
-    "_target_": "Lambdad",
-    "keys": "label",
-    "func": "$lambda raters: raters.mode(dim=0, keepdim=True).values",
-}
-"""The class that most raters chose."""
-
-
-def _validation_transforms(plan: Plan) -> str | list[Any]:
-    """What is left to do with a held-out case, whose planes are cut and transformed before."""
-    if plan.slices:
-        return [MAJORITY] if plan.several_raters else []
-    if plan.several_raters:
-        return "$[*@deterministic_transforms, @validate#majority]"
-    return "@deterministic_transforms"
-
-
-def _validate(plan: Plan) -> dict[str, Any]:
-    chain = {"_target_": "Compose", "transforms": _validation_transforms(plan)}
-    dataset: dict[str, Any] = {"_target_": "CacheDataset", "data": _items(plan, 1)}
-    dataset |= {"progress": False, "transform": chain}
-    discrete = {"_target_": "AsDiscreted", "to_onehot": "@num_classes"}
-    found: dict[str, Any] = {
-        "dataset": dataset,
-        "dataloader": {
-            "_target_": "DataLoader",
-            "dataset": "@validate#dataset",
-            "batch_size": 1,
-            "num_workers": "@num_workers",
-        },
-        "inferer": {
-            "_target_": "medsegdiff.segmentation.EnsembleInferer",
-            "window": list(plan.window),
-            **{"members": 4, "steps": 1, "sampler_options": {"eta": 1.0}, "seed": "@seed"},
-        },
-        "postprocessing": {
-            "_target_": "Compose",
-            "transforms": [
-                {**discrete, "keys": "pred", "argmax": True},
-                {"_target_": "medsegdiff.data.LeaveOutUnknownd"},
-                {**discrete, "keys": "label"},
-            ],
-        },
-        "evaluator": {
-            "_target_": "SupervisedEvaluator",
-            "device": "@device",
-            "val_data_loader": "@validate#dataloader",
-            "network": "$@ema.ema_model",
-            "inferer": "@validate#inferer",
-            "postprocessing": "@validate#postprocessing",
-            "key_val_metric": {
-                "val_mean_dice": {
-                    "_target_": "MeanDice",
-                    "include_background": False,
-                    "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
-                }
-            },
-        },
-    }
-    if plan.several_raters and not plan.slices:
-        found["majority"] = MAJORITY
-    return found

@@ -1,9 +1,11 @@
 from .ensemble import Ensemble as Ensemble
 from .ensemble import RunningMoments as RunningMoments
 from .ensemble import most_probable as most_probable
+from .ensemble_step import ensemble_step as ensemble_step
 from .fusion import vote_shares as vote_shares
 from .noise import MemberNoise as MemberNoise
 from .noise import generator_for as generator_for
 from .segmented_case import SegmentedCase as SegmentedCase
 from .segmented_case import segment_case as segment_case
 from .sliding_window import EnsembleInferer as EnsembleInferer
+from .uncertainty_inferer import UncertaintyInferer as UncertaintyInferer

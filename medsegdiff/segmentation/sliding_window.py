@@ -106,9 +106,15 @@ class EnsembleInferer(Inferer):
 
         The mean probability, unless ``fusion`` says otherwise.
         """
-        ensembles = [self.ensemble(x, network, f"{i}") for i, x in enumerate(inputs)]
-        fused = [fuse(self.fusion, e.mean, e.labels, e.by_steps) for e in ensembles]
-        return torch.stack(fused).to(inputs.device)
+        return self.fused(self.ensembles(inputs, network)).to(inputs.device)
+
+    def ensembles(self, inputs: Tensor, network: Network) -> list[Ensemble]:
+        """Statistics of the ensemble of each of a batch of images (B, C, *spatial)."""
+        return [self.ensemble(x, network, f"{i}") for i, x in enumerate(inputs)]
+
+    def fused(self, ensembles: Sequence[Ensemble]) -> Tensor:
+        """Scores (B, K, *spatial) of the ensembles of images of one size, on the CPU."""
+        return torch.stack([fuse(self.fusion, e.mean, e.labels, e.by_steps) for e in ensembles])
 
     @torch.no_grad()
     def ensemble(

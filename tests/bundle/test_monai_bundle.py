@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
-from monai.bundle import verify_net_in_out
+import torch
+from monai.bundle import create_workflow, load, verify_net_in_out
 from monai.bundle.config_parser import ConfigParser
+from monai.transforms import Compose
 
-from medsegdiff.bundle.bundle import Bundle, check_keys, device_change, list_bundles, load_bundle
+from medsegdiff.bundle.bundle import (
+    ENGINES,
+    Bundle,
+    check_keys,
+    device_change,
+    list_bundles,
+    load_bundle,
+)
 from medsegdiff.calibration.application import read_bundle_calibration
 from medsegdiff.core.errors import InputError, UsageError
+from medsegdiff.data.transforms import load as load_item
+from medsegdiff.data.transforms import restore
 
 
 def monai_run(bundle: Bundle, config: str, **values: object) -> str:
@@ -69,6 +83,97 @@ def test_calibrate(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
     assert content["n"] == 1 and not (bundle.root / "models" / "calibration.json").exists()
 
 
+def test_monais_workflow_of_training_has_all_that_it_asks_for(
+    bundle: Bundle, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bundle.root)  # where references to other files of it start
+    workflow = create_workflow(
+        config_file="configs/train.yaml",
+        workflow_type="train",
+        dataset_dir=str(cohort),
+        output_dir=str(tmp_path),
+        tracking_uri="off",
+    )
+    assert workflow.check_properties() == []
+    assert workflow.max_epochs == 90
+
+
+def test_monais_workflow_of_inference_segments(
+    bundle: Bundle, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that MONAI asks for is there, and its evaluator writes what the inferer draws."""
+    monkeypatch.chdir(tmp_path)
+    images, out = cohort.parent / "imagesTr", tmp_path / "out"
+    workflow = create_workflow(
+        config_file=str(bundle.root / "configs" / "inference.yaml"),
+        workflow_type="infer",
+        bundle_root=str(bundle.root),
+        dataset_dir=str(images),
+        output_dir=str(out),
+        members=2,
+    )
+    assert workflow.check_properties() == []
+    workflow.evaluator.run()
+    files = sorted(images.glob("*.nii.gz"))
+    assert len(list(out.glob("*/*_seg.nii.gz"))) == len(files) == 5
+    chain: Compose = workflow.preprocessing
+    for file in files[:2]:
+        image = load_item(chain, {"case": "a", "image": [str(file)]})["image"]
+        mean = workflow.inferer.ensemble(image, workflow.parser.get_parsed_content("network"), "0")
+        expected = restore(mean.mean, image, chain).argmax(axis=0)
+        name = file.name.removesuffix(".nii.gz")
+        written = nib.load(out / name / f"{name}_seg.nii.gz")
+        np.testing.assert_array_equal(np.asarray(written.dataobj), expected)
+        np.testing.assert_allclose(written.affine, nib.load(file).affine)
+
+
+def test_without_images_the_workflow_can_still_be_asked(bundle: Bundle, tmp_path: Path) -> None:
+    workflow = create_workflow(
+        config_file=str(bundle.root / "configs" / "inference.yaml"),
+        workflow_type="infer",
+        bundle_root=str(bundle.root),
+        dataset_dir=str(tmp_path),
+    )
+    assert workflow.check_properties() == []
+    assert len(workflow.dataset) == 0
+
+
+def test_monai_loads_the_weights_into_the_network(bundle: Bundle) -> None:
+    network = bundle.parser("inference").get_parsed_content("network_def")
+    where = {"name": bundle.root.name, "bundle_dir": bundle.root.parent, "device": "cpu"}
+    loaded = load(model=network, **where)
+    weights = torch.load(bundle.weights(), weights_only=True)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    with pytest.warns(UserWarning, match="return state dict"):  # configurations here are YAML
+        assert load(**where).keys() == weights.keys()
+
+
+def test_what_is_for_monais_engines_is_not_in_the_fingerprint(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    root = tmp_path / "other"
+    shutil.copytree(bundle.root, root)
+    path, other = root / "configs" / "inference.yaml", Bundle(root)
+    text = path.read_text("utf-8")
+    deciding, mark, engines = text.partition(ENGINES)
+    assert mark and "evaluator:" in engines and "network_def:" in deciding
+    path.write_text(deciding, "utf-8")
+    assert other.fingerprint() == bundle.fingerprint()
+    path.write_text(text.replace("print_log: false", "print_log: true"), "utf-8")
+    assert other.fingerprint() == bundle.fingerprint()
+    path.write_text(text.replace("steps: 1", "steps: 2", 1), "utf-8")
+    assert other.fingerprint() != bundle.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["hippocampus_mr", "lung_nodule_ct"])
+def test_what_is_for_monais_engines_changes_no_key_before_it(name: str) -> None:
+    """It would decide masks without being in the fingerprint."""
+    text = load_bundle(name).config("inference").read_text("utf-8")
+    keys = [line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()]
+    assert len(keys) == len(set(keys)) > 30
+
+
 @pytest.mark.parametrize("config", ["train", "inference"])
 def test_the_network_is_what_the_metadata_says(
     config: str, monkeypatch: pytest.MonkeyPatch
@@ -89,9 +194,10 @@ def test_the_network_is_what_the_metadata_says(
 def test_shipped_bundles_are_complete() -> None:
     assert "hippocampus_mr" in [bundle.name for bundle in list_bundles()]
     for bundle in list_bundles():
-        segments = ["calibrate", "evaluate", "inference", "member_agreement", "train"]
-        further = set(bundle.configs) - {"train"}
-        assert bundle.configs == segments if "inference" in further else further
+        trains = {"multi_gpu_train", "train"}
+        segments = {"calibrate", "evaluate", "inference", "member_agreement", *trains}
+        further = set(bundle.configs) - trains
+        assert set(bundle.configs) == segments if "inference" in further else further
         for name in ("LICENSE", "docs/README.md", "docs/data_license.txt", "configs/logging.conf"):
             assert (bundle.root / name).is_file(), name
         assert bundle.metadata["version"] in bundle.metadata["changelog"]

@@ -118,3 +118,10 @@ def test_distances_do_not_warn_of_monais_own_call() -> None:
         warnings.simplefilter("error", FutureWarning)
         hd95_mm(p, r, (1.0, 1.0))
         surface_dice(p, r, (1.0, 1.0), 1.0)
+
+
+def test_masks_may_be_numbers_of_any_value() -> None:
+    a, b = np.array([[0, 1, 2, 3]]), np.array([[0.0, 0.5, 0.0, 2.0]])
+    expected = overlap(a > 0, b > 0)
+    assert overlap(a, b) == expected
+    assert dice(a, b) == expected["dice"] == pytest.approx(0.8)

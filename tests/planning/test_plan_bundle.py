@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from medsegdiff.bundle import trusted_bundles
+from medsegdiff.bundle import trusted_bundles, validate
 from medsegdiff.bundle.bundle import load_bundle
 from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
@@ -64,13 +64,20 @@ def trained(root: Path, data: Path, output: Path) -> None:
         (output / "locator.pt").rename(root / "models" / "locator.pt")
 
 
+def failed_checks(root: Path) -> set[str]:
+    """The checks of MONAI's model zoo that a bundle does not pass."""
+    return {result.name for result in validate(root) if result.outcome == "failed"}
+
+
 @pytest.mark.parametrize("raters", [1, 3])
 def test_volumes(raters: int, tmp_path: Path) -> None:
     data = write_cohort(tmp_path / "data", cases=5, size=16, classes=2, raters=raters)
     root = tmp_path / "mine"
     bundle = plan(data, root, hours=0.001, device="cpu")
     assert bundle.name == "mine" and len(bundle.labels) == 3
+    assert failed_checks(root) == {"weight_file"}
     trained(root, data, tmp_path / "run")
+    assert failed_checks(root) == set()
     image = sorted((data.parent / "imagesTr").glob("*.nii.gz"))[0]
     assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
     name = image.name.removesuffix(".nii.gz")
@@ -92,6 +99,7 @@ def small_structures(folder: Path, cases: int = 5) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_small_structures_are_looked_for_first(tmp_path: Path) -> None:
     data, root = small_structures(tmp_path / "data"), tmp_path / "balls"
     plan(data, root, hours=0.001, device="cpu")
@@ -145,7 +153,7 @@ def test_the_plan_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     page = (tmp_path / "mine" / "plan.md").read_text()
     assert "| `patch` |" in page and "rotation" in result.output
     assert load_bundle(tmp_path / "mine").configs == [
-        *("calibrate", "evaluate", "inference", "member_agreement", "train"),
+        *("calibrate", "evaluate", "inference", "member_agreement", "multi_gpu_train", "train"),
     ]
     assert RUNNER.invoke(app, [*line, "--device", "cpu"]).exit_code == 1  # it is there already
     monkeypatch.setattr(trusted_bundles, "_known", set())  # as in another process

@@ -95,6 +95,7 @@ for name in ("small", "large"):
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count memory otherwise")
 def test_memory_does_not_grow_by_classes_times_members(tmp_path: Path) -> None:
     """A map is 24 MiB here: 8 members x 3 classes of them would be 576, and copies come on top."""

@@ -34,6 +34,7 @@ def test_statistics_are_those_of_the_members(size: tuple[int, ...], mirror: tupl
     network = tiny_segmenter(len(size))
     inferer = EnsembleInferer([32] * len(size), members=6, steps=2, mirror_axes=mirror)
     ensemble = inferer.ensemble(torch.randn(1, *size), network, "case")
+    assert ensemble.anchor is not None
     assert ensemble.mean.shape == ensemble.variance.shape == ensemble.anchor.shape == (3, *size)
     torch.testing.assert_close(ensemble.mean.sum(0), torch.ones(size))
     torch.testing.assert_close(ensemble.anchor.sum(0), torch.ones(size))
@@ -165,6 +166,7 @@ def test_the_anchor_takes_its_share_of_the_mean_alone(size: tuple[int, ...]) -> 
         )
         for share in (0.0, 0.25)
     )
+    assert plain.anchor is not None
     torch.testing.assert_close(mixed.mean, 0.75 * plain.mean + 0.25 * plain.anchor)
     assert torch.equal(mixed.variance, plain.variance) and torch.equal(mixed.labels, plain.labels)
     with pytest.raises(ValueError, match="anchor_share must be in"):
@@ -273,6 +275,7 @@ def test_empty_windows_are_background_and_the_others_as_they_were(dims: int) -> 
         assert not torch.equal(ours[:, 20:], other[:, 20:]) or name == "labels"
     beyond = slice(20, None)
     for maps in (found.mean, found.anchor):
+        assert maps is not None
         assert (maps[0, beyond] == 1).all() and (maps[1:, beyond] == 0).all()
     assert not found.variance[:, beyond].any() and not found.labels[:, beyond].any()
 

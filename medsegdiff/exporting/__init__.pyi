@@ -1,0 +1,1 @@
+from .export_bundle import export as export
