@@ -141,8 +141,8 @@ def missing_or_left(out: Path, whole: Path) -> list[str]:
 def is_same(first: Path, second: Path) -> bool:
     """Whether two files agree: byte by byte, but for what no two runs share.
 
-    That are times and memory in records and pages, times in comments of NRRD, and identifiers and
-    times in DICOM objects.
+    That are times and memory in records, pages and tables, times in comments of NRRD, and
+    identifiers and times in DICOM objects.
     """
     if first.suffix == ".json":
         pair = [json.loads(path.read_text(encoding="utf-8")) for path in (first, second)]
@@ -156,7 +156,7 @@ def is_same(first: Path, second: Path) -> bool:
         head, _, data = first.read_bytes().partition(b"\n\n")
         other_head, _, other_data = second.read_bytes().partition(b"\n\n")
         return data == other_data and _without_comments(head) == _without_comments(other_head)
-    if first.suffix == ".html":  # shows seconds
+    if first.suffix in (".html", ".csv", ".parquet"):  # show seconds
         return first.stat().st_size > 0.9 * second.stat().st_size
     return filecmp.cmp(first, second, shallow=False)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.bundle.bundle import load_bundle
-from medsegdiff.cases.segmenter import CaseSegmenter
+from medsegdiff.cases.job import segmenter_of
 from medsegdiff.data.manifest import Fold, load_manifest
 
 
@@ -39,6 +39,4 @@ def segment_fold(
     """
     cases = load_manifest(data).held_out(fold)
     values = {"output_dir": str(output), **(changes or {})}
-    parser = load_bundle(bundle).parser("inference", values, running=True)
-    segmenter: CaseSegmenter = parser.get_parsed_content("segmenter")
-    return segmenter.segment_cases(cases)
+    return segmenter_of(load_bundle(bundle), values, running=True).segment_cases(cases)

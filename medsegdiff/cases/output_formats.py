@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medsegdiff.core.errors import UsageError
+from medsegdiff.core.errors import UsageError, check_extra
 
 if TYPE_CHECKING:
     from medsegdiff.calibration.fitted import ClassGuarantee
@@ -51,12 +51,14 @@ class Output:
         write: Function that writes the files of a case, each complete or not at all.
         files: Patterns of these files, without the case's name in front.
         dicom_only: Whether the format needs DICOM images as input.
+        needs: Optional package that writes it, and the extra that installs this; empty for none.
     """
 
     name: str
     write: Write
     files: tuple[str, ...]
     dicom_only: bool = False
+    needs: tuple[str, str] | tuple[()] = ()
 
 
 def _write_nifti(
@@ -188,14 +190,21 @@ OUTPUT_FORMATS = {
                 *("_mean_*.nii.gz", "_variance_*.nii.gz", "_entropy.nii.gz"),
             ),
         ),
-        Output("nrrd", _write_nrrd, ("_seg.seg.nrrd",)),
+        Output("nrrd", _write_nrrd, ("_seg.seg.nrrd",), needs=("slicerio", "slicer")),
         Output(
             "dicom-seg",
             _write_dicom,
             ("_seg.dcm", "_mean.dcm", "_variance_*.dcm"),
             dicom_only=True,
+            needs=("highdicom", "dicom-seg"),
         ),
-        Output("secondary-capture", _write_capture, ("_capture_*.dcm",), dicom_only=True),
+        Output(
+            "secondary-capture",
+            _write_capture,
+            ("_capture_*.dcm",),
+            dicom_only=True,
+            needs=("highdicom", "dicom-seg"),
+        ),
     )
 }
 """Name -> format."""
@@ -213,6 +222,18 @@ def chosen_formats(names: Iterable[str]) -> list[Output]:
         rule = f"{unknown[0]!r} is not a format"
         raise UsageError("--format", rule, f"Known are {', '.join(OUTPUT_FORMATS)}")
     return [one for one in reversed(OUTPUT_FORMATS.values()) if one.name in wanted]
+
+
+def check_installed(names: Iterable[str]) -> None:
+    """Refuse, before any case is read, formats whose package is not installed.
+
+    Raises:
+        UsageError: a name is unknown.
+        InputError: a package is missing; the message names the extra that installs it.
+    """
+    for one in chosen_formats(names):
+        if one.needs:
+            check_extra(f"--format {one.name}", *one.needs)
 
 
 def check_formats(given: CaseInput, names: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medsegdiff.core.atomic_files import read_json, write_text
+from medsegdiff.core.atomic_files import write_text
 from medsegdiff.core.errors import InputError, reason_of
 from medsegdiff.core.sampling_settings import SHOWN
 from medsegdiff.data.manifest import class_slug
@@ -20,7 +20,7 @@ MOST_PICTURES = 24
 
 def write_overview(
     output: Path,
-    cases: Sequence[str],
+    records: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
     labels: Mapping[int, str],
     failures: Mapping[str, str],
@@ -29,15 +29,15 @@ def write_overview(
 
     Args:
         output: Folder that holds a folder for each case.
-        cases: Names of the cases to show.
-        settings: Settings that the cases share: bundle, members, steps, sampler, seed, fusion.
+        records: Contents of ``<case>_run.json`` of the cases to show.
+        settings: Settings that the cases share: bundle, members, steps, sampler, seed, fusion; of
+            another program's predictions ``program``, too.
         labels: Class number -> name.
         failures: Failed input or case -> reason, as :func:`without_paths` gives them.
     """
-    if not cases:
+    if not records:
         return
-    records: list[dict[str, Any]] = [read_json(output / c / f"{c}_run.json") for c in cases]
-    records.sort(key=review_order)
+    records = sorted(records, key=review_order)
     shown = records[:MOST_PICTURES]
     page = render(
         "overview",
@@ -48,9 +48,17 @@ def write_overview(
         failures=failures,
         triaged=any(record.get("review") or record.get("unlike_training") for record in records),
         alpha=ALPHA,
+        program=settings.get("program"),
+        guaranteed=all(record.get("guarantee") for record in records),
         **{name: settings[name] for name in SHOWN},
     )
     write_text(output / "report.html", page)
+
+
+def complete_cases(output: Path) -> list[str]:
+    """Names of the cases of a folder whose record, which is written last, is there."""
+    found = (path for path in output.glob("*/*_run.json"))
+    return sorted(p.parent.name for p in found if p.name == f"{p.parent.name}_run.json")
 
 
 def review_order(record: Mapping[str, Any]) -> tuple[float, float]:

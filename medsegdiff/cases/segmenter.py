@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from monai.transforms import Compose
 
 from medsegdiff.bundle.bundle import Bundle
-from medsegdiff.calibration.application import (
-    calibration_record,
-    calibration_warnings,
-    chosen_calibration,
-    guarantee_record,
-    shift_warnings,
-)
-from medsegdiff.calibration.fitted import ClassGuarantee
+from medsegdiff.calibration.application import chosen_calibration
+from medsegdiff.cases.case_entries import case_entries
+from medsegdiff.cases.cohort_table import write_cohort_table
 from medsegdiff.cases.inputs import DicomOptions, described_cases, found_cases, parse_inputs
 from medsegdiff.cases.key import write_key
-from medsegdiff.cases.one_by_one import one_by_one
-from medsegdiff.cases.overview import without_paths, write_overview
+from medsegdiff.cases.one_by_one import Outcome, attempted, one_by_one
+from medsegdiff.cases.output_formats import check_installed
+from medsegdiff.cases.overview import complete_cases, without_paths, write_overview
 from medsegdiff.cases.placing import Placing, segment_placed
 from medsegdiff.cases.run_record import size_warnings
 from medsegdiff.cases.storing import check_store, store_case
-from medsegdiff.cases.triaged import triage_of
+from medsegdiff.cases.way import ALONE, Way
 from medsegdiff.cases.writer import CaseWriter
+from medsegdiff.core.atomic_files import read_json
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.folder_lock import folder_lock
 from medsegdiff.core.progress import progress
 from medsegdiff.core.quiet import silenced
 from medsegdiff.core.storage import Storage
@@ -74,8 +73,8 @@ class CaseSegmenter:
 
     Raises:
         UsageError: there are too many steps, or the guarantee cannot be given.
-        InputError: the bundle's calibration does not fit its weights or configuration, or its
-            labels not its network.
+        InputError: the bundle's calibration does not fit its weights or configuration, its labels
+            not its network, or the package of a format is not installed.
     """
 
     def __init__(
@@ -96,6 +95,7 @@ class CaseSegmenter:
         config: str = "inference",
         placing: Placing | None = None,
     ) -> None:
+        check_installed(formats)
         classes = getattr(network, "num_classes", len(bundle.labels))
         if sorted(bundle.labels) != list(range(classes)):
             rule = f"names the classes {sorted(bundle.labels)}, but its network has {classes}"
@@ -131,17 +131,20 @@ class CaseSegmenter:
         )
         inferer.check(network)
 
-    def segment_cases(self, cases: Sequence[Case], key: Path | None = None) -> dict[str, str]:
+    def segment_cases(
+        self, cases: Sequence[Case], key: Path | None = None, way: Way = ALONE
+    ) -> dict[str, str]:
         """Segment the cases of a data set description; see ``run``.
 
         Args:
             cases: Cases of the description.
             key: Path of a table to write that says which image each case is.
+            way: Choice of the cases that are done, and of where.
         """
         found, failures = described_cases(cases, self.dicom_options)
         if key is not None:
             write_key(key, found)
-        return self.run(found, failures)
+        return self.run(found, failures, None, way)
 
     @silenced()
     def segment_inputs(
@@ -149,6 +152,7 @@ class CaseSegmenter:
         inputs: Sequence[str | Path],
         store: str | None = None,
         key: Path | None = None,
+        way: Way = ALONE,
     ) -> dict[str, str]:
         """Segment files, folders, zips, and studies of DICOMweb servers; see ``run``.
 
@@ -156,6 +160,7 @@ class CaseSegmenter:
             inputs: Paths and addresses.
             store: Address of the DICOMweb server to store DICOM objects on, or ``origin``.
             key: Path of a table to write that says which image each case is.
+            way: Choice of the cases that are done, and of where.
 
         Raises:
             UsageError: an address cannot be understood, or there would be nothing to store.
@@ -167,7 +172,7 @@ class CaseSegmenter:
         with found as (cases, failures):
             if key is not None:
                 write_key(key, cases)
-            return self.run(cases, failures, target)
+            return self.run(cases, failures, target, way)
 
     @silenced()
     def run(
@@ -175,33 +180,68 @@ class CaseSegmenter:
         cases: Sequence[CaseInput],
         failures: Mapping[str, InputError] | None = None,
         store: str | None = None,
+        way: Way = ALONE,
     ) -> dict[str, str]:
-        """Segment all cases.
+        """Segment all cases, or the part of them that ``way`` says.
 
         Args:
             cases: Cases to segment.
             failures: Inputs that failed before -> the reason.
             store: Server to store the DICOM objects on, as returned by ``check_store``.
+            way: Choice of the cases that are done, and of where.
 
         Returns:
             Failed input or case -> reason; also written to ``failures.json`` if there are any. The
-            page ``report.html`` shows all cases and contains no path.
+            page ``report.html`` and the table ``cohort.csv`` have all cases, and no path; those of
+            all parts that have ended, if there are parts.
         """
+        cases = way.part(cases) if way.part else cases
+        errors = one_by_one(
+            cases,
+            failures or {},
+            self.output,
+            self.segment,
+            "segment",
+            engine=lambda some, do: self._stored(way.engine(some, do), store),
+            tell=way.tell,
+            shared=way.part is not None,
+        )
+        self._sum_up([case.id for case in cases], errors, shared=way.part is not None)
+        return {name: str(error) for name, error in errors.items()}
 
-        def do(case: CaseInput) -> None:
-            self._segment(case)
-            if store:
-                store_case(case, self.output / case.id, store)
+    def _sum_up(self, ids: Sequence[str], errors: Mapping[str, InputError], shared: bool) -> None:
+        """Write the page and the table of all cases."""
+        with folder_lock(self.output) if shared else nullcontext():
+            done = complete_cases(self.output) if shared else [n for n in ids if n not in errors]
+            records = [read_json(self.output / name / f"{name}_run.json") for name in done]
+            told = without_paths(errors, ids)
+            if shared:
+                told |= dict.fromkeys(self._failed_elsewhere(errors), "see failures.json")
+            write_overview(self.output, records, self.settings, self.bundle.labels, told)
+            write_cohort_table(self.output, records, told)
 
-        errors = one_by_one(cases, failures or {}, self.output, do, "segment")
-        failed = {name: str(error) for name, error in errors.items()}
-        ids = [case.id for case in cases]
-        done = [name for name in ids if name not in failed]
-        told = without_paths(errors, ids)
-        write_overview(self.output, done, self.settings, self.bundle.labels, told)
-        return failed
+    def _failed_elsewhere(self, errors: Mapping[str, InputError]) -> list[str]:
+        """The cases of other parts that failed; inputs that failed are the same in all parts."""
+        path = self.output / "failures.json"
+        return [name for name in (read_json(path) if path.exists() else {}) if name not in errors]
 
-    def _segment(self, case: CaseInput) -> None:
+    def _stored(self, outcomes: Iterable[Outcome], store: str | None) -> Iterator[Outcome]:
+        """The outcomes, after the objects of cases that went well have been stored."""
+        for case, error in outcomes:
+            if store and error is None:
+                error = attempted(case, partial(self._store, server=store))
+            yield case, error
+
+    def _store(self, case: CaseInput, server: str) -> None:
+        store_case(case, self.output / case.id, server)
+
+    @silenced()
+    def segment(self, case: CaseInput) -> None:
+        """Segment one case and write its files, unless they are complete.
+
+        Raises:
+            InputError: the case cannot be read, segmented or written.
+        """
         wanted = self.writer.to_write(case)
         if wanted is None:
             return
@@ -222,23 +262,9 @@ class CaseSegmenter:
         extent = segmented.image.shape[1:]
         expected = self.expected_mm if location is None else ()
         warnings = size_warnings(extent, segmented.geometry, expected)
-        further: dict[str, Any] = {"calibration": None, "guarantee": None, "location": location}
-        guarantee: dict[str, ClassGuarantee] = {}
-        level = wanted.guarantee
-        if self.calibration:
-            warnings += calibration_warnings(self.calibration, self.settings, level)
-            shift = segmented.calibration_shift
-            warnings += shift_warnings(self.calibration, shift)
-            further["calibration"] = calibration_record(self.calibration, wanted.input_hash, shift)
-            if level:
-                guarantee = self.calibration.guarantee(level)
-                labels = self.bundle.labels
-                further["guarantee"] = guarantee_record(
-                    segmented.mean, segmented.geometry.voxel_ml, labels, guarantee, level
-                )
-        told = triage_of(
-            self.calibration, segmented, self.bundle.labels, placed=location is not None
-        )
+        labels, placed = self.bundle.labels, location is not None
+        told = case_entries(self.calibration, segmented, labels, self.settings, wanted, placed)
+        further = told.record | {"location": location}
+        warnings += told.warnings
         device = next(self.network.parameters()).device
-        warnings, further = warnings + told.warnings, further | told.record
-        self.writer.write(case, segmented, wanted, device, warnings, further, guarantee)
+        self.writer.write(case, segmented, wanted, device, warnings, further, told.guarantee)

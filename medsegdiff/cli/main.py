@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from medsegdiff import __version__
+from medsegdiff.cli.adopt import adopt
 from medsegdiff.cli.bundles import bundles
 from medsegdiff.cli.calibrate import calibrate
 from medsegdiff.cli.check import check
@@ -16,6 +17,7 @@ from medsegdiff.cli.counterfactual import counterfactual
 from medsegdiff.cli.demo import demo
 from medsegdiff.cli.diffumask import diffumask
 from medsegdiff.cli.evaluate import evaluate
+from medsegdiff.cli.export import export
 from medsegdiff.cli.fit_study import fit
 from medsegdiff.cli.ground import ground
 from medsegdiff.cli.label_efficient import label_efficient
@@ -25,6 +27,7 @@ from medsegdiff.cli.segment import segment
 from medsegdiff.cli.startup import hide_unneeded
 from medsegdiff.cli.synthesize import synthesize
 from medsegdiff.cli.train import train
+from medsegdiff.cli.validate import validate
 
 app = typer.Typer(
     name="medsegdiff",
@@ -35,9 +38,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    *(check, convert, fit, plan, train, segment, calibrate, evaluate),
+    *(check, convert, fit, plan, train, segment, adopt, calibrate, evaluate),
     *(label_efficient, synthesize, counterfactual, prompt, ground, diffumask),
-    *(bundles, demo),
+    *(bundles, validate, export, demo),
 ):
     app.command(cls=Command)(command)
 

@@ -140,6 +140,23 @@ Axis = Annotated[
     Literal["axial", "coronal", "sagittal"], typer.Option(help="Plane of a volume's slices.")
 ]
 
+# --- predictions of other programs ----------------------------------------------------------------
+
+OtherClasses = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=N[+N],...",
+        help="Maps that each class is made of, where other programs name them otherwise.",
+    ),
+]
+OtherModel = Annotated[
+    str | None, typer.Option("--model", help="Name of the model, where the files do not say it.")
+]
+OtherLayout = Annotated[
+    Literal["auto", "nnunet", "totalsegmentator", "maps", "masks", "members"],
+    typer.Option(help="Layout of other programs' predictions."),
+]
+
 # --- keys of a bundle's configuration -------------------------------------------------------------
 
 Settings = Annotated[

@@ -27,7 +27,7 @@ from medsegdiff.cli.options import (
     Verbose,
     given,
 )
-from medsegdiff.core.types import Fusion, Locate, Uneven
+from medsegdiff.core.types import EngineName, Fusion, Locate, Uneven
 
 
 def segment(
@@ -112,6 +112,24 @@ def segment(
             help="INPUT is then a data set: its cases that fold K holds out, of its test, or all.",
         ),
     ] = None,
+    num_parts: Annotated[
+        int | None, typer.Option(help="Number of processes that share the cases of one OUTPUT.")
+    ] = None,
+    part_id: Annotated[
+        int | None, typer.Option(help="Number of this process, from 0: it does every N-th case.")
+    ] = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="ray: the cases are shared out over a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of Ray workers. Default: one per core or GPU.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, or auto. Default: this machine alone.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for each case as it ends.")
+    ] = False,
     settings: Settings = None,
     trust: Trust = False,
     quiet: Quiet = False,
@@ -126,12 +144,27 @@ def segment(
     """
     set_up(quiet, verbose)
     changes = given(segment, locals())
+    from medsegdiff.cases.case_line import printed
     from medsegdiff.cases.job import segment as run
+    from medsegdiff.cases.part import part
 
     target = store_to or ("origin" if store else None)
     if fold is not None:
         from medsegdiff.data.manifest import parse_fold
 
         changes["fold"] = parse_fold(fold)
-    failures = run(inputs, bundle, output, device=device, store=target, key=key, **changes)
+    failures = run(
+        inputs,
+        bundle,
+        output,
+        device=device,
+        store=target,
+        key=key,
+        part=part(part_id, num_parts),
+        engine=engine,
+        workers=workers,
+        address=address,
+        tell=printed(Path(output)) if as_json else None,
+        **changes,
+    )
     exit_with(failures, "" if quiet else f"written to {output}")

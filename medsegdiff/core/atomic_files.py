@@ -99,13 +99,17 @@ def write_json(path: str | Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, allow_nan=False, default=as_text) + "\n")
 
 
-def digest(paths: Iterable[str | Path]) -> str:
+def digest(paths: Iterable[str | Path], first: bytes = b"") -> str:
     """SHA-256, in hexadecimal, of the contents of some files one behind the other.
+
+    Args:
+        paths: Paths of the files.
+        first: Content that comes before theirs.
 
     Raises:
         OSError: a file cannot be read.
     """
-    checksum = hashlib.sha256()
+    checksum = hashlib.sha256(first)
     for path in paths:
         with Path(path).open("rb") as file:
             while chunk := file.read(2**20):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 
 class InputError(Exception):
@@ -57,8 +58,27 @@ def needs_extra(subject: str, package: str, extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        rule = f"needs the package {package}, which is not installed"
-        raise InputError(subject, rule, f"Install it: pip install 'medsegdiff[{extra}]'") from error
+        raise _missing(subject, package, extra) from error
+
+
+def check_extra(subject: str, package: str, extra: str) -> None:
+    """Refuse, before any work is done, what needs an optional package that is not installed.
+
+    Args:
+        subject: Name of the feature that needs the package, for the message.
+        package: Name of the optional package, as it is imported.
+        extra: Name of this package's extra that installs it.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    if find_spec(package) is None:
+        raise _missing(subject, package, extra)
+
+
+def _missing(subject: str, package: str, extra: str) -> InputError:
+    rule = f"needs the package {package}, which is not installed"
+    return InputError(subject, rule, f"Install it: pip install 'medsegdiff[{extra}]'")
 
 
 @contextmanager

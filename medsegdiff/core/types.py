@@ -42,6 +42,9 @@ CalibrationUse = Literal["auto", "off"]
 Uneven = Literal["refuse", "resample"]
 """Treatment of a DICOM series whose slices are not evenly spaced."""
 
+EngineName = Literal["local", "ray"]
+"""Where cases are done: in this process, or on a cluster."""
+
 Locate = Literal["auto", "off"]
 """Whether the places of structures are searched for in a scan that is larger than expected."""
 

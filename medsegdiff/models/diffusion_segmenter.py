@@ -100,6 +100,7 @@ class DiffusionSegmenter(nn.Module):
         self.samples_per_target, self.precision = samples_per_target, precision
         self.encoder, self.denoiser = encoder, denoiser
         self.process, self.target = process, target
+        self.noise_like: Noise = torch.randn_like  # in training; several processes share it out
 
     @property
     def num_classes(self) -> int:
@@ -154,7 +155,7 @@ class DiffusionSegmenter(nn.Module):
         if self.samples_per_target > 1:
             x_t, t = (x.repeat_interleave(self.samples_per_target, dim=0) for x in (x_t, t))
         previous = self._first_estimate(x_t, t, condition) if self.training else None
-        denoised = self._denoise(x_t, t, condition, torch.randn_like, previous)
+        denoised = self._denoise(x_t, t, condition, self.noise_like, previous)
         logits = self._refine(denoised.features, condition)
         prediction = denoised.output
         if self.target == "x_0":
@@ -227,16 +228,17 @@ class DiffusionSegmenter(nn.Module):
             nonlocal previous, features, calls
             previous, features = self.x_0(x_t, at[t], condition, noise, previous)
             if watch is not None:
-                watch(calls, self._fine(features, condition))
+                watch(calls, self.fine(features, condition))
             calls += 1
             return previous
 
         x_0 = sampler(denoise, first, grid, noise)
         if previous is None or not (x_0 is previous or torch.equal(x_0, previous)):
             raise ValueError("the sampler must return the last estimate that denoise gave it.")
-        return self._fine(features, condition)
+        return self.fine(features, condition)
 
-    def _fine(self, features: Tensor, condition: Conditioned) -> Tensor:
+    def fine(self, features: Tensor, condition: Conditioned) -> Tensor:
+        """Class probabilities (B * N, K, *spatial) at full size, of features from ``x_0``."""
         return torch.softmax(self._refine(features, condition), dim=1)
 
     def _refine(self, features: Tensor, condition: Conditioned) -> Tensor:
@@ -275,14 +277,14 @@ class DiffusionSegmenter(nn.Module):
     @torch.no_grad()
     def _recycled(self, eps: Tensor, condition: Conditioned) -> Tensor:
         """Masks in [-1, 1] predicted from pure noise; only the shape of ``eps`` matters."""
-        x_T = self.process.start(torch.randn_like(eps))
+        x_T = self.process.start(self.noise_like(eps))
         last = torch.full((1,), self.process.n_timesteps - 1, device=x_T.device)
-        return self.x_0(x_T, last, condition)[0]
+        return self.x_0(x_T, last, condition, self.noise_like)[0]
 
     @torch.no_grad()
     def _first_estimate(self, x_t: Tensor, t: Tensor, condition: Conditioned) -> Tensor | None:
         """The denoiser's first estimate, with the probability of self-conditioning, else None."""
         if self.self_conditioning == 0.0 or float(torch.rand(())) >= self.self_conditioning:
             return None
-        output = self._denoise(x_t, t, condition, torch.randn_like).output
+        output = self._denoise(x_t, t, condition, self.noise_like).output
         return self.process.x_0_from_output(output, x_t, t, self.target)

@@ -1,9 +1,11 @@
 from .averaging import weight_average as weight_average
 from .checkpoints import newest_that_loads as newest_that_loads
 from .encoder_start import encoder_weights as encoder_weights
+from .epoch_metric import EpochMetric as EpochMetric
 from .prepare_batch import NoisedMaskPrepareBatch as NoisedMaskPrepareBatch
 from .prepare_images import NoisedImagePrepareBatch as NoisedImagePrepareBatch
 from .pretrained import start_from_pretrained as start_from_pretrained
+from .processes import join_processes as join_processes
 from .run import train as train
 from .run_handlers import RunHandlers as RunHandlers
 from .stages import cosine_stages as cosine_stages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from monai.bundle import ConfigParser
 
 from medsegdiff.bundle.bundle import LOCATOR_FILE, Bundle, device_change, load_bundle
 from medsegdiff.core.atomic_files import remove_unfinished, written_aside
-from medsegdiff.core.errors import InputError, surfacing_input_errors
+from medsegdiff.core.errors import InputError, UsageError, surfacing_input_errors
 from medsegdiff.core.stopping import stopping_on_signals
 from medsegdiff.data.manifest import Manifest, load_manifest
 from medsegdiff.training.checkpoints import LAST, checkpoints
+from medsegdiff.training.processes import is_first, join_processes, processes, wait_for_all
 from medsegdiff.training.run_comparison import refuse_other_settings
 from medsegdiff.training.run_lock import locked
 from medsegdiff.training.tracking import check_tracking, tracking_address
@@ -64,6 +66,9 @@ def train(
     manifest.split(fold)  # raises a clear error before anything else starts
     check_labels(manifest, bundle)
     resumed = can_be_resumed(output, resume)
+    if processes() > 1:
+        own = join_processes()
+        device = str(own) if device == "auto" else device
     changes = {
         "dataset_dir": str(data),
         "output_dir": str(output),
@@ -73,30 +78,44 @@ def train(
         **(overrides or {}),
     }
     parser = bundle.parser("train", changes)
+    if processes() > 1 and "run_handlers" not in parser.config:
+        rule = f"is trained by {processes()} processes, which only 'run_handlers' shares out"
+        raise UsageError(bundle.name, rule, "Start it once, without torch.distributed.run")
     if run_name or tags:
         parser.update({"run_handlers#run_name": run_name, "run_handlers#tags": dict(tags or {})})
     output.mkdir(parents=True, exist_ok=True)
-    with stopping_on_signals(), locked(output), surfacing_input_errors():
+    alone = locked(output) if is_first() else nullcontext()
+    with stopping_on_signals(), alone, surfacing_input_errors():
         _run(parser, output, resumed)
 
 
 def _run(parser: ConfigParser, output: Path, resumed: bool) -> None:
     """Train by a configuration, in a folder that is locked."""
     started = time.monotonic()
-    remove_unfinished(output)
-    if not resumed:  # of a run that was stopped in its first epoch, perhaps with other cases
-        (output / LOCATOR_FILE).unlink(missing_ok=True)
     if resumed:
         refuse_other_settings(output, parser.config)
-    with written_aside(output / "config.yaml") as aside:
-        ConfigParser.export_config_file(parser.config, str(aside), fmt="yaml")
+    wait_for_all()  # until all have seen what was there
+    if is_first():
+        _prepare(parser, output, resumed)
+    wait_for_all()
     parser.parse()
-    if "tracking_uri" in parser.config:  # before data are read, which may take minutes
+    if (
+        is_first() and "tracking_uri" in parser.config
+    ):  # before data are read, which may take minutes
         check_tracking(tracking_address(parser.get_parsed_content("tracking_uri")))
     for section in ("initialize", "run"):
         for index in range(len(parser[section])):
             parser.get_parsed_content(f"{section}#{index}")
     logger.info("trained for %.0f s, weights in %s", time.monotonic() - started, output)
+
+
+def _prepare(parser: ConfigParser, output: Path, resumed: bool) -> None:
+    """Clear the folder of what an earlier start has left, and write the configuration."""
+    remove_unfinished(output)
+    if not resumed:  # of a run that was stopped in its first epoch, perhaps with other cases
+        (output / LOCATOR_FILE).unlink(missing_ok=True)
+    with written_aside(output / "config.yaml") as aside:
+        ConfigParser.export_config_file(parser.config, str(aside), fmt="yaml")
 
 
 def can_be_resumed(output: Path, resume: bool) -> bool:

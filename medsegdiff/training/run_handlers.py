@@ -27,6 +27,7 @@ from medsegdiff.training.guards import (
     stop_on_non_finite_loss,
     with_memory_explained,
 )
+from medsegdiff.training.processes import is_first, share_out, wait_for_all
 from medsegdiff.training.run_comparison import refuse_other_cases, write_cases
 from medsegdiff.training.run_state import RunState
 from medsegdiff.training.tracking import RunTracking, check_tracking, tracking_address
@@ -38,7 +39,9 @@ class RunHandlers:
 
     ``output_dir`` gets ``cases.json``; ``last_checkpoint_epoch=N.pt`` after each epoch, to resume;
     ``best.pt`` and ``final.pt``, the averaged weights by validation and at the end. Each replaces
-    its predecessor only once it is on the disk, and the last two checkpoints are kept.
+    its predecessor only once it is on the disk, and the last two checkpoints are kept. Where the
+    encoder is trained alone at first (``anchor_steps`` of ``prepare_batch``), the validations of
+    these steps do not count: the denoiser had learned nothing.
 
     Args:
         trainer: Trainer of MONAI, whose metric ``train_loss`` is set here.
@@ -82,7 +85,8 @@ class RunHandlers:
             InputError: there is nothing to resume, the cases are not those of the run, or MLflow
                 cannot record.
         """
-        tracking = self._tracking()
+        share_out(self.trainer, self.evaluator)
+        tracking = self._tracking() if is_first() else None
         self._attach_endings(tracking)
         loss = Average(output_transform=lambda output: output[CommonKeys.LOSS])
         loss.attach(self.trainer, "train_loss")
@@ -92,12 +96,15 @@ class RunHandlers:
         self.ema.attach(self.trainer)
         for engine in (self.trainer, self.evaluator):
             pass_interrupts(engine)
-            StatsHandler(iteration_log=False, epoch_print_logger=log_metrics).attach(engine)
-        if sys.stderr.isatty():  # a log has a line for each epoch
+            if is_first():
+                StatsHandler(iteration_log=False, epoch_print_logger=log_metrics).attach(engine)
+        if is_first() and sys.stderr.isatty():  # a log has a line for each epoch
             bar = ProgressBar(persist=True)
             bar.attach(self.trainer, output_transform=lambda out: {"loss": out[CommonKeys.LOSS]})
         content = self._content() if resumed else None
-        write_cases(self.output_dir, self.cases)
+        wait_for_all()  # until all have read what the first one will write over
+        if is_first():
+            write_cases(self.output_dir, self.cases)
         if tracking is not None:
             tracking.attach(self.trainer, self.evaluator, resumed)
         self._attach_state(content)
@@ -124,10 +131,16 @@ class RunHandlers:
                 if state.has_stopped:
                     trainer.terminate()
 
+        alone = getattr(self.trainer.prepare_batch, "anchor_steps", 0)
+
         def keep_best(evaluator: Engine) -> None:
+            if self.trainer.state.iteration <= alone:
+                return
             score = float(evaluator.state.metrics[evaluator.state.key_metric_name])
             if is_better(score, state.best, self.lower_is_better):
                 state.best = score
+                if not is_first():
+                    return
                 save_content(folder / "best.pt", average.state_dict())
 
         def keep_epoch(trainer: Engine) -> None:
@@ -135,11 +148,14 @@ class RunHandlers:
 
         def keep_final(_: Engine) -> None:
             save_content(folder / "final.pt", average.state_dict())
+            if state.best is None:  # no validation has counted
+                save_content(folder / "best.pt", average.state_dict())
 
         self.trainer.add_event_handler(Events.STARTED, restore)
         self.evaluator.add_event_handler(Events.EPOCH_COMPLETED, keep_best)
-        self.trainer.add_event_handler(Events.EPOCH_COMPLETED, keep_epoch)
-        self.trainer.add_event_handler(Events.COMPLETED, keep_final)
+        if is_first():
+            self.trainer.add_event_handler(Events.EPOCH_COMPLETED, keep_epoch)
+            self.trainer.add_event_handler(Events.COMPLETED, keep_final)
 
     def _tracking(self) -> RunTracking | None:
         address = tracking_address(self.tracking_uri)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medsegdiff.cases.case_files import ENDINGS, remove_case
-from medsegdiff.cases.output_formats import OUTPUT_FORMATS, Output, check_formats, chosen_formats
+from medsegdiff.cases.output_formats import (
+    OUTPUT_FORMATS,
+    Output,
+    check_formats,
+    check_installed,
+    chosen_formats,
+)
 from medsegdiff.cli.options import FORMATS_HELP, parse_formats
+from medsegdiff.core import errors
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.case_input import CaseInput
@@ -19,6 +27,7 @@ from medsegdiff.segmentation.segmented_case import SegmentedCase
 from medsegdiff.writers.segments import Algorithm, Code, Segment
 
 ORGAN = Code("123037004", "SCT", "Anatomical Structure")
+ROOT = Path(__file__).resolve().parents[2]
 SEGMENTS = [Segment(1, "a", (1.0, 0.0, 0.0), ORGAN, ORGAN)]
 
 
@@ -68,6 +77,21 @@ def test_names_are_checked_wherever_they_come_from() -> None:
         check_formats(given, ["nifty"])
     with pytest.raises(UsageError, match="Did you mean nifti"):
         parse_formats("nifty")
+
+
+def test_a_format_whose_package_is_missing_is_refused_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    check_installed(["nifti"])
+    for one in OUTPUT_FORMATS.values():
+        if one.needs:
+            package, extra = one.needs
+            listed = project["optional-dependencies"][extra]
+            assert any(line.startswith(package) for line in listed)
+            with pytest.raises(InputError, match=rf"{package}, which.*medsegdiff\[{extra}\]"):
+                check_installed(["nifti", one.name])
 
 
 def test_what_can_fail_is_written_first() -> None:

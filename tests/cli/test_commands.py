@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
+from medsegdiff.cases.part import Part
 from medsegdiff.cli.main import app
 from medsegdiff.core.types import Fusion
 from medsegdiff.evaluation import folder as evaluation
@@ -78,7 +79,24 @@ def test_segment(monkeypatch: pytest.MonkeyPatch) -> None:
         "inferer#overlap": 0.5,
         "store": "origin",
         "key": Path("k.csv"),
+        "part": None,
+        "engine": "local",
+        **dict.fromkeys(("workers", "address", "tell")),
     }
+
+
+def test_segment_a_part_of_a_cohort(monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = Recorder({})
+    stand_in(monkeypatch, "medsegdiff.cases.job", segment=segment)
+    line = "segment a --bundle mine --output o --num-parts 4 --part-id 1 --json"
+    line += " --engine ray --workers 2 --address host:6379"
+    assert RUNNER.invoke(app, line.split()).exit_code == 0
+    given = segment.kwargs
+    assert (given["part"], given["engine"]) == (Part(1, 4), "ray")
+    assert (given["workers"], given["address"]) == (2, "host:6379")
+    assert callable(given["tell"])
+    alone = RUNNER.invoke(app, "segment a --bundle mine --output o --part-id 1".split())
+    assert alone.exit_code == 2 and "go together" in alone.stderr
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from medsegdiff import __version__
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError, UsageError
 
-COMMANDS = ("check", "train", "segment", "evaluate", "synthesize", "bundles", "demo")
+COMMANDS = (
+    *("check", "train", "segment", "evaluate", "synthesize"),
+    *("bundles", "validate", "export", "demo"),
+)
 RUNNER = CliRunner()
 
 

@@ -122,7 +122,7 @@ def test_a_warm_start_is_the_anchors_mask_noised(size: tuple[int, ...], process:
         first.append((x_T, grid.timesteps))
         return denoise(x_T, grid.timesteps[0])
 
-    network._fine = lambda features, condition: features  # type: ignore[method-assign]
+    network.fine = lambda features, condition: features  # type: ignore[method-assign]
     network.sample(condition, x_T, torch.randn_like, sampler=stop, steps=1, start=0.01)
     network.sample(condition, x_T, torch.randn_like, sampler=stop, steps=1)
     assert torch.equal(first[1][0], process.start(x_T))  # a cold one knows nothing of it

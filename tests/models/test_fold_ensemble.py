@@ -32,6 +32,7 @@ def test_members_are_shared_out_over_the_networks() -> None:
     assert not torch.equal(first.labels, second.labels)
     assert torch.equal(found.labels[0::2], first.labels[0::2])
     assert torch.equal(found.labels[1::2], second.labels[1::2])
+    assert first.anchor is not None and second.anchor is not None
     torch.testing.assert_close(found.anchor, (first.anchor + second.anchor) / 2)
 
 

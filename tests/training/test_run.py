@@ -39,7 +39,7 @@ def test_a_run_is_in_mlflow(trained: Path) -> None:
     (run,) = (
         r for r in client.search_runs([experiment.experiment_id]) if "first" in r.info.run_name
     )
-    assert {"train_loss", "val_mean_dice"} <= set(run.data.metrics)
+    assert {"train_loss", "val_mean_dice", "val_ece", "val_ece_roi"} <= set(run.data.metrics)
     assert run.data.params["fold"] == "0" and run.info.status == "FINISHED"
 
 

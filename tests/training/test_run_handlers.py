@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from ignite.handlers import EMAHandler
 from ignite.metrics import Average
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines import SupervisedEvaluator, SupervisedTrainer, default_prepare_batch
 from monai.handlers import ValidationHandler
 
 from medsegdiff.core.errors import InputError
@@ -19,7 +20,9 @@ from medsegdiff.training.run_handlers import RunHandlers
 BATCH = {"image": 3 * torch.ones(1, 1), "label": torch.zeros(1, 1)}
 
 
-def run(folder: Path, epochs: int, resumed: bool = False, **settings: Any) -> SupervisedTrainer:
+def run(
+    folder: Path, epochs: int, resumed: bool = False, anchor_steps: int = 0, **settings: Any
+) -> SupervisedTrainer:
     """A line through the origin, fitted with a validation each epoch."""
     torch.manual_seed(0)
     network = torch.nn.Linear(1, 1, bias=False)
@@ -33,6 +36,8 @@ def run(folder: Path, epochs: int, resumed: bool = False, **settings: Any) -> Su
         loss_function=torch.nn.MSELoss(),
         decollate=False,
     )
+    trainer.prepare_batch = partial(default_prepare_batch)
+    trainer.prepare_batch.anchor_steps = anchor_steps
     ema = EMAHandler(network, momentum=0.5)
     evaluator = SupervisedEvaluator(
         device="cpu",
@@ -53,8 +58,7 @@ def run(folder: Path, epochs: int, resumed: bool = False, **settings: Any) -> Su
         cases=((), ()),
         tracking_uri=f"sqlite:///{folder.parent}/mlruns.db",
         experiment_name="line",
-        lower_is_better=True,
-        **settings,
+        **{"lower_is_better": True, **settings},
     ).attach(resumed)
     trainer.run()
     return trainer
@@ -80,6 +84,15 @@ def test_a_run_leaves_averages_and_can_be_taken_up_again(tmp_path: Path) -> None
     assert weight(halves, "final.pt") == weight(whole, "final.pt")
     with pytest.raises(InputError, match="to resume from"):
         run(tmp_path / "none", 2, resumed=True)
+
+
+def test_validations_of_the_encoder_alone_do_not_count(tmp_path: Path) -> None:
+    run(tmp_path / "all", 3, lower_is_better=False)  # the first is the best
+    run(tmp_path / "later", 3, anchor_steps=4, lower_is_better=False)  # of 6
+    run(tmp_path / "none", 3, anchor_steps=6, lower_is_better=False)
+    best = {name: weight(tmp_path / name, "best.pt") for name in ("all", "later", "none")}
+    assert abs(best["all"]) > abs(best["later"])
+    assert best["later"] == best["none"] == weight(tmp_path / "none", "final.pt")
 
 
 def test_mlflow_has_both_engines_figures_in_one_run(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def run(data: str, output: Path, *words: str) -> list[dict[str, Any]]:
     return ablation.main(command, {"patch_size": [16, 16]})
 
 
+@pytest.mark.long
 def test_every_variant_is_trained_and_judged_once(two_raters: str, tmp_path: Path) -> None:
     rows = run(two_raters, tmp_path, "--seeds", "1")
     groups = {**ablation.SAMPLED, **ablation.TRAINED}

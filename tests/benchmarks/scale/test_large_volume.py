@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.scale import large_volume
 
 
+@pytest.mark.long
 def test_a_small_volume_gives_a_row(tmp_path: Path) -> None:
     words = ["--side", "64", "--slices", "12", "--window", "16", "--members", "2"]
     rows = large_volume.main([*words, "--output", str(tmp_path)])
