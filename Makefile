@@ -11,21 +11,24 @@ INPUTS ?= 10000
 PARALLEL ?= -n logical --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test pacs-test check format bench fuzz
+.PHONY: help venv demo test pacs-test wheel-test check format docs bench fuzz
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 venv: $(STAMP) ## create .venv with the package (editable) and every extra
 
 demo: $(STAMP) ## segment both hippocampi of a real MR volume
 	$(BIN)/medsegdiff demo
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest $(PARALLEL)
+test: $(STAMP) ## run the tests, but for the long ones, which `make check` runs too
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
 pacs-test: $(STAMP) ## from a real Orthanc server and back to it; says how to install one
 	$(BIN)/python -m pytest tests/pacs --need-orthanc
+
+wheel-test: $(STAMP) ## build the wheel, install it without extras, and try it: minutes
+	$(BIN)/python -m pytest tests/packaging --wheel-env build/wheel_env
 
 check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 	$(BIN)/ruff check .
@@ -33,6 +36,9 @@ check: $(STAMP) ## lint, types, import levels, doctests, tests: what CI runs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_import_levels.py
 	$(BIN)/python -m pytest $(PARALLEL) --doctest-modules medsegdiff tests
+
+docs: $(STAMP) ## the documentation as a site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP) ## compare with other methods: DATA=hippocampus_mr MINUTES=3 (of training each)
 	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --minutes $(MINUTES)

@@ -7,11 +7,13 @@ from . import data as data
 from . import dicomweb as dicomweb
 from . import diffusion as diffusion
 from . import evaluation as evaluation
+from . import exporting as exporting
 from . import few_label as few_label
 from . import locating as locating
 from . import metrics as metrics
 from . import models as models
 from . import networks as networks
+from . import other_models as other_models
 from . import phantoms as phantoms
 from . import planning as planning
 from . import prompting as prompting
@@ -27,6 +29,7 @@ from .calibration.calibrate_bundle import calibrate as calibrate
 from .cases.job import segment as segment
 from .data.fitness import check as check
 from .evaluation.folder import evaluate as evaluate
+from .other_models.adopt_predictions import adopt as adopt
 from .planning.plan_bundle import plan as plan
 from .study.run_study import fit as fit
 from .training.run import train as train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ MakeNifti = Callable[..., Path]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What only some runs can do."""
     parser.addoption("--need-orthanc", action="store_true", help="fail without an Orthanc server")
+    parser.addoption("--wheel-env", help="folder of an environment to build, and try the wheel in")
     parser.addoption("--full-size", action="store_true", help="run Stable Diffusion's full layout")
 
 
@@ -31,6 +33,16 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """A command sets the log up for its process, and other tests read what is logged."""
+    log = logging.getLogger("medsegdiff")
+    before = log.level, log.handlers, log.propagate
+    yield
+    log.setLevel(before[0])
+    log.handlers, log.propagate = before[1:]
 
 
 @pytest.fixture(scope="session", autouse=True)

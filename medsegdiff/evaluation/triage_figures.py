@@ -81,6 +81,6 @@ def triage_sentence(summary: Mapping[str, Any]) -> str:
 def _rank(first: Sequence[float], second: Sequence[float]) -> float:
     pairs = np.array([first, second], dtype=float)
     pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
-    if pairs.shape[1] < LEAST_CASES or not (pairs.std(axis=1) > 0.0).all():
+    if pairs.shape[1] < LEAST_CASES or not (np.ptp(pairs, axis=1) > 0.0).all():
         return nan
     return float(spearmanr(*pairs).statistic)

@@ -29,7 +29,7 @@ from medsegdiff.study.bundle_changes import (
 from medsegdiff.study.data_files import data_digest, with_folds
 from medsegdiff.study.stage_record import Stage, StageRecord, remove, value_digest
 from medsegdiff.study.study_folder import StudyFolder
-from medsegdiff.study.study_tracking import StudyRun
+from medsegdiff.study.study_tracking import StudyRun, check_recorder
 from medsegdiff.study.time_left import Pace
 from medsegdiff.training.checkpoints import epoch_of, latest_checkpoint
 from medsegdiff.training.run import check_labels, train
@@ -92,6 +92,7 @@ def fit(
     given = None if bundle is None else load_bundle(bundle)
     if given is not None:
         given.parser("train")  # refused before anything is written
+    check_recorder(given, overrides or {})
     folder = StudyFolder(Path(output).absolute())
     load_manifest(data)  # refused before the folder is made
     record = StageRecord(folder.root)

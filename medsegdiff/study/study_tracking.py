@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.bundle.bundle import Bundle
-from medsegdiff.core.errors import reason_of
+from medsegdiff.core.errors import check_extra, reason_of
 from medsegdiff.data.manifest import Manifest
 from medsegdiff.training.tracking import briefly, check_tracking, tracking_address
 
@@ -24,6 +24,21 @@ SHOWN = ("dice", "surface_dice", "ged2", "hm_iou", "ece", "ece_roi", "uncertaint
 
 LONGEST, SHORT = 500, 36
 """Characters of a parameter and of a data set's digest that every server of MLflow takes."""
+
+
+def check_recorder(given: Bundle | None, overrides: Mapping[str, Any]) -> None:
+    """Refuse, before anything is done, a study whose training would need MLflow to be installed.
+
+    Args:
+        given: Bundle to train; None: a planned one, which records its training.
+        overrides: Keys of the configuration -> values, ``tracking_uri`` perhaps among them.
+
+    Raises:
+        InputError: MLflow is not installed.
+    """
+    planned = "tracking_uri" if given is None else given.parser("train").get("tracking_uri")
+    if tracking_address(overrides.get("tracking_uri", planned)) is not None:
+        check_extra("a study, which MLflow records", "mlflow", "train")
 
 
 class StudyRun:

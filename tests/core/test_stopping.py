@@ -30,6 +30,7 @@ def test_signals_are_raised_within_and_handled_as_before_afterwards() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_command_says_what_is_safe_and_how_to_go_on(
     untrained: Bundle, cohort: Path, tmp_path: Path, number: signal.Signals, code: int

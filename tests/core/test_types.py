@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from medsegdiff.core.errors import InputError, needs_extra, surfacing_input_errors
+from medsegdiff.core.errors import InputError, check_extra, needs_extra, surfacing_input_errors
 from medsegdiff.core.types import Geometry
 
 SIZES = np.array([0.8, 1.5, 2.5])
@@ -62,3 +62,11 @@ def test_a_package_that_is_missing_is_told_with_its_extra() -> None:
         needs_extra("--format x", "no-such", "x"),
     ):
         import no_such_package  # type: ignore[import-not-found]  # noqa: F401
+
+
+def test_a_package_that_is_missing_is_told_without_importing_it() -> None:
+    check_extra("--format x", "pytest", "x")
+    with pytest.raises(
+        InputError, match=r"^--format x: needs the package no_such_package.*medsegdiff\[x\]'"
+    ):
+        check_extra("--format x", "no_such_package", "x")

@@ -59,6 +59,9 @@ def test_signal_falls_and_each_draw_has_its_own_time(
 ) -> None:
     snr = process.snr(torch.arange(100))
     assert (snr.diff() < 0).all() and snr[-1] == 0
+    if hasattr(process, "alphas_cumprod"):
+        gamma = process.alphas_cumprod
+        torch.testing.assert_close(snr, (gamma / (1.0 - gamma)).float())
     x_0, eps = mask_and_noise(shape)
     both = process.add_noise(x_0, eps, torch.tensor([3, 80]))
     assert torch.equal(both[:1], process.add_noise(x_0[:1], eps[:1], torch.tensor([3])))

@@ -34,6 +34,16 @@ def test_cosine_follows_equation_17_where_no_beta_is_clipped() -> None:
         assert float(gamma[t]) == pytest.approx(f(t + 1) / f(0), rel=1e-9)
 
 
+def test_sigmoid_goes_from_one_to_zero_as_in_algorithm_1() -> None:
+    def falling(u: float) -> float:
+        return 1.0 / (1.0 + math.exp(-(-3.0 + 6.0 * u)))
+
+    gamma = schedule.sigmoid(1000)
+    for t in (0, 250, 500, 900):
+        expected = (falling(1.0) - falling((t + 1) / 1000)) / (falling(1.0) - falling(0.0))
+        assert float(gamma[t]) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
 def test_zero_terminal_snr_keeps_the_first_step(name: str) -> None:
     before = SCHEDULES[name](1000)

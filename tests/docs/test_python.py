@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 import medsegdiff
@@ -70,3 +71,24 @@ def test_the_pages_functions_and_arguments_exist() -> None:
         assert names == [n for n in known if n in names]
         needed = [n for n, p in known.items() if p.default is p.empty]
         assert set(needed) <= set(names)
+
+
+def test_the_example_of_metrics_in_a_training_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (DOCS / "how_to" / "metrics_in_your_training.md").read_text("utf-8")
+    run(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S))
+    assert capsys.readouterr().out == "0.000 0.000\n"
+
+
+def test_the_examples_of_monais_tools_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the last, which is of networks that a reader has."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    values = np.random.default_rng(0).normal(100, 20, (30, 40, 28)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), "scans/scan.nii.gz")
+    text = (DOCS / "how_to" / "monai_bundles.md").read_text("utf-8")
+    found = run(re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)[:-1])
+    assert found["failed"] == []
+    assert nib.load("out/scan/scan_seg.nii.gz").shape == (30, 40, 28)
+    weights = torch.load(found["bundle"].weights(), weights_only=True)
+    name = next(iter(weights))
+    assert torch.equal(found["network"].state_dict()[name], weights[name])

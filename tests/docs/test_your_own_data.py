@@ -12,6 +12,7 @@ from tests.docs.test_docs import DOCS, blocks, run_line
 PAGE = DOCS / "tutorials" / "your_own_data.md"
 
 
+@pytest.mark.long
 def test_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

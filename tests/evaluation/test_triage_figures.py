@@ -44,3 +44,12 @@ def test_undefined_dice_does_not_count() -> None:
 def test_records_without_say_nothing() -> None:
     assert summarise_triage([{"nodule": 0.5}], [{"review": None}]) == {}
     assert triage_sentence({}) == ""
+
+
+@pytest.mark.parametrize("constant", ["expected", "real"])
+def test_ranks_of_what_is_always_the_same_are_undefined(constant: str) -> None:
+    values = [float(v) for v in np.linspace(0.5, 0.9, 10)]
+    expected = [0.7] * 10 if constant == "expected" else values
+    dice = [{"nodule": 0.7 if constant == "real" else v} for v in values]
+    found = summarise_triage(dice, [record(v) for v in expected])["triage"]
+    assert np.isnan(found["rank_correlation"]) and np.isnan(found["rank_correlation_of_score"])

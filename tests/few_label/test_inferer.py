@@ -37,6 +37,7 @@ def test_statistics_are_those_of_the_perceptrons(size: tuple[int, ...]) -> None:
     assert torch.equal(found.labels.long(), members.argmax(1))
     votes = torch.stack([(found.labels == k).sum(0) for k in range(3)])
     assert torch.equal(fuse(one.fusion, found.mean, found.labels, None).argmax(0), votes.argmax(0))
+    assert found.anchor is not None
     assert torch.equal(found.anchor, found.mean) and found.windows == {"run": 1, "skipped": 0}
 
 

@@ -240,7 +240,7 @@ def test_perceptrons_of_other_weights_are_refused(
 
 
 def test_a_bundle_of_another_kind_is_told(study: tuple[Bundle, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="label_efficient, train"):
+    with pytest.raises(InputError, match="label_efficient, multi_gpu_train, train"):
         segment([tmp_path], study[0], tmp_path / "out")
 
 

@@ -34,6 +34,7 @@ def examples() -> list[Example]:
     return found
 
 
+@pytest.mark.long
 def test_a_head_learns_the_masks_it_is_shown_and_is_read_again(
     tiny: TextToImage, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from medsegdiff.bundle.bundle import Bundle, load_bundle
 from medsegdiff.calibration.calibrate_bundle import calibrate
 from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
+from medsegdiff.core import errors
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.study import run_study
 from medsegdiff.study.run_study import fit
@@ -189,6 +190,7 @@ def test_other_places_of_records_are_no_reason_to_train_again(
     assert done_now(monkeypatch, study, cohort, untrained, **other) == ["report"]
 
 
+@pytest.mark.long
 def test_a_changed_setting_does_again_what_depends_on_it(
     study: Path, cohort: Path, untrained: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_changed_setting_does_again_what_depends_on_it(
     assert names == STAGES[2:]
 
 
+@pytest.mark.long
 def test_interrupted_and_run_again_the_report_is_the_same(
     finished: Path,
     cohort: Path,
@@ -254,6 +257,19 @@ def test_wrong_use_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         fit(cohort, tmp_path / "study", bundle=untrained, device="cpu", **arguments)
+
+
+def test_a_study_that_cannot_be_recorded_is_refused_first(
+    cohort: Path, untrained: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    for bundle in (None, untrained):
+        with pytest.raises(InputError, match=r"mlflow, which is not.*medsegdiff\[train\]"):
+            fit(cohort, tmp_path / "study", bundle=bundle, device="cpu")
+    assert list(tmp_path.iterdir()) == []
+    off: dict[str, Any] = {"tracking_uri": "off", "fold": 1}  # the second is refused later
+    with pytest.raises(UsageError, match="is set by the study itself"):
+        fit(cohort, tmp_path / "study", bundle=untrained, device="cpu", overrides=off)
 
 
 def test_a_stopped_command_says_how_to_go_on(
