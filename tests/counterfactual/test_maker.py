@@ -31,6 +31,7 @@ def run(*words: object) -> str:
     return result.output
 
 
+@pytest.mark.long
 def test_lesions_are_found_and_healthy_images_left_alone(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("counterfactual", cohort / "imagesTr", "--bundle", "phantom_counterfactual")

@@ -24,6 +24,7 @@ from tests.bundle.test_monai_bundle import monai_run
 SMALL = {"members": 4, "steps": 1}
 
 
+@pytest.mark.long
 def test_the_bundle_says_which_value_is_best(bundle: Bundle, cohort: Path, tmp_path: Path) -> None:
     file = tmp_path / "member_agreement.json"
     changes = {"output_file": file, "values": "[0.0, 3.0]", "inference": str(SMALL)}

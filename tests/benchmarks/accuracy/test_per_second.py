@@ -105,6 +105,7 @@ def test_rows_of_earlier_calls_are_kept(two_raters: str, tmp_path: Path) -> None
     assert [row["contender"] for row in rows] == ["dynunet", "unet"]
 
 
+@pytest.mark.long
 def test_more_steps_and_learning_curves(two_raters: str, tmp_path: Path) -> None:
     names = "dynunet,diffusion_unet_ddim50,medsegdiff"
     words = ["--contenders", names, "--steps", "1,3", "--looks", "2", "--cases", "1"]

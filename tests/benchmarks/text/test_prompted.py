@@ -97,6 +97,7 @@ def test_a_critic_learns_what_decoded_pictures_lack() -> None:
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 def test_the_benchmark_writes_its_figures(model: Path, tmp_path: Path) -> None:
     words = ["--model", str(model), "--output", str(tmp_path), "--test", "3", "--taught", "4"]
     words += ["--grounding-steps", "2", "--pairs", "2", "--draw-steps", "2", "--few", "1"]
@@ -128,6 +129,7 @@ def test_overlap_of_masks() -> None:
     assert iou(~first & first, ~first & first) == 1.0
 
 
+@pytest.mark.long
 def test_a_segmenter_learns_from_pairs_in_seconds() -> None:
     drawn = [captioned_image(3, number) for number in range(24)]
     pairs = [(torch.from_numpy(one.image)[None], torch.from_numpy(one.label)) for one in drawn]
