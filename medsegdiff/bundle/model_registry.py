@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medsegdiff.core.atomic_files import written_aside
 from medsegdiff.core.errors import InputError, needs_extra, reason_of
+from medsegdiff.core.impatience import briefly
 
 SCHEME = "models:/"
 DATABASE = "mlruns.db"
@@ -44,8 +45,9 @@ def from_registry(address: str) -> Path:
         raise InputError(address, rule, "Set MLFLOW_TRACKING_URI to your MLflow server or database")
     client = mlflow.MlflowClient(tracking_uri=registry, registry_uri=registry)
     try:
-        name, version = _version(client, address)
-        source = client.get_model_version_download_uri(name, version)
+        with briefly():
+            name, version = _version(client, address)
+            source = client.get_model_version_download_uri(name, version)
         key = hashlib.sha256(f"{registry} {source}".encode()).hexdigest()[:16]
         folder = _cache() / "registry" / key / name
         if not folder.exists():

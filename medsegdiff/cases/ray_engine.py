@@ -73,13 +73,11 @@ class _Worker:
 
         from medsegdiff.cases.job import segmenter_of
 
-        if threads:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
         self.segmenter = segmenter_of(bundle, changes, running=True)
 
-    def ready(self) -> int:
-        """The number of its process, once the network is loaded."""
-        return os.getpid()
+    def ready(self) -> None:
+        """Answers once the network is loaded."""
 
     def attempt(self, case: CaseInput) -> InputError | None:
         """Segments a case; the error if it fails."""

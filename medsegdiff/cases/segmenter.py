@@ -212,7 +212,7 @@ class CaseSegmenter:
     def _sum_up(self, ids: Sequence[str], errors: Mapping[str, InputError], shared: bool) -> None:
         """Write the page and the table of all cases."""
         with folder_lock(self.output) if shared else nullcontext():
-            done = complete_cases(self.output) if shared else [n for n in ids if n not in errors]
+            done = [n for n in (complete_cases(self.output) if shared else ids) if n not in errors]
             records = [read_json(self.output / name / f"{name}_run.json") for name in done]
             told = without_paths(errors, ids)
             if shared:

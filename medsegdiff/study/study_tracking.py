@@ -11,8 +11,9 @@ from typing import Any
 
 from medsegdiff.bundle.bundle import Bundle
 from medsegdiff.core.errors import check_extra, reason_of
+from medsegdiff.core.impatience import briefly
 from medsegdiff.data.manifest import Manifest
-from medsegdiff.training.tracking import briefly, check_tracking, tracking_address
+from medsegdiff.training.tracking import check_tracking, tracking_address
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ from monai.handlers import MLFlowHandler
 
 from medsegdiff.core.atomic_files import read_json, write_json, written_aside
 from medsegdiff.core.errors import InputError, needs_extra, reason_of
+from medsegdiff.core.impatience import SECONDS, briefly
 
 logger = logging.getLogger(__name__)
 
 WITHOUT = "go on without tracking: --set tracking_uri=off"
 SQLITE = "sqlite:///"
-SECONDS = 5
-"""Time in which a server or database has to answer."""
 
 
 def tracking_address(wanted: Any) -> str | None:
@@ -65,25 +64,6 @@ def check_tracking(address: str | None) -> None:
         remedy = f"Start or mend it (a half-made database: move its file away), or {WITHOUT}"
         rule = f"MLflow cannot record there ({reason_of(error)})"
         raise InputError(f"tracking_uri {address}", rule, remedy) from error
-
-
-@contextmanager
-def briefly() -> Iterator[None]:
-    """A context in which MLflow waits seconds for a server that does not answer, not minutes."""
-    settings = {
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SECONDS),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    }
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update({name: before[name] or value for name, value in settings.items()})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 class RunTracking:

@@ -94,6 +94,14 @@ def test_a_server_keeps_bundles_too(
         server.wait()
 
 
+def test_a_dead_server_is_told_in_seconds(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    started = time.monotonic()
+    with pytest.raises(InputError, match="cannot be fetched"):
+        from_registry("models:/hearts/1")
+    assert time.monotonic() - started < 30.0  # not the minutes of MLflow's own retries
+
+
 def _wait_for(address: str) -> None:
     for _ in range(240):
         try:

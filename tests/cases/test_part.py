@@ -73,6 +73,12 @@ def test_parts_share_one_folder_page_and_table(bundle: Bundle, tmp_path: Path) -
     assert "anterior_ml_low" in header and rows[3][header.index("error")] != ""
     page = (output / "report.html").read_text()
     assert all(f">{name}<" in page or f"{name}_" in page or name in page for name in "abc")
+    # of other settings, complete cases fail, and are not told as done
+    segment([scans], bundle, output, members=3, steps=1, device="cpu", part=Part(0, 2))
+    _, *rows = csv_rows((output / "cohort.csv").read_text())
+    assert sorted((row[0], row[1] == "") for row in rows) == [
+        *(("a", False), ("b", True), ("c", False), ("d", False)),
+    ]
     # done again, a part keeps what the other one told
     segment([scans], bundle, output, members=2, steps=1, device="cpu", part=Part(0, 2))
     assert set(json.loads((output / "failures.json").read_text())) == {"d"}
