@@ -44,7 +44,9 @@ def write_nifti(
         dtype: ``uint8`` for label maps, which have to be whole numbers in [0, 255] and are
             rounded to them; ``float32`` for probability, variance and entropy.
         description: Text for the header, up to 79 ASCII characters.
-        limits: Least and greatest allowed value; values outside by rounding are clipped.
+        limits: Least and greatest allowed value; values outside by rounding are clipped. They are
+            the header's display range (``cal_min``, ``cal_max``), too, so that a colour stands for
+            the same value in every case. None: the header has no display range.
         segments: Classes of a label map; their names and colours go into a header extension
             (:func:`~medsegdiff.writers.label_table.caret_extension`).
 
@@ -59,6 +61,8 @@ def write_nifti(
     _set_forms(header, geometry)
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode("ascii", "replace")[:79]
+    if limits:
+        header["cal_min"], header["cal_max"] = limits
     if segments:
         volumes = int(np.prod(values.shape[3:]))
         table = nib.nifti1.Nifti1Extension(CARET, caret_extension(segments, volumes))

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -62,6 +63,16 @@ def test_a_format_leaves_the_files_that_it_names(one: Output, tmp_path: Path) ->
         assert list(tmp_path.glob(f"x{pattern}")), pattern
     remove_case("x", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_tell_viewers_their_range_and_masks_do_not(tmp_path: Path) -> None:
+    """Of a probability, its variance, and the entropy of two classes in nats."""
+    OUTPUT_FORMATS["nifti"].write(segmented(), "x", tmp_path, SEGMENTS, Algorithm("b", "1"), {})
+    expected = {"mean_a": 1.0, "variance_a": 0.25, "entropy": np.log(2.0), "seg": 0.0}
+    for name, highest in expected.items():
+        header = nib.load(tmp_path / f"x_{name}.nii.gz").header
+        assert header["cal_min"] == 0.0
+        assert header["cal_max"] == pytest.approx(highest, abs=2e-3), name
 
 
 def test_names_are_checked_wherever_they_come_from() -> None:

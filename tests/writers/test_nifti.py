@@ -42,6 +42,7 @@ AFFINES = {
     "identity": affine_of(np.eye(3)),
     "anisotropic": affine_of(np.diag([0.7, 0.9, 5.0])),
     "oblique": affine_of(OBLIQUE @ np.diag([0.8, 1.1, 3.0])),
+    "turned twice": affine_of(rotation(12, -33, 0) @ np.diag([0.8, 1.1, 3.0])),
     "flipped": affine_of(np.diag([-1.0, -1.0, 2.0])),
     "left-handed": affine_of(OBLIQUE @ np.diag([-1.0, 1.5, 2.0])),
     "permuted": affine_of(np.eye(3)[[2, 0, 1]] @ np.diag([1.0, 2.0, 3.0])),
@@ -179,6 +180,17 @@ def test_limits_of_values(tmp_path: Path) -> None:
             )
 
 
+def test_limits_are_the_display_range(tmp_path: Path) -> None:
+    """Also where the values do not reach them: a colour means the same in every case."""
+    geometry, values = Geometry((1, 1, 3), np.eye(4)), np.array([[[0.0, 0.1, 0.125]]])
+    bounded, plain = tmp_path / "variance.nii", tmp_path / "difference.nii"
+    write_nifti(bounded, values, geometry, dtype="float32", limits=(0.0, 0.25))
+    write_nifti(plain, values, geometry, dtype="float32")
+    for path, (low, high) in ((bounded, (0.0, 0.25)), (plain, (0.0, 0.0))):
+        # NIfTI-1: cal_max and cal_min at byte 124 and 128; both 0 mean that there is none
+        assert np.frombuffer(path.read_bytes()[124:132], "<f4").tolist() == [high, low]
+
+
 @pytest.mark.parametrize("shape", [(5, 6), (5, 6, 3), (6, 5, 4), (5, 6, 4, 2, 2)], ids=str)
 def test_shape_is_checked(tmp_path: Path, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\(5, 6, 4\)"):
@@ -223,3 +235,56 @@ def test_a_large_map_is_written_without_a_copy(
         tracemalloc.stop()
     assert peak < array.nbytes / 2
     np.testing.assert_array_equal(nib.load(tmp_path / "a.nii").dataobj, array)
+
+
+def test_the_description_is_cut_and_ascii(tmp_path: Path) -> None:
+    path, geometry = tmp_path / "a.nii", Geometry((1, 1, 1), np.eye(4))
+    write_nifti(path, np.ones((1, 1, 1)), geometry, dtype="uint8", description="ä" + "b" * 90)
+    assert path.read_bytes()[148:228] == b"?" + b"b" * 78 + b"\0"
+    write_nifti(path, np.ones((1, 1, 1)), geometry, dtype="uint8")
+    assert path.read_bytes()[148:228] == bytes(80)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "limits", "told"),
+    [
+        ([0.002, 1, 2], "uint8", None, "a label map must hold whole numbers; got fractions"),
+        ([0, 1, 255.002], "uint8", None, "array must lie in [0, 255]; got 0 to 255.002"),
+        ([-0.002, 1, 2], "uint8", None, "array must lie in [0, 255]; got -0.002 to 2"),
+        ([0, 1, 2], "uint8", (0, 1), "array must lie in [0, 1]; got 0 to 2"),
+        ([0, np.nan, 2], "float32", None, "array must be finite; it holds NaN or infinity"),
+        ([-np.inf, 0, 2], "uint8", None, "array must be finite; it holds NaN or infinity"),
+    ],
+)
+def test_values_that_are_not_allowed_are_told(
+    values: list[float],
+    dtype: Literal["uint8", "float32"],
+    limits: tuple[float, float] | None,
+    told: str,
+    tmp_path: Path,
+) -> None:
+    geometry = Geometry((1, 1, 3), np.eye(4))
+    with pytest.raises(ValueError) as error:
+        write_nifti(tmp_path / "a.nii", np.array([[values]]), geometry, dtype=dtype, limits=limits)
+    assert str(error.value) == told
+
+
+def test_values_that_rounding_moved_are_those_that_were_meant(tmp_path: Path) -> None:
+    path, geometry = tmp_path / "a.nii", Geometry((1, 1, 3), np.eye(4))
+    write_nifti(path, np.array([[[-0.0009, 254.9991, 255.0009]]]), geometry, dtype="uint8")
+    np.testing.assert_array_equal(nib.load(path).dataobj, [[[0, 255, 255]]])
+    write_nifti(path, np.array([[[-1e9, 0.5, 1e9]]]), geometry, dtype="float32")
+    np.testing.assert_array_equal(nib.load(path).dataobj, np.array([[[-1e9, 0.5, 1e9]]], "f4"))
+    empty = Geometry((0, 1, 3), np.eye(4))
+    write_nifti(path, np.zeros((0, 1, 3)), empty, dtype="uint8")
+    assert nib.load(path).shape == (0, 1, 3)
+
+
+def test_a_wrong_shape_is_told_with_the_right_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        write_nifti(
+            tmp_path / "a.nii", np.zeros((5, 7)), Geometry((5, 6), np.eye(4)), dtype="uint8"
+        )
+    assert str(error.value) == (
+        "array must have shape (5, 6), or that and an axis of members; got (5, 7)"
+    )

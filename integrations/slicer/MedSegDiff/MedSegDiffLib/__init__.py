@@ -1,0 +1,1 @@
+"""The parts of the module: the command, what it leaves, and the nodes of the scene."""
