@@ -66,9 +66,10 @@ EXTENT_MM = Limit("MEDSEGDIFF_MAX_EXTENT_MM", 10_000.0)
 FETCHING_RATE = Limit("MEDSEGDIFF_FETCHING_RATE", 1024.0)
 """Least bytes a second that a server must send."""
 DECODING_SECONDS = Limit("MEDSEGDIFF_DECODING_SECONDS", 60.0)
-"""Seconds in which compressed pixels of one image of a DICOM series must be decoded."""
+"""Seconds in which a compressed frame of DICOM must be decoded; or a picture, NRRD or MetaImage
+read, with a second more for each MiB of the file."""
 DECODING_GIB = Limit("MEDSEGDIFF_DECODING_GIB", 4.0)
-"""GiB of memory that their decoder may take, besides twice the file itself."""
+"""GiB of memory that the worker may take for it, besides twice the file and twice its values."""
 
 
 def check_size(subject: object, bytes_needed: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -29,3 +31,27 @@ def test_a_calibration_is_bound_to_what_changes_the_probabilities() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(TypeError, match="membrs"):
         EnsembleInferer([8, 8], membrs=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"members": 0}, "members and oversampling must be at least 1. Got 0, 1."),
+        ({"oversampling": 0}, "members and oversampling must be at least 1. Got 16, 0."),
+        ({"diversity_weight": 1.1}, "diversity_weight must be in [0, 1]. Got 1.1."),
+        ({"anchor_share": -0.1}, "anchor_share must be in [0, 1]. Got -0.1."),
+        ({"fusion": "median"}, "Got 'median'."),
+        ({"warm_start": 0.0}, "warm_start must be in (0, 1]. Got 0.0."),
+        ({"noise_scale": -1.0}, "noise_scale must be 0 or more. Got -1.0."),
+        ({"empty_up_to": "all"}, "empty_up_to must be a number, 'lowest' or None. Got 'all'."),
+        ({"empty_up_to": True}, "empty_up_to must be a number, 'lowest' or None. Got True."),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"{re.escape(said)}$"):
+        SamplingSettings(**setting)
+
+
+def test_the_ends_of_the_ranges_belong_to_them() -> None:
+    lowest = SamplingSettings(members=1, anchor_share=0.0, noise_scale=0.0, empty_up_to=0.0)
+    assert lowest.drawn == 1 and SamplingSettings(warm_start=1.0, diversity_weight=1.0).drawn == 16

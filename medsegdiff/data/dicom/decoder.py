@@ -8,45 +8,29 @@ Uncompressed pixels need no worker.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import sysconfig
-import threading
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.uid import RLELossless
 
 from medsegdiff.core.limits import DECODING_GIB, DECODING_SECONDS
+from medsegdiff.core.worker_process import Worker, WorkerError
 
 _WORKER = "medsegdiff.data.dicom.decoding_worker"
-_TYPES = {np.dtype(name).str: np.dtype(name) for name in ("u1", "i1", "u2", "i2", "u4", "i4")}
-_PACKAGES = Path(__file__).resolve().parents[3]
-_START_SECONDS = 60.0  # for the worker's imports, on a slow disk
-
-
-class DecodingError(RuntimeError):
-    """Compressed pixels that cannot be decoded, or not within the limits."""
 
 
 class Decoder:
-    """A worker that decodes the pixels of some files; it starts at the first of them.
+    """A worker that decodes the pixels of files; it starts at the first of them.
 
     After a file that ends it, the next one starts another.
-
-    Args:
-        files: Paths of the files; the largest counts for the limit of memory.
     """
 
-    def __init__(self, files: Collection[Path]) -> None:
-        self._files = files
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
 
     def planes(
         self, file: Path, numbers: Sequence[int], shape: tuple[int, int]
@@ -59,33 +43,34 @@ class Decoder:
             shape: Rows and columns that the header announces.
 
         Raises:
-            DecodingError: a frame cannot be decoded, takes too long, or has another size.
+            WorkerError: a frame cannot be decoded, takes too long, or has another size.
         """
-        if self._process is not None and self._process.poll() is not None:
+
+        def check(found: tuple[int, ...]) -> None:
+            if found != shape:
+                raise WorkerError("the decoder fails")
+
+        if self._worker is not None and self._worker.has_ended:
             self.close()
-        started = self._process is None
-        worker = self._process = self._process or _started(self._files)
-        request = json.dumps({"file": str(file.absolute()), "numbers": [int(n) for n in numbers]})
-        seconds = DECODING_SECONDS.value + (_START_SECONDS if started else 0.0)
-        with suppress(OSError):  # it has ended: the missing answer says so
-            _pipe(worker.stdin).write(request.encode() + b"\n")
-            _pipe(worker.stdin).flush()
+        worker = self._worker = self._worker or Worker(_WORKER)
+        memory = int(DECODING_GIB.value * 2**30) + 2 * file.stat().st_size
+        request = {"file": str(file.absolute()), "numbers": [int(n) for n in numbers]}
+        worker.ask({**request, "memory": memory})
         for _ in numbers:
-            yield _answer(worker, seconds, shape)
-            seconds = DECODING_SECONDS.value
+            _, plane = worker.answer(DECODING_SECONDS.value, check)
+            yield plane
 
     def close(self) -> None:
         """End the worker, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
 
 @contextmanager
-def decoding(files: Collection[Path]) -> Iterator[Decoder]:
+def decoding() -> Iterator[Decoder]:
     """A context with a decoder, whose worker has ended when the block has."""
-    decoder = Decoder(files)
+    decoder = Decoder()
     try:
         yield decoder
     finally:
@@ -117,63 +102,3 @@ def stored_values(dataset: Any, file: Path, decoder: Decoder) -> NDArray[Any]:
     if count > file.stat().st_size:
         raise ValueError(f"{count} frames, more than the file can hold")
     return np.stack(list(decoder.planes(file, range(count), shape)))
-
-
-def _started(files: Collection[Path]) -> subprocess.Popen[bytes]:
-    """The worker; it finds the package where this process did, and nothing in the working folder.
-
-    Args:
-        files: Paths of the files that it will be asked for.
-    """
-    largest = max(file.stat().st_size for file in files)
-    memory = int(DECODING_GIB.value * 2**30) + 2 * largest
-    installed = str(_PACKAGES) in sysconfig.get_paths().values()  # found there anyway
-    paths = ["" if installed else str(_PACKAGES), os.environ.get("PYTHONPATH", "")]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", _WORKER, str(memory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # the decoders' complaints, which may show what is in a header
-        env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
-
-
-def _answer(
-    worker: subprocess.Popen[bytes], seconds: float, shape: tuple[int, int]
-) -> NDArray[Any]:
-    """The next plane of a worker, which is not trusted: a line with its type, then its bytes.
-
-    Raises:
-        DecodingError: the worker has ended, took longer than the limit, or answers something else.
-    """
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        worker.kill()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        kind = _TYPES.get(_pipe(worker.stdout).readline(9).decode("latin-1").strip())
-        needed = shape[0] * shape[1] * (kind.itemsize if kind else 0)
-        content = _pipe(worker.stdout).read(needed)
-    finally:
-        timer.cancel()
-    if late.is_set():
-        worker.wait()
-        limit = f"{DECODING_SECONDS.value:g} s, the limit of {DECODING_SECONDS.variable}"
-        raise DecodingError(f"decoding takes longer than {limit}")
-    if kind is None or len(content) < needed:
-        worker.kill()
-        worker.wait()
-        raise DecodingError("the decoder fails")
-    return np.frombuffer(content, kind).reshape(shape)
-
-
-def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
-    if stream is None:  # pragma: no cover
-        raise ValueError("the worker was started without pipes")
-    return stream

@@ -1,16 +1,11 @@
 """The worker of :mod:`medsegdiff.data.dicom.decoder`, which may fail without harm to its caller.
 
-It reads requests from its standard input, a line of JSON each, and answers on its standard output:
-for each plane a line with its type, and its bytes. The first pixels that it cannot decode end it.
+It answers with a plane for each frame. The first pixels that it cannot decode end it.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.pixels import iter_pixels
 from pydicom.uid import JPEGExtended12Bit
 
+from medsegdiff.core.serving import Send, serve
 from medsegdiff.data.dicom.headers import open_dicom
 
 
@@ -55,40 +51,22 @@ def _twelve_bits(dataset: Any, numbers: Sequence[int], file: Path) -> Iterator[N
     yield from (frames[number] for number in numbers)
 
 
-def serve(memory: int) -> None:
-    """Answer requests until the input ends.
+def answer(request: dict[str, Any], send: Send) -> None:
+    """Send the planes that a request asks for.
 
     Args:
-        memory: Most memory in bytes that this process may take.
+        request: Dictionary with the path of a ``file`` and the ``numbers`` of frames.
+        send: Function that sends each.
 
     Raises:
         Exception: pixels cannot be decoded, do not fit the header, or need more memory.
     """
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder prints is no answer
-    _bound_memory(memory)
-    for line in sys.stdin:
-        request = json.loads(line)
-        file = Path(request["file"])
-        dataset = open_dicom(file)
-        shape = int(dataset.Rows), int(dataset.Columns)
-        for plane in decoded(dataset, request["numbers"], file):
-            answers.write(plane.dtype.str.encode() + b"\n")
-            answers.write(np.ascontiguousarray(plane).reshape(shape).tobytes())
-            answers.flush()
-
-
-def _bound_memory(size: int) -> None:
-    try:
-        import resource
-    except ImportError:  # not on every system
-        return
-    with suppress(ValueError, OSError):
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        bound = size if most == resource.RLIM_INFINITY else min(size, most)
-        resource.setrlimit(resource.RLIMIT_AS, (bound, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no patient in a dump
+    file = Path(request["file"])
+    dataset = open_dicom(file)
+    shape = int(dataset.Rows), int(dataset.Columns)
+    for plane in decoded(dataset, request["numbers"], file):
+        send({}, plane.reshape(shape))
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(answer)

@@ -26,7 +26,7 @@ def without_copies(instances: Sequence[Instance]) -> list[Instance]:
     """
     kept: list[Instance] = []
     known: dict[str, list[Instance]] = defaultdict(list)
-    with decoding([file for file, _ in instances]) as decoder:
+    with decoding() as decoder:
         for instance in instances:
             uid = text(instance[1], "SOPInstanceUID")
             if uid and any(_same(instance, other, decoder) for other in known[uid]):

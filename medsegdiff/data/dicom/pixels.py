@@ -16,7 +16,8 @@ from pydicom.pixels import iter_pixels
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.limits import check_size
-from medsegdiff.data.dicom.decoder import Decoder, DecodingError, decoding, needs_worker
+from medsegdiff.core.worker_process import WorkerError
+from medsegdiff.data.dicom.decoder import Decoder, decoding, needs_worker
 from medsegdiff.data.dicom.frames import Frame
 from medsegdiff.data.dicom.headers import DAMAGED, open_dicom
 from medsegdiff.data.dicom.series import Series
@@ -35,7 +36,7 @@ def read_pixels(frames: Sequence[Frame], series: Series) -> NDArray[np.float32]:
     of_file: dict[Path, dict[int, int]] = defaultdict(dict)  # frame's number -> slice
     for k, frame in enumerate(frames):
         of_file[frame.file][frame.number] = k
-    with decoding(of_file) as decoder:
+    with decoding() as decoder:
         for file, slices in of_file.items():
             for k, plane in _planes(file, slices, frames, series, decoder):
                 values[:, :, k] = _rescaled(plane, frames[k]).T
@@ -99,7 +100,7 @@ def _stored(
         for plane in iter_pixels(dataset, indices=list(numbers), raw=True):
             yield _unpacked(plane.reshape(shape), dataset)
     except (RuntimeError, *DAMAGED) as error:
-        reason = f": {error}" if isinstance(error, DecodingError) else ""
+        reason = f": {error}" if isinstance(error, WorkerError) else ""
         name = getattr(syntax, "name", "?")
         rule = f"pixels of {place(file, series)} cannot be read ({name}{reason})"
         raise InputError(series, rule, "Export it again, uncompressed") from error

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.limits import check_inflation, check_size
 from medsegdiff.core.types import LPS_TO_RAS, Geometry
+from medsegdiff.core.worker_process import WorkerError
+from medsegdiff.data.readers.apart import read_apart
 from medsegdiff.data.readers.damage import unreadable
 
 _DATA_FILE = re.compile(r"^\s*(?:data ?file\s*:|ElementDataFile\s*=)\s*(.+?)\s*$", re.I | re.M)
@@ -38,26 +40,19 @@ def read_itk(path: Path) -> tuple[NDArray[Any], Geometry]:
         InputError: the file is unreadable or truncated, its values are not real or too many, or its
             geometry is not usable.
     """
-    import SimpleITK as sitk  # takes long
-
-    reader = _header(path)
-    _check_bounds(reader, path)
-    try:
-        image = reader.Execute()
-        array = sitk.GetArrayFromImage(image)
-    except (RuntimeError, MemoryError) as error:
-        raise unreadable(path, _reason(error)) from None
+    header = _header(path)
+    array = _values(header, path)
     if array.dtype.kind not in "buif":
         rule = f"must hold one real number per voxel, not {array.dtype}"
         raise InputError(path, rule, "Store complex parts as separate channels")
-    axes = image.GetDimension()
+    axes = len(header["size"])
     array = array.transpose(*reversed(range(axes)), *range(axes, array.ndim))
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim > 4:
         rule = f"has {array.ndim} axes {array.shape}, at most four are understood"
         raise InputError(path, rule, "Give one volume of it")
-    return array, _geometry(reader, path)
+    return array, _geometry(header, path)
 
 
 def read_itk_geometry(path: Path) -> Geometry:
@@ -123,44 +118,35 @@ def itk_files(path: Path) -> tuple[Path, ...]:
     return (path, *(file for file in named if file.is_file()))
 
 
-def _header(path: Path) -> Any:
-    """A SimpleITK reader that has read the header."""
-    import SimpleITK as sitk
-
+def _header(path: Path) -> dict[str, Any]:
+    """What ITK finds in the header: what ``itk_header`` of the worker says."""
     _check_header(path)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise unreadable(path, _reason(error)) from None
-    return reader
+        return read_apart("itk_header", itk_files(path))[0]
+    except (WorkerError, OSError) as error:
+        raise unreadable(path, error) from None
 
 
-def _check_bounds(reader: Any, path: Path) -> None:
-    """Refuse what the header announces, before room is made for it."""
-    values = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
-    check_inflation(path, sum(file.stat().st_size for file in itk_files(path)), values)
-    check_size(path, 4.0 * values)
+def _values(header: dict[str, Any], path: Path) -> NDArray[Any]:
+    """The values (Z, Y, X[, channels]); refused by what the header says, before room is made."""
+    files, count = itk_files(path), math.prod(header["size"]) * header["channels"]
+    check_inflation(path, sum(file.stat().st_size for file in files), count)
+    check_size(path, 4.0 * count)
+    try:
+        return read_apart("itk_values", files, needed=8.0 * count)[1]
+    except (WorkerError, OSError) as error:
+        raise unreadable(path, error) from None
 
 
-def _geometry(reader: Any, path: Path) -> Geometry:
-    axes = reader.GetDimension()
+def _geometry(header: dict[str, Any], path: Path) -> Geometry:
+    axes = len(header["size"])
     used = min(axes, 3)
     affine = np.eye(4)
-    directions = np.array(reader.GetDirection()).reshape(axes, axes)
-    affine[:used, :used] = (directions * np.array(reader.GetSpacing()))[:used, :used]
-    affine[:used, 3] = reader.GetOrigin()[:used]
+    directions = np.array(header["directions"]).reshape(axes, axes)
+    affine[:used, :used] = (directions * np.array(header["spacing"]))[:used, :used]
+    affine[:used, 3] = header["origin"][:used]
     affine = LPS_TO_RAS @ affine
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine) < 4:
         rule = "its directions and spacings are singular or not finite"
         raise InputError(path, rule, "Correct the header")
-    shape = tuple(int(size) for size in reader.GetSize()[:used])
-    return Geometry(shape, affine, sources=itk_files(path))
-
-
-def _reason(error: Exception) -> str:
-    """The last line of an error, which gives its cause; the lines before name ITK's own files."""
-    lines = str(error).strip().split("\n")
-    return lines[-1] or type(error).__name__
+    return Geometry(tuple(header["size"][:used]), affine, sources=itk_files(path))

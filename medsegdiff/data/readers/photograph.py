@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
-from medsegdiff.data.readers.damage import DAMAGED, unreadable
-
-_ALPHA = {"LA": "L", "La": "L", "PA": "P"}
-"""Modes of one channel with transparency -> mode without transparency."""
+from medsegdiff.core.worker_process import WorkerError
+from medsegdiff.data.readers.apart import read_apart
+from medsegdiff.data.readers.damage import unreadable
 
 
 def read_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -24,7 +23,7 @@ def read_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
     Raises:
         InputError: the file is unreadable or truncated, or holds several pictures.
     """
-    return _read(path, by_index=False)
+    return _read(path, "picture")
 
 
 def read_mask_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
@@ -33,33 +32,17 @@ def read_mask_photograph(path: Path) -> tuple[NDArray[Any], Geometry]:
     Raises:
         InputError: as for :func:`read_photograph`.
     """
-    return _read(path, by_index=True)
+    return _read(path, "mask_picture")
 
 
-def _read(path: Path, by_index: bool) -> tuple[NDArray[Any], Geometry]:
-    from PIL import Image, ImageOps  # seldom needed
-
+def _read(path: Path, what: str) -> tuple[NDArray[Any], Geometry]:
     try:
-        # From a stream: Pillow maps a named raw TIFF into memory, and then rotates it wrongly.
-        with path.open("rb") as stream, Image.open(stream) as image:
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                rule = f"holds {pages} pictures, but one is needed"
-                raise InputError(path, rule, "Save them one by one, or as a volume (NIfTI)")
-            rows = np.asarray(_plain(ImageOps.exif_transpose(image), by_index))
-    except (*DAMAGED, SyntaxError, KeyError, TypeError, Image.DecompressionBombError) as error:
+        found, rows = read_apart(what, [path])
+    except (WorkerError, OSError) as error:
         raise unreadable(path, error) from None
+    if found["pages"] > 1:
+        rule = f"holds {found['pages']} pictures, but one is needed"
+        raise InputError(path, rule, "Save them one by one, or as a volume (NIfTI)")
     array = rows.astype(np.uint8) if rows.dtype == bool else rows
     geometry = Geometry(array.shape[1::-1], np.eye(4), sources=(path,), unit="pixel")
     return array.swapaxes(0, 1), geometry
-
-
-def _plain(image: Any, by_index: bool) -> Any:
-    """The picture with one channel, or with red, green and blue."""
-    if image.mode in _ALPHA:
-        image = image.getchannel(_ALPHA[image.mode])
-    if image.mode == "P" and not by_index:
-        red, green, blue = np.array(image.getpalette("RGB")).reshape(-1, 3).T
-        return image.convert("L" if (red == green).all() and (green == blue).all() else "RGB")
-    plain = image.mode in ("1", "L", "I", "F", "P", "RGB") or image.mode.startswith("I;16")
-    return image if plain else image.convert("RGB")

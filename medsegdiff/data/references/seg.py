@@ -38,7 +38,7 @@ class Seg:
         self.dataset, self.path, self.image = dataset, path, image
         self.shape = (image.shape[0], image.shape[1], image.shape[2])
         file = Path(dataset.filename)
-        with decoding([file]) as decoder:
+        with decoding() as decoder:
             self._pixels = stored_values(dataset, file, decoder)
         self._kind = str(dataset.SegmentationType).upper()
         self._to_voxel = np.linalg.inv(image.affine)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Collection
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ import pytest
 
 from medsegdiff.cases.inputs import found_cases
 from medsegdiff.cases.one_by_one import one_by_one
+from medsegdiff.core import worker_process
 from medsegdiff.core.errors import InputError
+from medsegdiff.core.worker_process import Worker
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.dicom import decoder, find_series, read_series
 from medsegdiff.data.dicom.decoder import stored_values
 from medsegdiff.data.images import read_image
 from tests.data.dicom.files import as_ct, compress, edit, edit_all, made
+
+
+def message(found: dict[str, Any]) -> bytes:
+    text = json.dumps(found).encode()
+    return struct.pack("<I", len(text)) + text
 
 
 def lying(folder: Path) -> Path:
@@ -68,7 +76,7 @@ def test_a_decoder_that_does_not_end_is_ended(
     (tmp_path / "endless.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(decoder, "_WORKER", "endless")
-    monkeypatch.setattr(decoder, "_START_SECONDS", 0.0)
+    monkeypatch.setattr(worker_process, "START_SECONDS", 0.0)
     monkeypatch.setenv("MEDSEGDIFF_DECODING_SECONDS", "0.2")
     said = refused(compress(as_ct(made(tmp_path / "a")), "JPEGLSLossless"))
     assert "longer than 0.2 s, the limit of MEDSEGDIFF_DECODING_SECONDS" in said
@@ -83,7 +91,16 @@ def test_a_decoder_gets_no_more_memory_than_the_limit(
     assert "the decoder fails" in refused(folder)
 
 
-@pytest.mark.parametrize("answer", [b"", b"<u2\n\0", b"|O\n" + bytes(99), b"x" * 99])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"x" * 99,
+        message({}),
+        message({"type": "<u2", "shape": [2, 2]}) + bytes(8),
+        message({"type": "<u2", "shape": [14, 12]}) + bytes(14 * 12),
+    ],
+)
 def test_a_worker_is_not_believed(
     answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,25 +119,24 @@ def test_other_pixels_start_no_worker(
     if syntax:
         compress(folder, syntax)
 
-    def started(files: Collection[Path]) -> None:
+    def started(module: str) -> None:
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(decoder, "_started", started)
+    monkeypatch.setattr(decoder, "Worker", started)
     assert read_series(find_series(folder)[0])[0].any()
 
 
 def test_the_worker_ends_with_the_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workers = []
-    start = decoder._started
 
-    def started(files: Collection[Path]) -> Any:
-        workers.append(start(files))
+    def started(module: str) -> Worker:
+        workers.append(Worker(module))
         return workers[-1]
 
-    monkeypatch.setattr(decoder, "_started", started)
+    monkeypatch.setattr(decoder, "Worker", started)
     read_series(find_series(compress(as_ct(made(tmp_path / "a")), "JPEG2000Lossless"))[0])
     (worker,) = workers  # one for all nine files
-    assert worker.poll() is not None
+    assert worker.has_ended
 
 
 def test_copies_are_compared_by_a_worker(tmp_path: Path) -> None:
@@ -138,7 +154,7 @@ def test_a_worker_that_has_ended_is_replaced(tmp_path: Path) -> None:
     bad, good = lying(tmp_path / "a"), compress(as_ct(made(tmp_path / "b")), "JPEGLSLossless")
     files = [next(folder.iterdir()) for folder in (bad, good)]
     headers = [pydicom.dcmread(file) for file in files]
-    with decoder.decoding(files) as opened:
+    with decoder.decoding() as opened:
         with pytest.raises(RuntimeError, match="the decoder fails"):
             stored_values(headers[0], files[0], opened)
         assert stored_values(headers[1], files[1], opened).any()
