@@ -301,7 +301,8 @@ def _read_channel(
     values, geometry = read_image(source)
     if spatial_dims == 3 and len(geometry.shape) == 2:
         rule = f"is a plane {geometry.shape}, but a volume is needed"
-        raise InputError(source, rule, "Give a volume, or use a two-dimensional bundle")
+        remedy = "Give a volume, or use a two-dimensional bundle; a data set of planes says so:"
+        raise InputError(source, rule, f'{remedy} "tensorImageSize": "2D"')
     if values.ndim == len(geometry.shape):
         values = values[None]
     elif channels > 1 or len(geometry.shape) == 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,26 @@ def inferred_images(images: Sequence[Sequence[Path]]) -> dict[str, Any]:
         names = [f"channel {i}" for i in range(count)]
     described = {str(i): name for i, name in enumerate(names)}
     return {"tensorImageSize": "2D" if flat else "3D", "channel_names": described}
+
+
+def missing_of_images(
+    described: Mapping[str, Any], images: Sequence[Sequence[Path]]
+) -> dict[str, Any]:
+    """What a description leaves out of ``tensorImageSize`` and the channels' names.
+
+    Args:
+        described: Content of a ``dataset.json``.
+        images: Paths of the files of each case, one of all channels or one a channel.
+
+    Raises:
+        InputError: The first image that is there cannot be read.
+    """
+    if "tensorImageSize" in described:
+        return {}
+    inferred = inferred_images(images)
+    if {"channel_names", "modality"} & set(described):
+        del inferred["channel_names"]
+    return inferred
 
 
 def _channels_of(file: Path) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.formats import without_ending
 from medsegdiff.data.layouts.channel_files import split_channel
-from medsegdiff.data.layouts.inferred_content import inferred_images, inferred_labels
+from medsegdiff.data.layouts.inferred_content import inferred_labels, missing_of_images
 
 _FURTHER = ("validation", "testing")
 
@@ -55,14 +55,22 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     }
     if validation or None not in by_number:
         found["folds"] = [list(dict.fromkeys(fold)) for fold in folds]
-    inferred: dict[str, Any] = {}
-    if not {"tensorImageSize", "channel_names", "modality"} & set(described):
-        inferred |= inferred_images([[folder / path for path in _paths(e["image"])] for e in cases])
+    images = [[folder / path for path in _paths(entry["image"])] for entry in cases]
+    inferred = missing_of_images(described, images)
     if "labels" not in described:
         files = [folder / path for e in cases for path in _paths(e.get("label") or [])]
         inferred |= inferred_labels(files)
     kept = {key: value for key, value in described.items() if key not in _FURTHER}
     return inferred | kept | found
+
+
+def images_there(folder: Path, described: dict[str, Any]) -> list[list[Path]]:
+    """Paths of the images of each case under ``training``, without those that are missing."""
+    named = [entry.get("image") for entry in _entries(described, "training")]
+    files = [
+        [folder / path for path in _paths(one)] for one in named if isinstance(one, str | list)
+    ]
+    return [each for each in files if each and all(file.exists() for file in each)]
 
 
 def _entries(described: dict[str, Any], key: str) -> list[dict[str, Any]]:

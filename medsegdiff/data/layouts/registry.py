@@ -20,6 +20,7 @@ from medsegdiff.data.layouts import (
     nnunet_raw,
     one_folder,
 )
+from medsegdiff.data.layouts.inferred_content import missing_of_images
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ def completed(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         described: Content of its ``dataset.json``; empty without one.
 
     Returns:
-        ``described`` itself if it is complete, or if no layout is known.
+        ``described`` itself if it is complete. If no layout is known, ``described`` with the
+        dimensions and channels of its images, where it does not name the dimensions.
 
     Raises:
         InputError: The layout is known, but files are missing or do not belong together.
@@ -72,4 +74,5 @@ def completed(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         if layout.recognises(folder, described):
             logger.debug("%s: %s", folder, layout.name)
             return layout.describe(folder, described) | {"layout": layout.name}
-    return described
+    images = monai_datalist.images_there(folder, described)
+    return described | missing_of_images(described, images) if images else described
