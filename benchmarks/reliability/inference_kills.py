@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import itertools
 import json
 import logging
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+import SimpleITK as sitk
 
 from benchmarks.reliability.killing import Tally, ended, forked, killed_until_it_ends
 from medsegdiff.cases import segment
@@ -30,11 +32,18 @@ RESULTS = Path("benchmarks/results/reliability.json")
 SETTINGS: dict[str, Any] = {
     "members": 2,
     "inferer#window": [24, 24, 24],
-    "formats": ["nifti", "nrrd", "dicom-seg", "secondary-capture"],
     "save_members": True,
 }
-"""All formats that there are, of a tiny image: most of the time is writing."""
+"""Of a tiny image: most of the time is writing."""
+FORMATS = {
+    "dicom": ["nifti", "nrrd", "dicom-seg", "secondary-capture"],
+    "nrrd": ["nrrd"],
+    "nifti": ["nifti", "nrrd"],
+}
+"""Kind of the study -> all formats that can be written of it, or some; runs take them in turn."""
 CASES = 3
+SHAPE = (22, 24, 7)
+"""Columns, rows and slices of a case: few files, since the time of a kill is one of many."""
 SALT = ".salt"
 """File in the output folder that names of DICOM cases follow from."""
 VARYING = {"seconds", "peak_memory_mb"}
@@ -50,18 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        tally = kill_segmentations(Path(folder), options.kills, options.minutes, options.seed)
-    figures = {
-        "inference_kills": tally.kills,
-        "inference_lost": tally.lost,
-        "inference_runs": tally.runs,
-        "inference_equal": tally.equal,
-    }
-    print(json.dumps(figures))
-    write_json(options.output, {**(read_json(options.output) or {}), **figures})
+        for tally in kill_segmentations(Path(folder), options.kills, options.minutes, options.seed):
+            figures = {
+                "inference_kills": tally.kills,
+                "inference_lost": tally.lost,
+                "inference_runs": tally.runs,
+                "inference_equal": tally.equal,
+            }
+            print(json.dumps(figures), flush=True)
+            write_json(options.output, {**(read_json(options.output) or {}), **figures})
 
 
-def kill_segmentations(folder: Path, kills: int, minutes: float, seed: int) -> Tally:
+def kill_segmentations(folder: Path, kills: int, minutes: float, seed: int) -> Iterator[Tally]:
     """Kill and repeat calls until there are enough kills, or the time is over.
 
     Args:
@@ -69,49 +78,84 @@ def kill_segmentations(folder: Path, kills: int, minutes: float, seed: int) -> T
         kills: Number of kills after which no further run begins.
         minutes: Number of minutes after which no further run begins.
         seed: Seed of the moments.
+
+    Yields:
+        The counts so far, after each run.
     """
-    study, whole, out = folder / "study", folder / "whole", folder / "out"
-    write_study(study)
-    segment_once(study, whole)  # imports all that the children need
-    salt = (whole / SALT).read_bytes()
+    started, moments, tally = time.monotonic(), random.Random(seed), Tally()
+    took: dict[str, float] = {}
+    for kind in itertools.cycle(FORMATS):
+        if tally.kills >= kills or time.monotonic() - started > 60 * minutes:
+            return
+        study, whole = folder / kind, folder / f"whole_{kind}"
+        if kind not in took:
+            took[kind] = seconds_of(kind, study, whole)
+        before, began = tally.kills, time.monotonic()
+        kill_one(kind, study, whole, took[kind], moments, tally)
+        if tally.kills == before:  # a machine that has less to do than before
+            took[kind] = time.monotonic() - began
+        yield tally
+
+
+def kill_one(
+    kind: str, study: Path, whole: Path, took: float, moments: random.Random, tally: Tally
+) -> None:
+    """Kill and repeat one call until it ends, and compare.
+
+    Args:
+        kind: Kind of the study.
+        study: Folder of the images.
+        whole: Output of a call that nothing killed.
+        took: Seconds that it took.
+        moments: Source of the times of kills.
+        tally: Counts, which grow.
+    """
+    out, before = whole.with_name("out"), tally.kills
+    out.mkdir()
+    if kind == "dicom":  # the same names
+        shutil.copy(whole / SALT, out / SALT)
+    killed_until_it_ends(
+        lambda: segment_once(kind, study, out),
+        took,
+        moments,
+        tally,
+        lambda: len(list(out.glob("*/*_run.json"))),
+        lambda: damaged_files(out, whole) == [],
+    )
+    if tally.kills > before:  # else it ended before its moment came
+        differ = damaged_files(out, whole) + missing_or_left(out, whole)
+        tally.runs += 1
+        tally.equal += not differ
+        for name in differ:
+            print(f"{kind} differs: {name}")
+    shutil.rmtree(out)
+
+
+def seconds_of(kind: str, study: Path, whole: Path) -> float:
+    """Write a study, segment it, and time that when all is imported that children need."""
+    write_study(kind, study)
+    segment_once(kind, study, whole)
     started = time.monotonic()
-    ended(forked(lambda: segment_once(study, folder / "timed")))
-    took = time.monotonic() - started
-    moments, tally = random.Random(seed), Tally()
-    while tally.kills < kills and time.monotonic() - started < 60 * minutes:
-        out.mkdir()
-        (out / SALT).write_bytes(salt)  # the same names
-        before = tally.kills
-        killed_until_it_ends(
-            lambda: segment_once(study, out),
-            took,
-            moments,
-            tally,
-            lambda: len(list(out.glob("*/*_run.json"))),
-            lambda: damaged_files(out, whole) == [],
-        )
-        if tally.kills > before:  # else it ended before its moment came
-            differ = damaged_files(out, whole) + missing_or_left(out, whole)
-            tally.runs += 1
-            tally.equal += not differ
-            for name in differ:
-                print(f"differs: {name}")
-        shutil.rmtree(out)
-        print(f"{tally.kills} kills, {tally.lost} lost, {tally.equal} of {tally.runs} equal")
-    return tally
+    ended(forked(lambda: segment_once(kind, study, whole.with_name(f"timed_{kind}"))))
+    return time.monotonic() - started
 
 
-def write_study(folder: Path) -> None:
-    """Write ``CASES`` small DICOM series."""
+def write_study(kind: str, folder: Path) -> None:
+    """Write ``CASES`` small images: DICOM series, or files."""
     for number in range(1, CASES + 1):
-        values = np.random.default_rng(number).integers(0, 900, (22, 24, 26)).astype(np.uint16)
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-        write_dicom_series(values, affine, folder / str(number), number=number)
+        values = np.random.default_rng(number).integers(0, 900, SHAPE).astype(np.uint16)
+        if kind == "dicom":
+            affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+            write_dicom_series(values, affine, folder / str(number), number=number)
+            continue
+        folder.mkdir(exist_ok=True)
+        ending = {"nifti": ".nii.gz", "nrrd": ".nrrd"}[kind]
+        sitk.WriteImage(sitk.GetImageFromArray(values.T), str(folder / f"{number}{ending}"))
 
 
-def segment_once(study: Path, out: Path) -> None:
+def segment_once(kind: str, study: Path, out: Path) -> None:
     """Segment the study, or go on where an earlier call ended."""
-    failed = segment(study, BUNDLE, out, device="cpu", **SETTINGS)
+    failed = segment(study, BUNDLE, out, device="cpu", formats=FORMATS[kind], **SETTINGS)
     if failed:
         raise SystemExit(f"failed: {failed}")
 

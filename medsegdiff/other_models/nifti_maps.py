@@ -114,7 +114,8 @@ def _by_class(files: Mapping[str, Path], known: Known, case: str) -> dict[str, P
     """Files of one case's folder by their class."""
     found: dict[str, Path] = {}
     for name, path in files.items():
-        rest = name.removeprefix(case) if name != case else name
+        begins = name.startswith(case) and _SIGNS.match(name, len(case))  # not b of "background"
+        rest = name[len(case) :] if begins else name
         slug = class_of(rest, known.classes) if known.classes else _without_words(rest)
         if slug:
             found[slug] = path

@@ -47,7 +47,7 @@ def find(folder: Path, known: Known) -> Predictions:
         known: Facts that are known of them; ``model`` may name the task.
 
     Raises:
-        InputError: the first case's probabilities cannot be read.
+        InputError: no case is whole, or the first one's probabilities cannot be read.
     """
     cases: dict[str, PredictedCase] = {}
     failures: dict[str, InputError] = {}
@@ -59,6 +59,9 @@ def find(folder: Path, known: Known) -> Predictions:
         else:
             read = partial(_read_maps, maps, grid)
             cases[name] = PredictedCase((Member((maps, grid), read),))
+    if not cases:
+        rule = "has no case with both of its files, x.npz and x.pkl"
+        raise InputError(folder, rule, _AGAIN)
     channels = len(read_probabilities(next(iter(cases.values())).files[0]))
     task = known.model or "unnamed task"
     identity = {"program": PROGRAM, "task": known.model, "channels": channels}

@@ -9,14 +9,21 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from medsegdiff.calibration.coverage import split_coverage
+from medsegdiff.calibration import coverage
+from medsegdiff.calibration.coverage import FIGURES, _add_figures, split_coverage
 from medsegdiff.calibration.fit import (
     MOST_VOXELS,
     drawn_voxels,
     fit_calibration,
+    fit_method,
+    shift,
+    shift_sums,
 )
+from medsegdiff.calibration.fitted import ClassGuarantee
+from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.calibration.voxels import CaseVoxels
 from medsegdiff.core.errors import InputError
+from tests.calibration.small_fits import small_case
 
 SLUGS = ("head", "tail")
 BOLD = 1.8
@@ -126,3 +133,137 @@ def test_references_that_are_all_empty_are_told() -> None:
         fit_calibration([empty], SLUGS)
     both = fit_calibration([empty, *cohort(3)], SLUGS)
     assert both.n == 4 and both.missed["head"][-1] < 1.0
+
+
+def test_what_a_fit_reaches_on_a_case_by_hand() -> None:
+    """Six voxels that stand for ten, at a level whose thresholds and interval are known."""
+    p = [0.9, 0.7, 0.5, 0.3, 0.1, 0.0]
+    case = small_case([p], [1, 0, 1, 1, 0, 0], weight=[1, 2, 1, 1, 2, 3])
+    found = figures_of(case, ClassGuarantee(0.6, 0.4, 0.1, (0.25,) * 19))
+    # inner: voxels 1 and 2, three; outer: 1 to 3, four; reference: three
+    volume = 0.9 + 2 * 0.7 + 0.5 + 0.3 + 2 * 0.1
+    doubt = 0.09 + 2 * 0.21 + 0.25 + 0.21 + 2 * 0.09 + 1
+    assert volume - 0.25 * doubt < 3 < volume + 0.25 * doubt
+    assert found == pytest.approx(
+        {
+            "outer_vacuous": 0.0,
+            "inner_vacuous": 0.0,
+            "volume_vacuous": 0.0,
+            "outer_holds": 2 / 3,
+            "outer_size": 4 / 3,
+            "inner_right": 1 / 3,
+            "inner_size": 3 / 3,
+            "volume_covered": 1.0,
+            "volume_width": 0.5 * doubt / 3,
+        },
+        rel=1e-5,
+    )
+    nothing = figures_of(case, ClassGuarantee(None, 0.0, 0.1, (0.25,)))
+    assert nothing == {"outer_vacuous": 1.0, "inner_vacuous": 1.0, "volume_vacuous": 1.0}
+    narrow = figures_of(case, ClassGuarantee(0.6, 0.005, 0.1, (0.0,) * 19))
+    assert narrow["volume_covered"] == narrow["outer_vacuous"] == 0.0
+    assert narrow["outer_holds"] == 1.0
+
+
+def test_without_a_structure_sizes_are_undefined() -> None:
+    case = small_case([[0.9, 0.2]], [0, 0])
+    found = figures_of(case, ClassGuarantee(0.6, 0.1, 0.1, (9.0,) * 19))
+    assert found["outer_holds"] == 1.0 and found["inner_right"] == 0.0
+    assert found["volume_covered"] == 1.0
+    assert not {"outer_size", "inner_size", "volume_width"} & set(found)
+
+
+def figures_of(case: CaseVoxels, guarantee: ClassGuarantee) -> dict[str, float]:
+    """The figures of one case, of those that are said."""
+    into: dict[str, dict[str, list[float]]] = {name: {"head": []} for name in FIGURES}
+
+    class Fit:
+        """A calibration with this guarantee."""
+
+        def guarantee(self, level: float) -> dict[str, ClassGuarantee]:
+            assert level == 0.9
+            return {"head": guarantee}
+
+    fit: Any = Fit()
+    _add_figures(into, fit, 0.9, case, case.probability)
+    return {name: by["head"][0] for name, by in into.items() if by["head"]}
+
+
+@pytest.mark.parametrize(
+    ("patients", "share", "fitted"), [(10, 0.8, 8), (3, 0.8, 2), (2, 0.1, 1), (5, 1.0, 4)]
+)
+def test_a_share_of_the_patients_is_fitted_on(
+    patients: int, share: float, fitted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, seen = cohort(patients, voxels=20), []
+
+    def fit(given: list[CaseVoxels], slugs: Any, method: str, most: int) -> Any:
+        seen.append((frozenset(case.case for case in given), method, most))
+        return fit_calibration(given, slugs, "none", most)
+
+    monkeypatch.setattr(coverage, "fit_calibration", fit)
+    told: Any = []
+    split_coverage(
+        cases, SLUGS, levels=(0.5,), splits=6, share=share, progress=lambda n: told.append(n) or n
+    )
+    assert told == [range(6)] and len(seen) == 6
+    assert {(len(names), method, most) for names, method, most in seen} == {
+        (fitted, "vector", 20_000)
+    }
+    assert len({names for names, _, _ in seen}) > 1
+
+
+def test_the_levels_are_named_as_text() -> None:
+    found = split_coverage(cohort(4, voxels=20), SLUGS, "none", splits=1)
+    assert list(found) == ["0.9", "0.95"]
+    assert set(found["0.9"]) == set(FIGURES) and set(found["0.9"]["outer_size"]) == set(SLUGS)
+
+
+def test_splits_that_mark_nothing_are_left_out() -> None:
+    (marked,) = cohort(1, voxels=60)
+    empty: dict[str, Any] = {
+        "share": np.eye(3, dtype=np.float32)[:, np.zeros_like(marked.reference)],
+        "reference": np.zeros_like(marked.reference),
+    }
+    others = [replace(marked, case=f"{i}", patient=f"{i}", **empty) for i in range(3)]
+    found = split_coverage([marked, *others], SLUGS, "vector", levels=(0.5,), splits=8)["0.5"]
+    assert found["volume_vacuous"]["head"] == 0.0  # of splits with the marked one alone
+
+
+def test_the_shift_is_the_foreground_that_is_moved() -> None:
+    before = np.array([[0.9, 0.5, 1.0], [0.1, 0.3, 0.0], [0.0, 0.2, 0.0]])
+    after = np.array([[0.8, 0.7, 1.0], [0.1, 0.3, 0.0], [0.1, 0.0, 0.0]])
+    weight = np.array([2.0, 1.0, 5.0])
+    assert shift_sums(before, after, weight) == pytest.approx((2 * 0.1 + 0.2, 2 * 0.1 + 0.5))
+    assert shift(before, after, weight) == pytest.approx(0.4 / 1.7)
+    assert shift(before, after) == pytest.approx(0.3 / 1.6)
+    cases = cohort(3)
+    fitted = fit_calibration(cases, SLUGS, "temperature")
+    shifts = [shift(c.probability, fitted.scaling(c.probability), c.weight) for c in cases]
+    assert fitted.largest_shift == pytest.approx(max(shifts)) and fitted.method == "temperature"
+
+
+def test_a_fit_without_scaling_changes_nothing() -> None:
+    cases = cohort(3)
+    assert fit_method(cases, "none") == Scaling.identity(3)
+    fitted = fit_calibration(cases, SLUGS, "none")
+    assert fitted.largest_shift < 1e-6 and not fitted.scaling.changes
+    with pytest.raises(InputError) as told:
+        fit_method([replace(cases[0], share=np.eye(3, dtype=np.float32)[:, [0] * 400])], "vector")
+    assert str(told.value) == (
+        "calibration: no rater has marked anything in any case. "
+        "Use cases with references that are not empty"
+    )
+
+
+def test_drawn_voxels_are_those_of_the_case_with_its_weights() -> None:
+    case = cohort(1, voxels=50)[0]
+    case = replace(case, weight=np.arange(1.0, 51.0), region=np.arange(50) < 10)
+    p, share, weight = drawn_voxels([case], 20)
+    assert p.shape == (3, 20) and weight.shape == (20,)
+    at = [int(np.flatnonzero((column == case.probability.T).all(axis=1))[0]) for column in p.T]
+    assert at == sorted(set(at))
+    np.testing.assert_array_equal(share, case.share[:, at])
+    # 50 voxels by 20, relative to the region of 1 + ... + 10
+    np.testing.assert_allclose(weight, case.weight[at] * 50 / 20 / 55)
+    assert drawn_voxels([case] * 30, 20)[0].shape == (3, 30)  # one of each at least

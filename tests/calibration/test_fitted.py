@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from medsegdiff.calibration.fitted import Calibration, read_calibration
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.core.atomic_files import write_json
 from medsegdiff.core.errors import InputError
+from medsegdiff.triage.triage import Triage
 
 LABELS = {0: "background", 1: "lesion"}
 
@@ -78,3 +81,36 @@ def test_a_damaged_file_is_told(tmp_path: Path, damage: dict) -> None:
         read_calibration(tmp_path / "c.json", LABELS)
     with pytest.raises(InputError):
         read_calibration(tmp_path / "missing.json", LABELS)
+
+
+def test_all_of_a_file_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = one(THRESHOLDS, 1 - THRESHOLDS)
+    given = replace(given, largest_shift=0.25, checked={"splits": 3})
+    content = given.to_json()
+    assert content["triage"] is None
+    asked: Any = []
+    monkeypatch.setattr(Triage, "from_json", lambda told: asked.append(told) or "triage")
+    write_json(tmp_path / "c.json", content | {"triage": {"some": 1}})
+    found = read_calibration(tmp_path / "c.json", LABELS)
+    assert found == replace(given, triage="triage") and asked == [{"some": 1}]  # type: ignore[arg-type]
+    del content["triage"]  # of an older version
+    write_json(tmp_path / "c.json", content)
+    assert read_calibration(tmp_path / "c.json", LABELS) == given and len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        ({"temperature": None}, "cannot be read as a calibration"),
+        ({"bias": [0.0]}, "is not of the classes lesion"),
+        ({"missed": {"other": [0.0] * 199}}, "is not of the classes lesion"),
+    ],
+)
+def test_a_damaged_file_is_told_with_the_remedy(
+    tmp_path: Path, damage: dict[str, object], rule: str
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(one(THRESHOLDS, THRESHOLDS).to_json() | damage))
+    with pytest.raises(InputError) as told:
+        read_calibration(path, LABELS)
+    assert str(told.value) == f"{path}: {rule}. Remove it, or run medsegdiff calibrate again"

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from medsegdiff.calibration import voxels
+from medsegdiff.calibration import selection, voxels
 from medsegdiff.calibration.fit import fit_method
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.calibration.selection import (
     DICE_LOSS,
+    FIGURES,
+    FOLDS,
     OF_CASES,
+    RESAMPLES,
+    Candidate,
     _interval,
     case_figures,
     choose_method,
 )
 from medsegdiff.calibration.voxels import CaseVoxels
 from tests.calibration.simulated import Simulation
+from tests.calibration.small_fits import small_case
 
 
 def changes(
@@ -130,3 +137,162 @@ def test_a_structure_of_one_patient_alone_refuses_scaling_rather_than_failing() 
     choice = choose_method([ill, *none], ["a"])
     assert choice.method == "none"
     assert "temperature: the marked cases are of too few patients" in choice.reason
+
+
+def test_the_figures_of_a_case_by_hand() -> None:
+    """Five voxels that stand for ten; the last two lie outside of the region."""
+    p = [0.9, 0.6, 0.2, 0.3, 0.1]
+    case = small_case(
+        [p], [1, 0, 1, 0, 0], weight=[1, 2, 1, 3, 3], region=[True, True, True, False, False]
+    )
+    case = replace(case, class_roi=np.array([[True] * 5, [True, True, False, False, False]]))
+    found = case_figures([case], [case.probability], ["a"])
+    # mask: voxels 1 and 2, three of them; reference: 1 and 3
+    assert found["dice"]["a"] == pytest.approx([2 * 1 / (3 + 2)])
+    losses = [-math.log(0.9), -2 * math.log(0.4), -math.log(0.2), -3 * math.log(0.7)]
+    assert found["nll"]["a"] == pytest.approx([(sum(losses) - 3 * math.log(0.9)) / 10], rel=1e-5)
+    gaps = [0.1, 2 * 0.6, 0.8, 3 * 0.3, 3 * 0.1]  # a bin each
+    assert found["ece"]["a"] == pytest.approx([sum(gaps) / 10], rel=1e-5)
+    assert found["ece_region"]["a"] == pytest.approx([sum(gaps[:3]) / 4], rel=1e-5)
+    assert found["ece_roi"]["a"] == pytest.approx([sum(gaps[:2]) / 3], rel=1e-5)
+    assert set(found) == set(OF_CASES)
+    empty = small_case([[0.1, 0.2]], [0, 0])
+    assert case_figures([empty], [empty.probability], ["a"])["dice"]["a"] == [1.0]
+
+
+def test_the_likelihood_is_of_the_image_relative_to_the_region() -> None:
+    case = small_case([[0.9, 0.5, 0.0]], [1, 0, 1], weight=[1, 2, 1], region=[True, False, False])
+    found = selection._likelihoods([case], [case.probability])
+    loss = -math.log(0.9) - 2 * math.log(0.5) - math.log(1e-7)
+    assert found == pytest.approx([loss / 1.0], rel=1e-5)
+
+
+def test_errors_of_cases_that_go_opposite_ways_are_no_error_of_all() -> None:
+    """Pooled, 60 % that come true in one case and not in the other, of as many voxels each."""
+    one = small_case([[0.6, 0.6]], [1, 1], name="a", region=[True, False])
+    other = small_case([[0.6] * 4], [0] * 4, name="b")
+    maps = [one.probability, other.probability]
+    found, drawn = selection._pooled([one, other], maps, ["x"])
+    assert found["ece_pooled"]["x"] == pytest.approx(0.1)  # half come true, not 60 %
+    assert found["ece_region_pooled"]["x"] == pytest.approx(0.1)
+    values = drawn["ece_pooled"]["x"]
+    assert values.shape == (RESAMPLES,)
+    # both patients, or one of them twice: 0.1, 0.4, 0.6
+    assert sorted(set(values.round(6))) == [0.1, 0.4, 0.6]
+    assert np.mean(values > 0.2) == pytest.approx(0.5, abs=0.05)
+    same = replace(other, patient="a")
+    _, drawn = selection._pooled([one, same], maps, ["x"])
+    assert set(drawn["ece_pooled"]["x"].round(6)) == {0.1}
+
+
+def test_the_interval_is_over_patients_and_leaves_out_what_is_undefined() -> None:
+    cases = [small_case([[0.5]], [0], patient=name) for name in "aabc"]
+    mean, low, high = _interval(cases, np.array([0.0, 0.2, 0.4, np.nan]))
+    assert mean == pytest.approx((0.1 + 0.4) / 2)
+    assert (low, high) == pytest.approx((0.1, 0.4))
+    assert np.isnan(_interval(cases, np.full(4, np.nan))).all()
+    many = [small_case([[0.5]], [0], name=str(i)) for i in range(100)]
+    values = np.random.default_rng(0).normal(1.0, 2.0, 100)
+    mean, low, high = _interval(many, values)
+    assert mean == pytest.approx(values.mean())
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 10, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("figure", "before", "change", "worse"),
+    [
+        ("ece", 0.1, [0.0011, 0.0001, 0.002], True),
+        ("ece", 0.1, [0.0009, 0.0001, 0.002], False),  # less than a hundredth of it
+        ("ece", 0.1, [0.0011, 0.0, 0.002], False),  # by chance
+        ("ece", 0.1, [float("nan"), 0.1, 0.1], False),
+        ("ece", 0.1, [-0.01, -0.02, -0.001], False),
+        ("dice", 0.9, [0.0021, -0.1, 0.1], True),
+        ("dice", 0.9, [0.0019, -0.1, 0.1], False),
+        ("dice", 0.1, [0.0019, 0.001, 0.1], True),
+    ],
+)
+def test_what_counts_as_worse(figure: str, before: float, change: list[float], worse: bool) -> None:
+    assert selection._is_worse(figure, before, change) == worse
+
+
+def test_what_speaks_against_a_method_is_told() -> None:
+    assert selection._worse("dice", "head", 0.9, [0.01, 0.0, 0.02]) == (
+        "dice of head would get worse on patients left out: 0.9000 -> 0.8900"
+    )
+    assert selection._worse("ece", "head", 0.1, [0.01, 0.0, 0.02]) == (
+        "ece of head would get worse on patients left out: 0.1000 -> 0.1100"
+    )
+    tried = [Candidate("temperature", {}, refused=("this", "that")), Candidate("vector", {})]
+    assert selection._reason("none", tried) == (
+        "no scaling is used, since none helps patients left out (temperature: this, that)"
+    )
+    assert selection._reason("vector", tried) == (
+        "vector scaling helps patients left out, and no figure gets worse beyond chance"
+    )
+
+
+def test_each_case_is_scaled_by_a_fit_to_other_patients(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [small_case([[0.5]], [1], name=f"{i}", patient=f"{i // 2}") for i in range(14)]
+    fits: list[set[str]] = []
+
+    def fit(given: list[CaseVoxels], method: str) -> Callable[[np.ndarray], np.ndarray]:
+        assert method == "vector"
+        fits.append({case.patient for case in given})
+        return lambda p: np.full_like(p, len(fits))
+
+    monkeypatch.setattr(selection, "fit_method", fit)
+    found = selection.crossed(cases, "vector")
+    assert len(fits) == FOLDS and len(found) == len(cases)
+    everyone = {case.patient for case in cases}
+    assert sorted(name for fitted in fits for name in everyone - fitted) == sorted(everyone)
+    assert {len(everyone - fitted) for fitted in fits} == {1, 2}
+    for case, scaled in zip(cases, found, strict=True):
+        assert case.patient not in fits[int(scaled[0, 0]) - 1]
+
+
+def test_the_choice_is_told_whole() -> None:
+    cases = Simulation(boldness=0.5, shape=(24, 24)).cases(10, seed=0)
+    choice = choose_method(cases, ["class 0"])
+    told = choice.to_json()
+    assert set(told) == {"reason", "before", "candidates"}
+    assert set(told["before"]) == set(FIGURES) and told["reason"] == choice.reason
+    assert [one.method for one in choice.candidates] == ["temperature", "vector"]
+    for one in choice.candidates:
+        assert set(one.after) == set(one.change) == set(FIGURES)
+        assert told["candidates"][one.method] == {
+            "after": one.after,
+            "change": one.change,
+            "gain": one.gain,
+            "refused": list(one.refused),
+        }
+        scaled = selection.crossed(cases, one.method)
+        before, after = (
+            case_figures(cases, maps, ["class 0"])
+            for maps in ([case.probability for case in cases], scaled)
+        )
+        for name in OF_CASES:
+            change = after[name]["class 0"] - before[name]["class 0"]
+            sign = -1 if name == "dice" else 1
+            assert one.change[name]["class 0"][0] == pytest.approx(sign * np.nanmean(change))
+            assert one.after[name]["class 0"] == pytest.approx(np.nanmean(after[name]["class 0"]))
+        for name in ("ece_pooled", "ece_region_pooled"):
+            mean, low, high = one.change[name]["class 0"]
+            difference = one.after[name]["class 0"] - choice.before[name]["class 0"]
+            assert mean == pytest.approx(difference) and low < mean < high
+
+
+def test_what_was_not_asked_for_is_told() -> None:
+    cases = Simulation().cases(4, seed=0)
+    assert choose_method(cases, ["class 0"], "none").reason == "no scaling was asked for"
+    assert choose_method(cases, ["class 0"]).reason == (
+        "4 patients are too few to see whether a scaling helps others: at least 5 are needed"
+    )
+    empty = Simulation(absent=1.0, haze=0.02).cases(5, seed=0)
+    assert choose_method(empty, ["class 0"]).reason == "no rater has marked anything in any case"
+
+
+def test_a_voxel_that_stands_for_several_counts_so_often_in_the_pool() -> None:
+    case = small_case([[0.6, 0.9]], [1, 0], weight=[3, 1], region=[True, False])
+    found, _ = selection._pooled([case], [case.probability], ["x"])
+    assert found["ece_pooled"]["x"] == pytest.approx((3 * 0.4 + 0.9) / 4)
+    assert found["ece_region_pooled"]["x"] == pytest.approx(0.4)

@@ -12,6 +12,7 @@ from medsegdiff.diffusion.categorical import (
 )
 from medsegdiff.diffusion.grid import Level
 from medsegdiff.diffusion.prediction import mask_to_probability
+from medsegdiff.diffusion.schedule import make_schedule
 
 SIDES = [(300, 300), (45, 45, 45)]
 
@@ -85,3 +86,12 @@ def test_the_posterior_of_a_soft_mask_is_the_mean_over_its_classes() -> None:
     found = posterior_probability(x_t, x_0, now, after)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(found.sum(1), torch.ones(3, 4, 4).double())
+
+
+def test_the_categorical_process_has_the_schedule_that_was_asked_for() -> None:
+    process = CategoricalProcess("linear", 50, input_scale=0.5, zero_snr=False)
+    expected = make_schedule("linear", 50, input_scale=0.5, zero_snr=False)
+    assert torch.equal(process.alphas_cumprod, expected) and process.n_timesteps == 50
+    plain = CategoricalProcess()
+    assert torch.equal(plain.alphas_cumprod, make_schedule("cosine", 1000))
+    assert plain.grid(2).states == "discrete" and plain.targets == ("x_0",)

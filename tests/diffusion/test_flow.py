@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medsegdiff.core.types import Target
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.prediction import anchor_mask
 
@@ -48,3 +49,30 @@ def test_the_network_sees_lines_from_a_base_around_the_anchor(
 def test_bad_arguments_are_named(arguments: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         RectifiedFlow(**arguments)
+
+
+def test_bad_arguments_are_told_with_what_came() -> None:
+    told = {
+        "base must be 'standard' or 'anchor'. Got 'image'.": {"base": "image"},
+        "n_timesteps must be at least 2. Got 1.": {"n_timesteps": 1},
+        "base_scale must be positive. Got -1.0.": {"base_scale": -1.0},
+    }
+    for words, arguments in told.items():
+        with pytest.raises(ValueError) as error:
+            RectifiedFlow(**arguments)  # type: ignore[arg-type]
+        assert str(error.value) == words
+    assert RectifiedFlow(2).n_timesteps == 2 and RectifiedFlow().n_timesteps == 1000
+
+
+@pytest.mark.parametrize("target", ["x_0", "eps", "v"])
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_the_gain_is_how_an_error_of_the_mask_moves_the_target(
+    target: Target, scale: float
+) -> None:
+    """At a fixed x_t, of which the noise follows: a finite difference."""
+    flow, t = RectifiedFlow(10, base_scale=scale), torch.tensor([2, 6])
+    a, s = flow.coefficients(t, torch.ones(2).double())
+    x_t, moved = torch.tensor([0.2, -0.4]).double(), []
+    for x_0 in (torch.full((2,), 0.1).double(), torch.full((2,), 1.1).double()):
+        moved.append(flow.target(x_0, (x_t - a * x_0) / s, t, target))
+    torch.testing.assert_close(flow.gain(t, target), (moved[1] - moved[0]).square().float())

@@ -5,6 +5,7 @@ import torch
 
 from medsegdiff.core.types import Target
 from medsegdiff.diffusion.gaussian import GaussianProcess
+from medsegdiff.diffusion.schedule import make_schedule
 
 
 @pytest.mark.parametrize("shape", [(20000, 1, 1, 1), (20000, 1, 1, 1, 1)], ids=["2d", "3d"])
@@ -52,3 +53,12 @@ def test_the_levels_of_another_model_are_taken_as_they_are() -> None:
     x_0, eps = torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     x_t = process.add_noise(x_0, eps, torch.tensor([49]))
     torch.testing.assert_close(x_t, torch.full_like(x_t, 0.1))
+
+
+def test_the_process_has_the_schedule_that_was_asked_for() -> None:
+    process = GaussianProcess("sigmoid", 50, input_scale=0.5, zero_snr=False)
+    expected = make_schedule("sigmoid", 50, input_scale=0.5, zero_snr=False)
+    assert torch.equal(process.alphas_cumprod, expected) and process.n_timesteps == 50
+    torch.testing.assert_close(process.a.square() + process.s.square(), torch.ones(50).double())
+    torch.testing.assert_close(process.a.square(), expected)
+    assert torch.equal(GaussianProcess().alphas_cumprod, make_schedule("cosine", 1000))

@@ -45,3 +45,29 @@ def test_a_grid_of_chosen_steps_has_their_levels() -> None:
 def test_chosen_steps_that_do_not_fall_are_refused(timesteps: list[int]) -> None:
     with pytest.raises(ValueError, match="timesteps must be one at least, and fall"):
         grid_at(1 - TAU, TAU, timesteps)
+
+
+def test_what_is_refused_is_told_with_what_would_do() -> None:
+    told = {
+        (0, 1.0): "steps must be between 1 and 1000, the time steps of the process. Got 0.",
+        (
+            501,
+            0.5,
+        ): "steps must be between 1 and 500, the time steps of the process below start 0.5."
+        " Got 501.",
+        (1, 0.0): "start must be in (0, 1]. Got 0.0.",
+    }
+    for arguments, words in told.items():
+        with pytest.raises(ValueError) as error:
+            grid_of(*arguments)
+        assert str(error.value) == words
+    with pytest.raises(ValueError) as error:
+        grid_at(1 - TAU, TAU, [3, 5])
+    assert str(error.value) == "timesteps must be one at least, and fall. Got [3, 5]."
+
+
+def test_the_kind_of_states_goes_on_with_the_grid() -> None:
+    assert grid_of(3).states == grid_at(1 - TAU, TAU, [3]).states == "continuous"
+    assert time_grid(1 - TAU, TAU, 3, states="discrete").states == "discrete"
+    assert grid_at(1 - TAU, TAU, [3], "discrete").states == "discrete"
+    assert grid_of(1000).timesteps == tuple(range(999, -1, -1))

@@ -57,3 +57,10 @@ def test_each_member_gets_its_own_images_anchor() -> None:
 def test_probabilities_sum_to_one_even_of_masks_that_do_not() -> None:
     probability = p.mask_to_probability(torch.full((1, 3, 4, 4), -1.0))
     torch.testing.assert_close(probability.sum(1), torch.ones(1, 4, 4))
+
+
+def test_division_by_zero_is_kept_finite() -> None:
+    one = torch.ones(1, 1, 1, 1)
+    for zero in (0.0, torch.zeros(1, 1, 1, 1)):
+        assert float(p.x_0_from_eps(one, one, zero, 0.5 * one)) == pytest.approx(0.5e8)  # type: ignore[type-var]
+        assert float(p.eps_from_x_0(one, one, 0.5 * one, zero)) == pytest.approx(0.5e8)  # type: ignore[type-var]

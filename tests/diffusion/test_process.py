@@ -95,3 +95,22 @@ def test_low_discrepancy_times_cover_the_range_evenly() -> None:
     for seed in range(5):
         t = low_discrepancy_timesteps(8, 1000, torch.Generator().manual_seed(seed))
         assert sorted((t // 125).tolist()) == list(range(8))
+
+
+@every_process
+def test_levels_are_of_each_step_and_in_float32(process: Process) -> None:
+    t = torch.tensor([5, 50])
+    snr = process.snr(t)
+    assert snr.dtype == torch.float32 and torch.equal(snr, process.snr(torch.arange(100))[t])
+    for target in process.targets:
+        assert process.gain(t, target).shape == (2,)
+    assert torch.equal(process.gain(t, "x_0"), torch.ones(2))
+
+
+def test_low_discrepancy_times_are_equal_strides_from_one_draw() -> None:
+    generator = torch.Generator().manual_seed(3)
+    start = float(torch.rand((), generator=torch.Generator().manual_seed(3)))
+    found = low_discrepancy_timesteps(5, 100, generator)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [int((start + i / 5) % 1.0 * 100) for i in range(5)]
+    assert low_discrepancy_timesteps(3, 1).tolist() == [0, 0, 0]

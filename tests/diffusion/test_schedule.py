@@ -73,3 +73,54 @@ def test_input_scale_equals_shrinking_the_mask_and_restoring_unit_variance(b: fl
 def test_bad_arguments_are_named(arguments: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         make_schedule(**arguments)
+
+
+def test_bad_arguments_are_told_with_what_came() -> None:
+    told = {
+        ("cosin", 10, 1.0): "schedule must be one of ['cosine', 'linear', 'sigmoid']. Got 'cosin'.",
+        ("cosine", 1, 1.0): "n_timesteps must be at least 2. Got 1.",
+        ("cosine", 10, -0.5): "input_scale must be positive. Got -0.5.",
+    }
+    for (name, n, scale), words in told.items():
+        with pytest.raises(ValueError) as error:
+            make_schedule(name, n, input_scale=scale)  # type: ignore[arg-type]
+        assert str(error.value) == words
+    assert make_schedule("cosine", 2).shape == (2,)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_schedule_is_put_together_of_its_parts(name: str) -> None:
+    plain = SCHEDULES[name](100)
+    assert torch.equal(make_schedule(name, 100, zero_snr=False), plain)  # type: ignore[arg-type]
+    ended = make_schedule(name, 100, input_scale=0.5)  # type: ignore[arg-type]
+    assert torch.equal(ended, zero_terminal_snr(scale_input(plain, 0.5)))
+    assert torch.equal(make_schedule(name, 100), zero_terminal_snr(plain))  # type: ignore[arg-type]
+
+
+def test_a_shortened_schedule_spans_the_same_noise() -> None:
+    """At a tenth of the steps each has ten times the noise, up to the clip."""
+    betas = 1.0 - schedule.linear(100) / torch.cat([torch.ones(1), schedule.linear(100)[:-1]])
+    torch.testing.assert_close(betas[[0, -1]], torch.tensor([1e-3, 0.2]).double())
+    clipped = 1.0 - schedule.linear(10)[1:] / schedule.linear(10)[:-1]
+    assert float(clipped[-1]) == pytest.approx(0.999)
+    last = schedule.cosine(1000)
+    assert float(1.0 - last[-1] / last[-2]) == pytest.approx(0.999)
+
+
+def test_the_ends_of_the_sigmoid_are_kept_off_zero_and_one() -> None:
+    gamma = schedule.sigmoid(10)
+    assert float(gamma[-1]) == pytest.approx(1e-9) and gamma[0] < 1
+    steep = schedule.sigmoid(10, -30.0, 3.0)
+    assert float(steep.max()) == pytest.approx(1 - 1e-9, abs=1e-12)
+    shifted = schedule.sigmoid(4, -1.0, 2.0)
+    low, high = (1 / (1 + math.exp(-x)) for x in (-1.0, 2.0))
+    expected = [(high - 1 / (1 + math.exp(-(-1 + 3 * u / 4)))) / (high - low) for u in (1, 2, 3)]
+    assert shifted[:3].tolist() == pytest.approx(expected)
+
+
+def test_zero_terminal_snr_shifts_and_scales_the_root() -> None:
+    """Lin et al. 2024, alg. 1, written out."""
+    before = schedule.linear(50)
+    first, last = before[0].sqrt(), before[-1].sqrt()
+    expected = [float((g.sqrt() - last) * first / (first - last)) ** 2 for g in before]
+    assert zero_terminal_snr(before).tolist() == pytest.approx(expected)

@@ -8,6 +8,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -24,7 +25,7 @@ from medsegdiff.data.predictions import read_reference
 from medsegdiff.evaluation import folder as evaluate_module
 from medsegdiff.evaluation import report as report_module
 from medsegdiff.evaluation.case_figures import evaluate_case
-from medsegdiff.evaluation.folder import evaluate
+from medsegdiff.evaluation.folder import evaluate, patient_names
 from medsegdiff.evaluation.summary import summarise
 from medsegdiff.metrics.sample_sets import collective_insight, s_ncc
 from medsegdiff.metrics.table import TABLE
@@ -706,3 +707,134 @@ def test_lengths_of_photographs_are_in_pixels_unless_their_size_is_known(
     assert ("HD95 (pixels)" in page) != bool(spacing)
     if not spacing:
         assert not re.search(r"\bmm\b", re.sub(r"<(script|style).*?</\1>", "", page, flags=re.S))
+
+
+def test_what_is_wrong_with_the_arguments_is_told(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    with pytest.raises(UsageError) as told:
+        evaluate(data, predictions, tmp_path / "report", tolerance_mm=-1.0)
+    assert str(told.value) == (
+        "tolerance_mm: must be a number of millimetres of 0 or more, not -1.0. "
+        "Give for instance 1.0"
+    )
+    with pytest.raises(UsageError) as told:
+        evaluate(data, predictions, predictions / "a" / "..")
+    assert str(told.value) == (
+        f"{predictions / 'a' / '..'}: holds the predictions, whose own report.html the report "
+        f"would replace. Choose another folder, such as {predictions / 'a' / '..' / 'report'}"
+    )
+
+
+def test_settings_that_differ_are_listed_once_each(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    for case, changed in (("b", {"steps": 9}), ("c", {"calibrated": True})):
+        path = predictions / case / f"{case}_run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    seen: list[list[str]] = []
+
+    def progress(cases: Any) -> Any:
+        seen.append([case.id for case in cases])
+        return iter(cases)
+
+    study = {"plan": {"spacing": 1.0}}
+    evaluate(data, predictions, tmp_path / "report", study=study, progress=progress)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert seen == [["a", "b", "c"]] and report["plan"] == {"spacing": 1.0}
+    settings = report["settings"]
+    assert settings["steps"] == [2, 9] and settings["calibrated"] == [None, True]
+    assert settings["members"] == 5 and settings["sampler"] == "ddim"
+    named = {
+        "data": "Tiny",
+        "labels": {"head": "Head", "body-tail": "Body/Tail"},
+        "raters": 1,
+        "tolerance_mm": 1.0,
+        "unit": "mm",
+        "bins": 15,
+        "roi_voxels": 5,
+    }
+    assert {name: settings[name] for name in named} == named
+    assert set(report["undefined"]) == set(METRICS) and report["failures"] == {}
+    record = report["cases"][0]
+    assert {"members", "anchor", "uncertainty"} <= set(record) and "planes" not in record
+    assert "guarantee" not in record and record["patient"] == "a"
+
+
+def test_patients_that_are_not_their_case_are_numbered() -> None:
+    cases = [
+        SimpleNamespace(id=i, patient=p)
+        for i, p in zip("abcd", ("a", "Doe", "Doe", "d"), strict=True)
+    ]
+    manifest: Any = SimpleNamespace(cases=cases)
+    assert patient_names(manifest) == {"a": "a", "Doe": "patient 2", "d": "d"}
+
+
+def test_a_case_fails_in_words_without_paths(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, predictions, _ = cohort
+    real = evaluate_module.evaluate_case
+
+    def odd(case: Any, folder: Path, *rest: Any, **options: Any) -> Any:
+        assert folder == predictions / case.id and options == {"tolerance_mm": 2.5}
+        if case.id == "a":
+            raise ValueError("first\nsecond")
+        if case.id == "b":
+            raise InputError("doe.nii", "is empty", "Get it again")
+        return real(case, folder, *rest, **options)
+
+    monkeypatch.setattr(evaluate_module, "evaluate_case", odd)
+    found = evaluate(data, predictions, tmp_path / "report", tolerance_mm=2.5)
+    assert found == {"a": "a: ValueError: first", "b": "doe.nii: is empty. Get it again"}
+    assert json.loads((tmp_path / "report" / "failures.json").read_text()) == found
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["failures"] == {"a": "ValueError: first", "b": "is empty. Get it again"}
+    assert [record["case"] for record in report["cases"]] == ["c"]
+    assert report["settings"]["tolerance_mm"] == 2.5
+
+
+def test_the_table_has_a_column_of_each_figure_and_class(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, _ = cohort
+    evaluate(data, predictions, tmp_path / "report")
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    with (tmp_path / "report" / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    figures = [name for name in METRICS if name not in ("aurc", "e_aurc")]
+    columns = [f"{name}_{slug}" for name in figures for slug in (*CLASSES.values(), "mean")]
+    assert set(rows[0]) == {"case", "patient", *columns} and len(rows) == 3
+    for row, record in zip(rows, report["cases"], strict=True):
+        assert (row["case"], row["patient"]) == (record["case"], record["patient"])
+        for name in figures:
+            for slug in (*CLASSES.values(), "mean"):
+                text, value = row[f"{name}_{slug}"], record[name][slug]
+                assert (text == "") == (value is None)
+                assert value is None or float(text) == pytest.approx(value)
+
+
+def test_the_doubt_of_a_case_is_its_variance_over_its_volume(
+    cohort: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    data, predictions, known = cohort
+    evaluate(data, predictions, tmp_path / "report")
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    scores: dict[str, list[float]] = {"variance": [], "entropy": []}
+    for record in report["cases"]:
+        mask, p = known[record["case"]]
+        mean, variance = p.mean(axis=0), p.var(axis=0)
+        doubts = [variance[k].sum() / mean[k].sum() for k in (1, 2)]
+        found = [record["uncertainty"][slug] for slug in (*CLASSES.values(), "mean")]
+        assert found == pytest.approx([*doubts, np.mean(doubts)], rel=1e-4)
+        assert record["anchor"]["dice"] == {"head": 1.0, "body-tail": 1.0, "mean": 1.0}
+        wrong = mean.argmax(axis=0) != mask
+        scores["variance"].append(naive_auroc((variance[1] + variance[2]).astype("f4"), wrong))
+        entropy = -(mean * np.log(mean)).sum(axis=0)
+        scores["entropy"].append(naive_auroc(entropy.astype("f4"), wrong))
+    for name, values in scores.items():
+        assert report["summary"]["any_class_auroc"][name] == pytest.approx(
+            np.mean(values), abs=1e-3
+        )

@@ -9,10 +9,20 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
-from medsegdiff.evaluation.gallery import LARGEST, Picture, small_multiples
+from medsegdiff.evaluation.gallery import (
+    LARGEST,
+    Picture,
+    _reduced,
+    _resize,
+    _through,
+    _window,
+    small_multiples,
+)
 from medsegdiff.viz.outlines import outline
+from medsegdiff.viz.pictures import COLOURS
 from tests.evaluation.conftest import MakeCaseView
 
 SHAPE = (40, 30, 20)
@@ -160,3 +170,197 @@ def test_a_mesh_is_filled_and_not_outlined(make_case_view: MakeCaseView) -> None
     panels = {p.title: p for p in small_multiples(make_case_view(seg), (1,)).panels}
     assert [layer.style for layer in panels["Ensemble"].layers] == ["fill"]
     assert panels["Mean"].layers == ()
+
+
+def test_all_panels_of_a_case_in_their_order(make_case_view: MakeCaseView) -> None:
+    seg = np.zeros((30, 30), np.uint8)
+    seg[5:15, 5:15], seg[15:25, 5:15] = 1, 2
+    raters = [np.roll(seg, i, axis=1) for i in range(6)]
+    shown = make_case_view(
+        seg,
+        annotations=raters,
+        reference=np.roll(seg, 1, axis=1),
+        members=np.stack([seg] * 2),
+        variance=np.zeros(seg.shape, np.float32),
+    )
+    picture = small_multiples(shown, (1, 2))
+    first, second = COLOURS[:2]
+    masks = [("mask", first), ("mask", second)]
+    raters_edge = [("reference", first), ("reference", second)]
+    assert [
+        (panel.title, panel.bitmap, [(one.style, one.colour) for one in panel.layers])
+        for panel in picture.panels
+    ] == [
+        ("Image", "image", []),
+        *((f"Rater {i}", "image", masks) for i in (1, 2, 3, 4)),
+        ("Ensemble", "image", masks + raters_edge),
+        ("Member 1", "image", masks),
+        ("Member 2", "image", masks),
+        ("Mean", "mean", raters_edge),
+        ("Variance", "variance", [("edge", first), ("edge", second)]),
+    ]
+    assert picture.where == ""
+    ensemble = {panel.title: panel for panel in picture.panels}["Ensemble"]
+    moved = [box(layer.path) for layer in ensemble.layers]
+    assert [b[2] - a[2] for a, b in zip(moved[:2], moved[2:], strict=True)] == [-1, -1]
+
+
+def test_colours_begin_again_after_the_last(make_case_view: MakeCaseView) -> None:
+    values = tuple(range(1, len(COLOURS) + 2))
+    seg = np.repeat(np.array(values, np.uint8), 4)[:, None].repeat(4, axis=1)
+    (ensemble,) = (
+        p for p in small_multiples(make_case_view(seg), values).panels if p.title[0] == "E"
+    )
+    colours = [layer.colour for layer in ensemble.layers if layer.style == "mask"]
+    assert colours == [*COLOURS, COLOURS[0]]
+
+
+@pytest.mark.parametrize(
+    ("mm", "through"),
+    [
+        ({0: 1.0, 1: 1.0, 2: 1.0}, 2),
+        ({0: 1.0, 1: 1.5, 2: 1.0}, 2),
+        ({0: 1.0, 1: 1.6, 2: 1.0}, 1),
+        ({0: 3.1, 1: 2.0, 2: 1.0}, 0),
+        ({0: 3.0, 1: 2.0, 2: 1.0}, 2),
+    ],
+)
+def test_slices_more_than_half_as_thick_again_are_looked_through(
+    mm: dict[int, float], through: int
+) -> None:
+    assert _through(mm) == through
+
+
+def marked(shape: tuple[int, int], rows: slice, columns: slice) -> np.ndarray:
+    plane = np.zeros(shape, np.uint8)
+    plane[rows, columns] = 1
+    return plane
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "spacing", "window"),
+    [
+        # 20 rows and 35 % of it on each side: 34, around the middle at 50 and 60
+        (slice(40, 60), slice(55, 65), (1.0, 1.0), ((33, 67), (43, 77))),
+        # small ones have 24 pixels of the finer axis
+        (slice(50, 52), slice(50, 52), (1.0, 1.0), ((39, 63), (39, 63))),
+        (slice(50, 52), slice(50, 52), (1.0, 0.5), ((45, 57), (39, 63))),
+        # no further than the border
+        (slice(0, 20), slice(90, 100), (1.0, 1.0), ((0, 34), (66, 100))),
+        # as large as the plane at most
+        (slice(0, 100), slice(0, 100), (1.0, 1.0), ((0, 100), (0, 100))),
+        # 10 rows of 4 mm: a square of 68 mm
+        (slice(40, 50), slice(40, 50), (4.0, 1.0), ((36, 53), (11, 79))),
+    ],
+)
+def test_the_crop_is_a_square_around_the_marks(
+    rows: slice, columns: slice, spacing: tuple[float, float], window: tuple[tuple[int, int], ...]
+) -> None:
+    plane = marked((100, 100), rows, columns)
+    found = _window([np.zeros_like(plane), plane], [], spacing)
+    for part, (start, stop) in zip(found, window, strict=True):
+        # a middle between two pixels may go to either
+        assert part.stop - part.start == stop - start and abs(part.start - start) <= 1
+
+
+def test_where_nothing_is_marked_the_members_decide() -> None:
+    nothing, member = np.zeros((100, 100), np.uint8), marked((100, 100), slice(0, 5), slice(0, 5))
+    assert _window([nothing], [nothing, member], (1.0, 1.0)) == (slice(0, 24), slice(0, 24))
+    assert _window([member], [nothing + 1], (1.0, 1.0)) == (slice(0, 24), slice(0, 24))
+    assert _window([nothing], [nothing], (1.0, 1.0)) == (slice(None), slice(None))
+    assert _window([nothing], [], (1.0, 1.0)) == (slice(None), slice(None))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((192, 100), (192, 100)),
+        ((384, 100), (192, 50)),
+        ((1, 1000), (1, 192)),
+        ((96, 288), (64, 192)),
+    ],
+)
+def test_bitmaps_keep_their_shape_up_to_the_limit(
+    shape: tuple[int, int], size: tuple[int, int]
+) -> None:
+    assert _reduced(shape) == size
+
+
+def test_values_are_averaged_and_labels_are_not() -> None:
+    plane = np.arange(16, dtype=np.float64).reshape(4, 4)
+    np.testing.assert_allclose(_resize(plane, (2, 2)), [[2.5, 4.5], [10.5, 12.5]])
+    np.testing.assert_allclose(_resize(plane, (2, 4)), (plane[::2] + plane[1::2]) / 2)
+    colours = np.stack([plane, 2 * plane, -plane], axis=-1)
+    small = _resize(colours, (2, 2))
+    np.testing.assert_allclose(small[..., 1], [[5, 9], [21, 25]])
+    assert small.shape == (2, 2, 3)
+    labels = np.array([[1, 1, 7, 7], [1, 1, 7, 7], [3, 3, 0, 0], [3, 3, 0, 0]], np.uint8)
+    found = _resize(labels, (2, 2))
+    assert found.dtype == np.uint8 and found.tolist() == [[1, 7], [3, 0]]
+    assert _resize(plane, (4, 4)) is plane
+
+
+def test_the_grey_values_fill_the_range_and_nan_is_black(make_case_view: MakeCaseView) -> None:
+    seg = marked((24, 24), slice(2, 22), slice(2, 22))
+    image = np.linspace(-100.0, 300.0, 576).reshape(24, 24).astype(np.float32)
+    image[3, 4] = np.nan
+    picture = small_multiples(make_case_view(seg, image=image, axes=""), (1,))
+    assert picture.bitmaps["image"].startswith("data:image/png;base64,")
+    shown = bitmap(picture, "image")[..., 0].T.astype(float)
+    assert shown[3, 4] == 0
+    known = np.isfinite(image)
+    expected = np.clip((image - np.nanmin(image)) / 400.0, 0, 1) * 255
+    assert np.abs(shown - expected)[known].max() < 5 and shown.max() == 255
+
+
+def test_the_mean_mixes_the_colours_of_the_classes(make_case_view: MakeCaseView) -> None:
+    seg = marked((24, 24), slice(0, 24), slice(0, 24))
+    seg[:, 12:] = 2
+    shown = make_case_view(seg, axes="")
+    shown.mean[1][:], shown.mean[2][:] = 0.5, 0.25
+    found = bitmap(small_multiples(shown, (1, 2)), "mean")[3, 4]
+    codes = np.array([[int(c[j : j + 2], 16) for j in (1, 3, 5)] for c in COLOURS[:2]])
+    np.testing.assert_allclose(found, 0.5 * codes[0] + 0.25 * codes[1], atol=1)
+    del shown.mean[1]
+    found = bitmap(small_multiples(shown, (1, 2)), "mean")[3, 4]
+    np.testing.assert_allclose(found, 0.25 * codes[1], atol=1)
+    shown.mean.clear()
+    assert "mean" not in small_multiples(shown, (1, 2)).bitmaps
+
+
+@pytest.mark.parametrize(("values", "top"), [((1,), 0.25), ((1, 2), 0.5)])
+def test_the_scale_of_variance_ends_at_what_is_possible(
+    make_case_view: MakeCaseView, values: tuple[int, ...], top: float
+) -> None:
+    seg = marked((24, 24), slice(0, 24), slice(0, 24))
+    variance = np.zeros(seg.shape, np.float32)
+    variance[:8], variance[8:16] = top, top / 2
+    shown = small_multiples(make_case_view(seg, variance=variance, axes=""), values)
+    found = bitmap(shown, "variance")
+    magma = colormaps["magma"](np.array([255, 128, 0]))[:, :3] * 255
+    np.testing.assert_allclose(found[4, [2, 10, 20]], magma, atol=3)
+    assert "variance" not in small_multiples(make_case_view(seg, axes=""), values).bitmaps
+
+
+def test_the_place_of_a_slice_is_counted_from_one(make_case_view: MakeCaseView) -> None:
+    seg = np.zeros(SHAPE, np.uint8)
+    seg[3, 4, 5] = 1
+    thick = {0: "sagittal slice 4 of 40", 1: "coronal slice 5 of 30", 2: "axial slice 6 of 20"}
+    for axis, where in thick.items():
+        affine = np.diag([2.0 if axis == a else 1.0 for a in range(3)] + [1.0])
+        picture = small_multiples(make_case_view(seg, affine=affine), (1,))
+        assert picture.where == where
+        # the crop is a square in mm: as many mm wide as high
+        assert picture.aspect == pytest.approx(1.0, abs=0.25)
+
+
+def test_a_plane_keeps_its_ratio_in_millimetres(make_case_view: MakeCaseView) -> None:
+    empty = np.zeros((40, 20), np.uint8)
+    shown = make_case_view(empty, affine=np.diag([1.0, 3.0, 1.0, 1.0]))
+    picture = small_multiples(shown, (1,))
+    assert (picture.columns, picture.rows) == (40, 20)  # rows are along the second axis
+    assert picture.aspect == pytest.approx(40 / 60)
+    photograph = small_multiples(
+        make_case_view(empty, affine=np.diag([1.0, 3.0, 1.0, 1.0]), axes=""), (1,)
+    )
+    assert photograph.aspect == pytest.approx(40 / 60)

@@ -115,3 +115,63 @@ def test_the_sentences_say_so_and_warn() -> None:
     assert len(warned) == 2 and "3 of these cases" in warned[1]
     used: dict[str, Any] = {"calibration": {"includes_this_case": True}}
     assert count_fitted([used, {"calibration": None}, {}]) == 1
+
+
+def test_each_sentence_of_a_guarantee_by_its_words() -> None:
+    found = {
+        "level": [0.9, 0.95],
+        "n_cases": 8,
+        "missed_fraction": {"mean": 0.25},
+        "wrong_fraction": {"mean": 0.125},
+        "volume_coverage": {"mean": 0.75},
+        "vacuous": {
+            "outer": {"head": 1, "tail": 0},
+            "inner": {"head": 2},
+            "volume": {"tail": 3},
+        },
+    }
+    assert guarantee_sentences({"guarantee": found, "n_fitted": 2}) == [
+        "Guarantee of 90 % and 95 %: the outer masks hold 75.0 % of the reference on average, "
+        "the inner masks are right in 87.5 % of their volume, "
+        "75.0 % of the volumes lie in their interval.",
+        "In 1 of 8 cases the outer mask of head is the whole image: there the guarantee says "
+        "nothing.",
+        "In 2 of 8 cases the inner mask of head is empty: there the guarantee says nothing.",
+        "In 3 of 8 cases the volume of tail has no upper limit: there the guarantee says nothing.",
+        "The calibration was fitted on 2 of these cases: their figures of calibration and "
+        "guarantee are too good. Only cases that it has not seen can confirm them.",
+    ]
+    unknown = {"mean": float("nan")}
+    silent = found | {name: unknown for name in ("missed_fraction", "wrong_fraction")}
+    told = guarantee_sentences({"guarantee": silent | {"level": 0.95, "vacuous": {}}})
+    assert told == ["Guarantee of 95 %: 75.0 % of the volumes lie in their interval."]
+    assert (
+        guarantee_sentences({"guarantee": silent | {"volume_coverage": unknown}})[0][:4] == "In 1"
+    )
+
+
+def test_an_empty_inner_mask_is_not_right() -> None:
+    hard = np.ones((4, 5), np.uint8)
+    given = prediction(np.zeros((4, 5), bool), hard == 1, [4, 5, 1])
+    found = case_guarantee(given, hard, CLASSES, GEOMETRY)
+    assert np.isnan(found["wrong_fraction"]["head"]) and found["missed_fraction"]["head"] == 0.0
+    assert np.isnan(found["wrong_fraction"]["mean"]) and found["volume_covered"]["head"] == 0.0
+
+
+def test_a_case_without_a_guarantee_has_no_figures() -> None:
+    given = prediction(np.ones((4, 5), bool), np.ones((4, 5), bool), [4, 5])
+    given = type(given)(**{**vars(given), "guarantee": {}})
+    assert case_guarantee(given, np.zeros((4, 5), np.uint8), CLASSES, GEOMETRY) == {}
+
+
+def test_records_of_older_versions_lack_what_is_vacuous() -> None:
+    hard = np.zeros((4, 5), np.uint8)
+    hard[0] = 1
+    given = prediction(hard == 1, hard == 1, [4, 5, 1])
+    for one in given.run["guarantee"]["classes"].values():
+        del one["vacuous"]
+    figures = case_guarantee(given, hard, CLASSES, GEOMETRY)
+    assert figures["missed_fraction"] == {"head": 0.0, "tail": 0.0, "mean": 0.0}
+    assert np.isnan(figures["wrong_fraction"]["tail"])  # its inner mask is empty
+    found = summarise_guarantee([figures], [given.run])["guarantee"]["vacuous"]
+    assert found["volume"] == {"head": 0, "tail": 0} and found["inner"] == {"head": 0, "tail": 1}

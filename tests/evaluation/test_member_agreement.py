@@ -17,6 +17,7 @@ from medsegdiff.data.manifest import load_manifest
 from medsegdiff.data.predictions import read_reference
 from medsegdiff.evaluation import member_agreement as module
 from medsegdiff.evaluation.member_agreement import FIGURES, compare_settings, judge, summed
+from medsegdiff.metrics.calibration_error import region_of_interest
 from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.segmentation.segmented_case import segment_case
 from tests.bundle.test_monai_bundle import monai_run
@@ -102,3 +103,80 @@ def test_values_that_do_not_suit_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=told):
         compare_settings(bundle, cohort, tmp_path / "out.json", setting, values)
+
+
+def test_the_value_of_the_least_error_is_best_and_all_is_written(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, seen = load_manifest(cohort), []
+
+    def parts(bundle: Any, changes: Any) -> list[Any]:
+        seen.append((bundle, dict(changes)))
+        return [changes["noise_scale"]]
+
+    errors = {0.5: 0.3, 1.0: 0.1, 1.5: 0.2}
+    monkeypatch.setattr(module, "_parts", parts)
+    monkeypatch.setattr(module, "judge", lambda case, given, of: (case.id, given.name, of[0]))
+    monkeypatch.setattr(module, "summed", lambda judged: {"votes_ece": errors[judged[0][2]]})
+    told: Any = []
+    bundle: Any = "bundle"
+    found = compare_settings(
+        bundle,
+        cohort,
+        tmp_path / "out.json",
+        "noise_scale",
+        list(errors),
+        fold=1,
+        inference={"members": 3},
+        progress=lambda cases: told.append(len(cases)) or cases,
+    )
+    held_out = manifest.split(1)[1]
+    assert seen == [
+        ("bundle", {"calibration": "off", "members": 3, "noise_scale": value}) for value in errors
+    ]
+    assert told == [len(held_out)] * 3
+    assert found == {
+        "data": manifest.name,
+        "fold": 1,
+        "cases": len(held_out),
+        "rows": [{"noise_scale": value, "votes_ece": error} for value, error in errors.items()],
+        "best": 1.0,
+    }
+    assert json.loads((tmp_path / "out.json").read_text()) == found
+    compare_settings(bundle, cohort, tmp_path / "out.json", "noise_scale", [1.0])
+    assert json.loads((tmp_path / "out.json").read_text())["fold"] == 0
+    with pytest.raises(UsageError) as error:
+        compare_settings(bundle, cohort, tmp_path / "out.json", "noise_scale", [])
+    assert str(error.value) == "values: must be one at least. Give for instance [0.6, 0.8, 1.0]"
+
+
+def test_a_case_is_segmented_as_it_is_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = load_manifest(write_cohort(tmp_path, cases=1, size=12, raters=3))
+    case = replace(manifest.cases[0], spacing=(0.5, 0.7))
+    annotations, _ = read_reference(manifest.cases[0], manifest)
+    seen: list[Any] = []
+
+    def segmented(*given: Any) -> Any:
+        seen.extend(given)
+        return SimpleNamespace(members=annotations[[0, 1]])
+
+    monkeypatch.setattr(module, "segment_case", segmented)
+    monkeypatch.setattr(module, "read_reference", lambda *_: (annotations, None))
+    bins, (figures,) = judge(case, manifest, ("network", "chain", "inferer"))
+    assert (seen[0].id, seen[0].image, seen[0].spacing) == (case.id, case.images, (0.5, 0.7))
+    assert seen[1:] == ["network", "chain", "inferer"]
+    values = [value for value in manifest.labels if value]
+    marked = [annotations == value for value in values]
+    regions = [region_of_interest(one.any(axis=0)) for one in marked]
+    assert bins.count.sum() == sum(region.sum() for region in regions)
+    votes = [one[:2].mean(axis=0)[region] for one, region in zip(marked, regions, strict=True)]
+    assert bins.probability.sum() == pytest.approx(sum(one.sum() for one in votes))
+    shares = [one.mean(axis=0)[region] for one, region in zip(marked, regions, strict=True)]
+    assert bins.positive.sum() == pytest.approx(sum(one.sum() for one in shares))
+    assert figures["diversity"][0] < figures["rater_diversity"][0]
+    two = summed([(bins, [figures]), (bins, [figures, {name: [0.0] for name in FIGURES}])])
+    assert two["votes_ece"] == pytest.approx(bins.ece)
+    for name in FIGURES:
+        assert two[name] == pytest.approx(2 / 3 * figures[name][0])

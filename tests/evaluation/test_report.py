@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import statistics
 from math import isnan, nan
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from medsegdiff.core.errors import InputError
+from medsegdiff.evaluation import report as report_module
 from medsegdiff.evaluation.charts import diversity_chart, reliability_charts
-from medsegdiff.evaluation.report import BEST, WORST, grouped, ranked
+from medsegdiff.evaluation.report import (
+    BEST,
+    WORST,
+    grouped,
+    in_unit,
+    ranked,
+    unit_in_words,
+    write_html,
+)
+from medsegdiff.evaluation.viewer import DIFFERENCES
 from medsegdiff.evaluation.wording import sentences
 from medsegdiff.metrics.table import GROUPS, TABLE, names_in
-
-
-def bins(frequency: float, count: int = 10) -> dict[str, Any]:
-    """Fifteen bins in which the same share came true."""
-    return {
-        "count": [count] * 15,
-        "confidence": [(b + 0.5) / 15 for b in range(15)],
-        "frequency": [frequency] * 15,
-        "ece": 0.1,
-    }
-
-
-def report(**summary: Any) -> dict[str, Any]:
-    """The parts of a report that sentences and charts are made of."""
-    figures = {
-        "n_cases": 20,
-        "n_patients": 10,
-        "dice": {"mean": 0.9},
-        "confidence_95": {"dice": {"mean": [0.85, 0.95]}},
-        "uncertainty_error_auroc": {"mean": 0.95},
-        "reliability": {"a": {"roi": bins(0.8)}},
-    }
-    return {"summary": figures | summary, "settings": {"labels": {"a": "Head"}}, "cases": []}
+from medsegdiff.viz.pictures import COLOURS
+from tests.evaluation.small_reports import bins, rated, report
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 6, 20])
@@ -98,15 +90,6 @@ def test_empty_bins_are_not_drawn() -> None:
     assert all(0 < bin_["height"] <= 1 for bin_ in chart["bins"])
 
 
-def rated(pairs: list[tuple[float, float]]) -> dict[str, Any]:
-    """A report on cases of which raters and members have these diversities."""
-    cases = [
-        {"case": str(i), "rater_diversity": {"mean": x}, "diversity": {"mean": y}}
-        for i, (x, y) in enumerate(pairs)
-    ]
-    return report() | {"cases": cases}
-
-
 @pytest.mark.parametrize(
     ("pairs", "told"),
     [
@@ -161,3 +144,97 @@ def test_the_report_of_a_study_says_first_what_matters() -> None:
     assert told[3] == "Calibration: why."
     assert "Tail overlaps least (0.850)" in told[4] and "of 1 case overlap" in told[4]
     assert sum("single deterministic pass" in one for one in told) == 1
+
+
+def test_lengths_are_shown_in_the_unit_of_the_cases() -> None:
+    assert unit_in_words("mm") == "mm" and unit_in_words(["pixel"]) == "pixels"
+    shown = in_unit(TABLE["hd95_mm"], "pixels")
+    assert shown.unit == "pixels" and shown.heading == TABLE["hd95_mm"].heading.replace(
+        "(mm)", "(pixels)"
+    )
+    assert "(pixels)" in shown.heading
+    assert in_unit(TABLE["dice"], "pixels") is TABLE["dice"]
+
+
+def test_the_extreme_cases_come_first_and_equal_ones_by_name() -> None:
+    records = [{"case": f"{i:02d}", "dice": {"mean": 0.5}} for i in range(20)]
+    worst, best = ranked(records[::-1])
+    assert [one["case"] for one in worst] == [f"{i:02d}" for i in range(12)]
+    assert [one["case"] for one in best] == ["19", "18", "17"]
+
+
+def test_groups_and_their_metrics_keep_their_order() -> None:
+    assert grouped(["ece", "iou", "dice"]) == {"masks": ["iou", "dice"], "calibration": ["ece"]}
+
+
+def test_what_cannot_be_shown_is_told_and_the_rest_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest: Any = SimpleNamespace(labels={0: "background", 1: "Head", 2: "Tail"})
+    records = [{"case": name, "dice": {"mean": n / 10}} for n, name in enumerate("abcd")]
+    cases: Any = {name: f"case {name}" for name in "abcd"}
+    seen: list[Any] = []
+
+    def view(case: Any, *rest: Any) -> Any:
+        seen.append((case, *rest))
+        if case == "case a":
+            raise InputError("doe.nii", "is empty", "Get it again")
+        return case
+
+    monkeypatch.setattr(report_module, "read_case_view", view)
+    monkeypatch.setattr(report_module, "is_volume", lambda shown: shown != "case c")
+    monkeypatch.setattr(report_module, "volumes", lambda shown, labels: {"of": shown, "in": labels})
+    found = report_module._viewed(records, cases, manifest, Path("predictions"))
+    assert found == [
+        {"case": "b", "dice": 0.1, "of": "case b", "in": {1: "Head", 2: "Tail"}},
+    ]
+    assert seen == [(f"case {name}", manifest, Path("predictions")) for name in "abc"]
+    assert report_module._or_reason(view, "case a") == "is empty. Get it again"
+
+
+def test_the_page_is_given_all_that_it_shows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(
+        report_module, "render", lambda name, **rest: given.update(rest, name=name) or "page"
+    )
+    monkeypatch.setattr(report_module, "case_picture", lambda case, *of: (case, *of))
+    monkeypatch.setattr(report_module, "_viewed", lambda *of: [])
+    for chart in ("doubt_chart", "diversity_chart"):
+        monkeypatch.setattr(report_module, chart, lambda of, name=chart: (name, of))
+    found = report()
+    found["settings"] |= {"unit": ["mm", "pixel"], "labels": {"a": "Head", "b": "Tail"}}
+    found["summary"] |= {"ece": {}, "guarantee": {"level": 0.9, "n_cases": 1}}
+    found["summary"]["guarantee"] |= {
+        name: {"mean": 0.5} for name in ("missed_fraction", "wrong_fraction", "volume_coverage")
+    }
+    found["cases"] = [
+        {"case": f"{i:02d}", "patient": f"{i:02d}", "dice": {"mean": i / 20}, "uncertainty": {}}
+        for i in range(13)
+    ]
+    cases: Any = [SimpleNamespace(id=f"{i:02d}") for i in range(13)]
+    manifest: Any = SimpleNamespace(labels={})
+    write_html(tmp_path / "page.html", found, manifest, cases, tmp_path)
+    assert (tmp_path / "page.html").read_text() == "page"
+    assert given["name"] == "report" and given["report"] is found
+    assert given["summary"] is found["summary"] and given["labels"] == {"a": "Head", "b": "Tail"}
+    assert given["columns"] == ["a", "b", "mean"]
+    assert given["colours"] == {"a": COLOURS[0], "b": COLOURS[1]}
+    assert set(given["table"]) == {"dice", "ece", "uncertainty_error_auroc"}
+    assert given["unit"] == "mm or pixels" and given["headings"] == GROUPS
+    assert given["groups"] == grouped(["dice", "ece", "uncertainty_error_auroc"])
+    assert given["sentences"] == sentences(found)
+    assert given["reliability"] == reliability_charts(found)
+    assert given["doubt"] == ("doubt_chart", found)
+    assert given["diversity"] == ("diversity_chart", found)
+    assert given["guarantee"] is found["summary"]["guarantee"]
+    for part, names in (("worst", range(12)), ("best", (12,))):
+        assert given[part] == [
+            {"record": found["cases"][i], "picture": (cases[i], manifest, tmp_path)} for i in names
+        ]
+    assert given["variance_top"] == 0.5 and given["volumes"] == [] and given["niivue"] is None
+    assert given["differences"] == DIFFERENCES and given["resamples"] == 2000
+    assert given["patients"] is False
+    found["settings"]["labels"] = {"a": "Head"}
+    found["cases"][3]["patient"] = "patient 1"
+    write_html(tmp_path / "page.html", found, manifest, cases, tmp_path)
+    assert given["columns"] == ["a"] and given["variance_top"] == 0.25 and given["patients"] is True

@@ -14,6 +14,7 @@ import pytest
 
 from medsegdiff.evaluation import viewer
 from medsegdiff.evaluation.viewer import differences, is_volume, niivue, volumes
+from medsegdiff.viz.pictures import COLOURS, grey_range
 from tests.evaluation.conftest import MakeCaseView
 
 AFFINE = np.array([[0.0, -2, 0, 30], [1, 0, 0.1, -7], [0, 0, 3, 11], [0, 0, 0, 1]])
@@ -112,3 +113,86 @@ def test_without_the_package_there_is_no_code(
         assert niivue() is None
     finally:
         niivue.cache_clear()
+
+
+def test_the_code_is_read_from_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = tmp_path / "nilearn" / "_assets" / "js" / "niivue.umd.js"
+    script.parent.mkdir(parents=True)
+    script.write_bytes(b"code" * 100)
+    asked: Any = []
+
+    class Spec:
+        origin = str(tmp_path / "nilearn" / "__init__.py")
+
+    monkeypatch.setattr(viewer, "find_spec", lambda name: asked.append(name) or Spec())
+    niivue.cache_clear()
+    try:
+        packed = niivue()
+        assert packed is not None and len(packed) < 100
+        assert gzip.decompress(base64.b64decode(packed)) == b"code" * 100
+        Spec.origin = None  # type: ignore[assignment]
+        niivue.cache_clear()
+        assert niivue() is None and asked == ["nilearn"] * 2
+    finally:
+        niivue.cache_clear()
+
+
+def test_colours_and_the_scale_of_variance_follow_the_classes(make_case_view: MakeCaseView) -> None:
+    seg, _ = masks()
+    names = {value: f"class {value}" for value in range(1, len(COLOURS) + 2)}
+    told = volumes(make_case_view(seg), names)
+    assert told["labels"] == [
+        {"value": value, "name": name, "colour": COLOURS[(value - 1) % len(COLOURS)]}
+        for value, name in names.items()
+    ]
+    assert told["variance_top"] == 0.5 and volumes(make_case_view(seg), {1: "a"})[
+        "variance_top"
+    ] == pytest.approx(0.25)
+    assert told["thinned"] == 1
+
+
+def test_grey_values_and_differences_are_bytes(make_case_view: MakeCaseView) -> None:
+    seg, reference = masks()
+    image = np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
+    image[0, 0, 0], image[0, 0, 1], image[0, 0, 2] = np.nan, 1e6, -1e6
+    variance = np.zeros(SHAPE, np.float32)
+    variance[1, 1, 1], variance[2, 2, 2] = 0.1, 9.0
+    shown = make_case_view(seg, reference=reference, image=image, variance=variance)
+    told = volumes(shown, {1: "a"})
+    found = read(told["image"])
+    assert found.get_data_dtype() == np.uint8 and found.get_fdata()[0, 0, 1] == 255.0
+    low, high = grey_range(image, 3)
+    expected = np.clip((np.nan_to_num(image) - low) / (high - low) * 255, 0, 255)
+    np.testing.assert_array_equal(found.get_fdata(), np.floor(expected))
+    np.testing.assert_array_equal(
+        read(told["differences"]).get_fdata(), differences(seg, reference)
+    )
+    stored = np.asarray(read(told["variance"]).dataobj.get_unscaled())
+    assert stored[1, 1, 1] == round(0.1 / 0.25 * 255) and stored[2, 2, 2] == 255
+
+
+def test_a_small_volume_is_embedded_whole(make_case_view: MakeCaseView) -> None:
+    empty = np.zeros(SHAPE, np.uint8)
+    assert read(volumes(make_case_view(empty), {1: "a"})["mask"]).shape == SHAPE
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_large_volume_is_cut_to_the_marks_and_a_margin(
+    marked: bool, make_case_view: MakeCaseView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewer, "VOXELS", 14 * 12 * 10 - 1)
+    monkeypatch.setattr(viewer, "_MARGIN_MM", 3.0)
+    seg, other = np.zeros((2, *SHAPE), np.uint8)
+    if marked:
+        seg[5:7, 4:6, 8], other[8, 5, 5] = 1, 1
+    shown = make_case_view(
+        seg, annotations=[other], reference=seg, affine=np.diag([1.0, 2.0, 4.0, 1.0])
+    )
+    part, step = viewer._part(shown)
+    if marked:
+        # 3, 2 and 1 voxels around what is marked, up to the border
+        assert part == (slice(2, 12, 1), slice(2, 8, 1), slice(4, 10, 1)) and step == 1
+        told = volumes(shown, {1: "a"})
+        assert read(told["mask"]).affine[:3, 3].tolist() == [2.0, 4.0, 16.0]
+    else:
+        assert part == (slice(0, 14, 2), slice(0, 12, 2), slice(0, 10, 2)) and step == 2

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from medsegdiff.bundle import Bundle
 from medsegdiff.cli.main import app
+from medsegdiff.core.atomic_files import read_json
 from medsegdiff.core.errors import InputError
 from medsegdiff.exporting import export, exported_files
 from medsegdiff.segmentation import EnsembleInferer, MemberNoise
@@ -179,6 +180,24 @@ def test_wrong_sizes_are_refused(
     output = str(tmp_path / "out")
     result = RUNNER.invoke(app, ["export", str(bundle.root), "--trust", "--output", output, *words])
     assert result.exit_code == code and told in result.output
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_the_command_says_how_far_the_files_differ(
+    bundle: Bundle, tmp_path: Path, quiet: bool
+) -> None:
+    output = tmp_path / "out"
+    words = ["export", str(bundle.root), "--trust", "--output", str(output), "--format", "torch"]
+    words += ["--size", ",".join(map(str, SIZE)), *(["-q"] if quiet else [])]
+    result = RUNNER.invoke(app, words)
+    assert result.exit_code == 0, result.output
+    names = [name for names in read_json(output / "ensemble.json")["networks"] for name in names]
+    lines = result.stdout.splitlines()
+    if quiet:
+        assert lines == []
+    else:
+        assert len(lines) == len(names) + 1 and lines[-1].endswith("ensemble.json: how to sample")
+        assert all(re.search(r": differs from the network by \d", line) for line in lines[:-1])
 
 
 def test_without_onnx_its_extra_is_named(

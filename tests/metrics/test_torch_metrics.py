@@ -24,6 +24,7 @@ from medsegdiff.metrics import (
     HungarianMatchedIoU,
     NegativeLogLikelihood,
     SampleDiversity,
+    reliability,
 )
 
 SHAPES = [(7, 6), (5, 4, 6)]
@@ -238,3 +239,78 @@ def test_two_processes_compute_the_figure_of_all_images(tmp_path: Path) -> None:
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(found, [sets.compute(), pooled.compute()])
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "second", "told"),
+    [
+        (
+            GeneralizedEnergyDistance(),
+            (1, 2, 3, 3),
+            (1, 2, 3, 4),
+            "maps (N, *spatial) and references (M, *spatial) must be on one grid. "
+            "Got (2, 3, 3) and (2, 3, 4).",
+        ),
+        (
+            BrierScore((1,)),
+            (1, 2, 3, 3),
+            (1, 0, 3, 3),
+            "maps (N, *spatial) and references (M, *spatial) must be on one grid. "
+            "Got (2, 3, 3) and (0, 3, 3).",
+        ),
+        (
+            GeneralizedEnergyDistance(),
+            (2, 2, 3, 3),
+            (1, 2, 3, 3),
+            "2 images have 1 references.",
+        ),
+        (
+            BrierScore((1, 2)),
+            (1, 2, 3, 3),
+            (1, 1, 3, 3),
+            "class 2 needs as many channels, and one for background. Got 2 channels.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_came(
+    metric: Any, first: tuple[int, ...], second: tuple[int, ...], told: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        metric.update(torch.zeros(first), torch.zeros(second))
+    assert str(error.value) == told
+
+
+def test_a_metric_without_classes_says_so() -> None:
+    with pytest.raises(ValueError) as error:
+        BrierScore(classes=())
+    assert str(error.value) == "classes must name at least one foreground class. Got none."
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_bins_and_classes_are_those_that_were_asked_for(pooled: bool) -> None:
+    p, truth = probabilities((7, 6), images=1), label_maps(2, (7, 6), 2, images=1)
+    metric = ExpectedCalibrationError((2, 1), per_class=True, bins=4, pooled=pooled)
+    metric.update(p, truth)
+    expected = [
+        reliability(p[0, k].numpy(), (truth[0] == k).double().mean(dim=0).numpy(), bins=4).ece
+        for k in (2, 1)
+    ]
+    np.testing.assert_allclose(metric.compute(), expected)
+    assert metric.compute().dtype == torch.float64
+    whole = ExpectedCalibrationError((2, 1), bins=4, pooled=pooled)
+    whole.update(p, truth)
+    assert whole.compute().item() == pytest.approx(np.mean(expected))
+    whole.reset()
+    assert math.isnan(whole.compute().item())
+
+
+def test_figures_of_images_are_averaged_by_class_where_they_are_defined() -> None:
+    p, truth = probabilities((7, 6)), label_maps(1, (7, 6), 2)
+    truth[:2] = torch.where(truth[:2] == 2, 0, truth[:2])
+    metric = BrierScore(CLASSES, near=0, per_class=True)
+    metric.update(p, truth)
+    expected = [
+        np.mean([(1 - p[i, k][truth[i, 0] == k]).square().mean() for i in images])
+        for k, images in ((1, range(3)), (2, (2,)))
+    ]
+    np.testing.assert_allclose(metric.compute(), expected)

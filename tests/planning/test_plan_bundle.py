@@ -145,6 +145,15 @@ def test_thick_slices(tmp_path: Path) -> None:
     assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
 
 
+def test_a_training_step_that_fits_no_memory_is_refused(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", cases=5, size=16)
+    line = ["plan", str(data), "--output", str(tmp_path / "mine"), "--hours", "0.001", "-q"]
+    result = RUNNER.invoke(app, [*line, "--memory", "0.001", "--device", "cpu"])
+    assert result.exit_code == 1 and "even with the smallest patch. Allow more" in result.output
+    result = RUNNER.invoke(app, [*line, "--device", "cpu"])
+    assert result.exit_code == 0 and result.stdout == ""
+
+
 def test_the_plan_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_cohort(tmp_path / "data", cases=5, size=16)
     line = ["plan", str(data), "--output", str(tmp_path / "mine"), "--hours", "0.001"]

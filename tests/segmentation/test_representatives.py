@@ -137,3 +137,23 @@ def test_of_a_volume_taken_slice_by_slice_each_member_stays_one_reading() -> Non
 def test_settings_out_of_range_are_refused(options: dict[str, int], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         EnsembleInferer([8, 8], **options)  # type: ignore[arg-type]
+
+
+def test_members_of_a_volume_are_chosen_by_the_mean_over_its_slices() -> None:
+    """Not by the volume as a whole, in which the largest slice would decide."""
+    labels = torch.zeros(6, 8, 8, 4, dtype=torch.uint8)
+    for member, (large, small) in enumerate([(0, 0), (0, 1), (0, 2), (0, 3), (1, 3), (1, 3)]):
+        labels[member, large : large + 6, :, 0] = 1
+        labels[member, small, small, 1:] = 1
+    inferer = EnsembleInferer([8, 8], members=2, oversampling=3)
+    by_slice = torch.stack([jaccard_distances(labels[..., z], 2) for z in range(4)]).mean(dim=0)
+    wanted = representatives(by_slice, 2)
+    assert wanted != representatives(jaccard_distances(labels, 2), 2)
+    assert torch.equal(inferer._kept(labels, 2, by_slice=True), labels[wanted])
+    whole = inferer._kept(labels, 2, by_slice=False)
+    assert torch.equal(whole, labels[representatives(jaccard_distances(labels, 2), 2)])
+    middle = EnsembleInferer([8, 8], members=2, oversampling=3, diversity_weight=0.0)
+    typical = representatives(by_slice, 2, 0.0)
+    assert torch.equal(middle._kept(labels, 2, by_slice=True), labels[typical])
+    plain = EnsembleInferer([8, 8], members=6)
+    assert plain._kept(labels, 2, by_slice=True) is labels

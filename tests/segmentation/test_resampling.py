@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -91,3 +92,98 @@ def test_a_grid_beyond_the_limit_is_refused() -> None:
     chain = resample_by_slabs(Compose([Spacingd("image", (1.0, 1.0, 1.0))]))
     with pytest.raises(InputError, match="network's grid: would take"), surfacing_input_errors():
         chain({"image": image})
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_moved_grid_begins_at_the_voxel_that_was_named(dims: int) -> None:
+    rng = np.random.default_rng(0)
+    affine = np.eye(dims + 1)
+    affine[:-1] = rng.normal(size=(dims, dims + 1))
+    start = list(range(2, 2 + dims))
+    moved = resampling._moved(affine, start)
+    for voxel in np.ndindex((2,) * dims):
+        np.testing.assert_allclose(
+            moved @ [*voxel, 1.0], affine @ [*(np.array(voxel) + start), 1.0]
+        )
+    assert moved is not affine and not np.shares_memory(moved, affine)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_box_that_is_needed_holds_what_is_reached_and_little_more(dims: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    to_source = np.eye(dims + 1)
+    to_source[:-1, :-1] = rng.normal(size=(dims, dims))
+    to_source[:-1, -1] = rng.uniform(10, 30, dims)
+    extent, size = rng.integers(2, 6, dims), [40] * dims
+    box = resampling._needed(to_source, extent.tolist(), size)
+    corners = np.array([to_source @ [*c, 1.0] for c in np.ndindex(*extent)])[:, :-1]
+    for part, low, high in zip(box, corners.min(axis=0), corners.max(axis=0), strict=True):
+        # a spline or a line between voxels takes its values from the neighbours
+        assert part.start == min(max(np.floor(low) - 2, 0), 38)
+        assert part.stop == min(max(np.ceil(high) + 3, part.start + 2), 40)
+
+
+@pytest.mark.parametrize(("at", "expected"), [(-50.0, slice(0, 2)), (50.0, slice(7, 9))])
+def test_a_grid_beside_the_source_needs_two_voxels_of_its_border(
+    at: float, expected: slice
+) -> None:
+    to_source = np.eye(3)
+    to_source[:2, 2] = at
+    assert resampling._needed(to_source, [3, 3], [9, 9]) == [expected] * 2
+    assert resampling._needed(to_source, [3, 3], [1, 1]) == [slice(0, 1)] * 2
+
+
+def info(**changed: Any) -> dict[str, Any]:
+    return {"mode": "bilinear", "align_corners": False, **changed}
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "known", "large"),
+    [
+        ((10, 11), 1.0, info(), True),
+        ((11, 10), 1.0, info(), True),
+        ((10, 10), 2.0, info(), True),
+        ((10, 10), 1.0, info(), False),  # nothing to do
+        ((10, 9), 1.0, info(), False),  # not large, nor is the source
+        ((10, 11), 1.0, info(align_corners=True), False),
+        ((10, 11), 1.0, info(mode=3), False),
+        ((10, 11, 1), 1.0, info(), False),
+    ],
+)
+def test_what_goes_in_slabs(
+    size: tuple[int, ...],
+    scale: float,
+    known: dict[str, Any],
+    large: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit = 99 if size == (10, 10) else 100
+    monkeypatch.setattr(resampling, "SLAB", limit)
+    image = MetaTensor(torch.zeros(1, 10, 10), affine=torch.eye(3))
+    affine = torch.diag(torch.tensor([scale, 1.0, 1.0]))
+    assert resampling._is_large(image, size, known, affine) == large
+    larger = MetaTensor(torch.zeros(1, 20, 20), affine=torch.eye(3))
+    if not scale > 1 and large:  # a large source counts as well
+        assert resampling._is_large(larger, (2, 2), known, affine)
+
+
+def test_the_meta_data_go_on_with_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "SLAB", 50)
+    chain = resample_by_slabs(Compose([Spacingd("image", (1.0, 1.0, 2.0))]))
+    image = MetaTensor(torch.zeros(1, 9, 9, 9), affine=torch.eye(4), meta={"told": "so"})
+    found = chain({"image": image})["image"]
+    assert found.meta["told"] == "so" and found.dtype == torch.float32
+    np.testing.assert_allclose(found.pixdim, [1.0, 1.0, 2.0])
+    assert [one["class"] for one in found.applied_operations] == ["SlabResample"]
+    back = chain.inverse({"image": found})["image"]
+    assert back.applied_operations == [] and back.meta["told"] == "so"
+    assert tuple(back.shape) == (1, 9, 9, 9) and torch.equal(back.affine, torch.eye(4).double())
+
+
+def test_the_size_of_all_channels_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, float]] = []
+    monkeypatch.setattr(resampling, "check_size", lambda *given: seen.append(given))
+    chain = resample_by_slabs(Compose([Spacingd("image", (1.0, 0.5, 1.0))]))
+    chain({"image": MetaTensor(torch.zeros(3, 4, 5, 6), affine=torch.eye(4))})
+    assert seen == [("the image on the network's grid", 4.0 * 3 * 4 * 9 * 6)]

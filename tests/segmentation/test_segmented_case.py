@@ -7,20 +7,23 @@ import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 
 from medsegdiff.calibration.scaling import Scaling
 from medsegdiff.core.storage import Storage, slabs
-from medsegdiff.core.types import Fusion
+from medsegdiff.core.types import Fusion, Geometry
 from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.transforms import LoadCased
 from medsegdiff.segmentation import resampling
 from medsegdiff.segmentation import segmented_case as segment
+from medsegdiff.segmentation.ensemble import Ensemble
 from medsegdiff.segmentation.resampling import resample_by_slabs
 from medsegdiff.segmentation.segmented_case import SegmentedCase, segment_case
 from medsegdiff.segmentation.sliding_window import EnsembleInferer
@@ -109,3 +112,92 @@ def test_memory_does_not_grow_by_classes_times_members(tmp_path: Path) -> None:
     (small, one), (large, few) = (map(int, line.split()) for line in told.splitlines()[-2:])
     assert one == 1 and 1 <= few <= 8
     assert large - small < 400, told
+
+
+class GivenInferer:
+    """An inferer that answers with a given ensemble, and keeps what it was asked."""
+
+    def __init__(self, ensemble: Ensemble, fusion: Fusion = "mean") -> None:
+        self.given, self.fusion, self.asked = ensemble, fusion, []  # type: ignore[var-annotated]
+
+    def ensemble(self, *asked: Any) -> Ensemble:
+        self.asked = list(asked)
+        return self.given
+
+
+def a_case(
+    fusion: Fusion = "mean", scaling: Scaling | None = None, **changed: Any
+) -> SegmentedCase:
+    """Three voxels of two classes, two members, on the image's own grid."""
+    mean = torch.tensor([[[0.7, 0.2, 1.002]], [[0.2, 0.8, -0.002]]])
+    given = {
+        "mean": mean,
+        "variance": torch.full((2, 1, 3), 0.2).index_fill_(2, torch.tensor([2]), 0.3),
+        "anchor": torch.tensor([[[0.1, 0.9, 0.0]], [[0.9, 0.1, 0.0]]]),
+        "labels": torch.tensor([[[0, 1, 1]], [[1, 1, 1]]], dtype=torch.uint8),
+        "seconds": {"encode": 1.0, "sample": 2.0},
+        "windows": {"run": 5},
+        **changed,
+    }
+    image = MetaTensor(torch.arange(3.0).reshape(1, 1, 3), meta={"spatial_shape": (1, 3)})
+    item = {"image": image, "geometry": Geometry((1, 3), np.eye(4))}
+    inferer: Any = GivenInferer(Ensemble(**given), fusion)
+    network, told = torch.nn.Identity(), []
+    progress = lambda *at: told.append(at)  # noqa: E731
+    storage = Storage()
+    found = segment.segment_item(
+        item, "name", network, Compose([]), inferer, scaling, storage, progress, 4.0
+    )
+    plain, *rest = inferer.asked
+    assert torch.equal(plain, image.as_tensor()) and rest == [network, "name", storage, progress]
+    assert found.storage is storage and found.geometry is item["geometry"]
+    return found
+
+
+def test_what_resampling_left_is_repaired() -> None:
+    found = a_case()
+    # a tenth is lacking, which is background; sums and limits are kept
+    np.testing.assert_allclose(found.mean[:, 0], [[0.8, 0.2, 1.0], [0.2, 0.8, 0.0]], atol=1e-6)
+    np.testing.assert_allclose(found.variance[:, 0], [[0.2, 0.2, 0.25]] * 2)
+    assert found.mask.tolist() == [[0, 1, 0]]
+    assert found.anchor is not None and found.anchor.tolist() == [[1, 0, 0]]  # cropped: background
+    entropy = -(0.8 * np.log(0.8) + 0.2 * np.log(0.2))
+    np.testing.assert_allclose(found.entropy, [[entropy, entropy, 0.0]], rtol=1e-5)
+    assert found.members.tolist() == [[[0, 1, 1]], [[1, 1, 1]]]
+    assert found.image.tolist() == [[[0.0, 1.0, 2.0]]]
+    assert found.seconds == {"load": 4.0, "encode": 1.0, "sample": 2.0}
+    assert found.windows == {"run": 5} and found.calibration_shift == 0.0
+    (features,) = found.features
+    assert set(features) == {"intensity", "ensemble"} and found.places == {}
+
+
+def test_the_scaling_comes_before_the_mask_and_its_shift_is_told() -> None:
+    scaling = Scaling((1.0, 1.0), (0.0, 3.0))
+    found, raw = a_case(scaling=scaling), a_case()
+    np.testing.assert_allclose(found.mean, scaling(raw.mean), rtol=1e-6)
+    assert found.mask.tolist() == [[1, 1, 0]]
+    moved = np.abs(found.mean[0] - raw.mean[0]).sum()
+    assert found.calibration_shift == pytest.approx(moved / (1.0 + 0.2 + 0.8), rel=1e-5)
+    np.testing.assert_array_equal(found.variance, raw.variance)
+
+
+@pytest.mark.parametrize("fusion", ["majority", "staple"])
+def test_members_decide_by_the_rule(fusion: Fusion) -> None:
+    assert a_case(fusion).mask.tolist() == [[0, 1, 1]]
+
+
+def test_scores_of_the_steps_decide_by_their_rule() -> None:
+    steps = torch.tensor([[[0.1, 0.9, 0.2]], [[0.9, 0.1, 0.8]]])
+    found = a_case("step_uncertainty", by_steps=steps)
+    assert found.mask.tolist() == [[1, 0, 1]]
+
+
+def test_without_an_anchor_there_is_none() -> None:
+    assert a_case(anchor=None).anchor is None
+
+
+def test_an_item_has_the_spacing_that_was_given() -> None:
+    paths = (Path("a.png"), Path("b.png"))
+    assert segment.case_item(CaseInput("x", paths)) == {"case": "x", "image": list(paths)}
+    found = segment.case_item(CaseInput("x", paths, spacing=(0.5, 0.7)))
+    assert found == {"case": "x", "image": list(paths), "spacing": (0.5, 0.7)}

@@ -1,12 +1,14 @@
 """Ensembles of images smaller and larger than the window."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from monai.inferers import sliding_window_inference
 
+from medsegdiff.core.errors import UsageError
 from medsegdiff.core.storage import Storage
 from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.prediction import anchor_mask
@@ -322,3 +324,136 @@ def test_progress_is_told_window_by_window() -> None:
         torch.rand(1, 16, 8, 2), tiny_segmenter(2), "", progress=lambda *at: told.append(at)
     )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+class Recorded(torch.nn.Module):
+    """A network of two classes whose anchor is the image, and whose members are their noise."""
+
+    num_classes, stride = 2, 1
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(gain))
+        self.encoded: list[torch.Tensor] = []
+        self.drawn: list[dict[str, Any]] = []
+
+    def state_size(self, size: Any) -> list[int]:
+        return list(size)
+
+    def encode(self, window: torch.Tensor) -> Any:
+        self.encoded.append(window)
+        return SimpleNamespace(
+            anchor=torch.cat([torch.zeros_like(window), self.weight * window], 1)
+        )
+
+    def sample(self, condition: Any, x_T: torch.Tensor, noise: Any, **options: Any) -> torch.Tensor:
+        self.drawn.append({"x_T": x_T, **options})
+        p = x_T.softmax(dim=1)
+        if options["watch"] is not None:
+            options["watch"](0, p)
+        return p
+
+
+def test_members_are_shared_out_over_mirror_images_in_batches() -> None:
+    network: Any = Recorded()
+    image = torch.rand(1, 6, 5)
+    inferer = EnsembleInferer(
+        [8, 8],
+        members=5,
+        steps=3,
+        warm_start=0.5,
+        mirror_axes=(0,),
+        member_batch=2,
+        fusion="step_uncertainty",
+    )
+    found = inferer.ensemble(image, network, "case")
+    assert inferer.mirrors == [(), (0,)]
+    for seen, expected in zip(network.encoded, (image, image.flip(1)), strict=True):
+        assert torch.equal(seen[0], expected)
+    # members 0, 2, 4 of the image as it is, 1 and 3 of its mirror image, two at a time
+    assert [len(one["x_T"]) for one in network.drawn] == [2, 1, 2]
+    options = ("sampler", "steps", "start")
+    for one in network.drawn:
+        assert [one[name] for name in options] == [inferer.sampler, 3, 0.5]
+    members = []
+    for m in range(5):
+        mirrored = (0,) if m % 2 else ()
+        own = noise.MemberNoise(
+            0, "case", [m], (slice(0, 6), slice(0, 5)), (6, 5), [6, 5], 1, mirrored
+        )
+        p = own.start(2).softmax(dim=1)
+        members.append(p.flip(2) if m % 2 else p)
+    drawn = torch.cat(members)
+    torch.testing.assert_close(found.mean, drawn.mean(dim=0))
+    torch.testing.assert_close(found.variance, drawn.var(dim=0, correction=0))
+    assert torch.equal(found.labels, drawn.argmax(dim=1).to(torch.uint8))
+    torch.testing.assert_close(found.by_steps, drawn.mean(dim=0))
+    logits = torch.cat([torch.zeros_like(image), image])
+    torch.testing.assert_close(found.anchor, logits.softmax(dim=0))
+    assert set(found.seconds) == {"encode", "sample"} and min(found.seconds.values()) > 0.0
+    assert sum(found.seconds.values()) < 60.0 and found.windows == {"run": 1, "skipped": 0}
+
+
+def test_fewer_members_than_mirror_images_use_the_first() -> None:
+    network: Any = Recorded()
+    inferer = EnsembleInferer([8, 8], members=2, steps=1, mirror_axes=(0, 1))
+    assert inferer.mirrors == [(), (0,), (1,), (0, 1)]
+    inferer.ensemble(torch.rand(1, 6, 5), network, "")
+    assert len(network.encoded) == 2 and all(one["watch"] is None for one in network.drawn)
+
+
+def test_an_empty_window_is_certain_of_background() -> None:
+    network: Any = Recorded()
+    image = torch.zeros(1, 16, 8)
+    image[:, :8] = 1.0
+    for rule in ("mean", "step_uncertainty"):
+        inferer = EnsembleInferer([8, 8], members=3, steps=1, overlap=0.0, fusion=rule)
+        found = inferer.ensemble(image, network, "")
+        assert found.windows == {"run": 1, "skipped": 1}
+        maps = [found.mean, found.anchor, *([] if rule == "mean" else [found.by_steps])]
+        for one in maps:
+            assert one is not None
+            assert (one[0, 8:] == 1.0).all() and not one[1, 8:].any()
+        assert not found.variance[:, 8:].any() and not found.labels[:, 8:].any()
+        assert found.labels.shape == (3, 16, 8) and (found.by_steps is None) == (rule == "mean")
+
+
+@pytest.mark.parametrize(("nearly", "skipped"), [(0.5e-6, 1), (2e-6, 0)])
+def test_the_lowest_value_may_vary_by_rounding(nearly: float, skipped: int) -> None:
+    network: Any = Recorded()
+    image = torch.zeros(2, 16, 8)
+    image[0, :8], image[1, :8] = 1.0, 4.0
+    image[0, 8] = nearly
+    inferer = EnsembleInferer([8, 8], members=1, steps=1, overlap=0.0)
+    network.encode = lambda window: SimpleNamespace(anchor=window)
+    assert inferer.ensemble(image, network, "").windows["skipped"] == skipped
+
+
+def test_too_many_steps_are_told_with_the_remedy() -> None:
+    network = tiny_segmenter(2)  # of 100 time steps
+    EnsembleInferer([8, 8], steps=100).check(network)
+    with pytest.raises(UsageError) as told:
+        EnsembleInferer([8, 8], steps=101).check(network)
+    assert str(told.value) == (
+        "steps 101: steps must be between 1 and 100, the time steps of the process. Got 101. "
+        "Choose fewer, or leave the option out"
+    )
+    with pytest.raises(UsageError, match=r"steps 60: .* below start 0\.5"):
+        EnsembleInferer([8, 8], steps=60, warm_start=0.5).check(network)
+
+
+def test_the_settings_of_the_record_are_those_of_sampling() -> None:
+    inferer = EnsembleInferer([8, 8], members=3, steps=2, seed=7, fusion="majority")
+    assert inferer.fusion == "majority" and inferer.settings == inferer.sampling.to_record()
+    assert (inferer.settings["members"], inferer.settings["seed"]) == (3, 7)
+    assert (inferer.window, inferer.overlap, inferer.member_batch) == ((8, 8), 0.25, 16)
+
+
+def test_each_image_of_a_batch_has_noise_of_its_own() -> None:
+    network: Any = Recorded()
+    inferer = EnsembleInferer([8, 8], members=2, steps=1)
+    image = torch.rand(1, 1, 6, 5).expand(2, -1, -1, -1)
+    first, second = inferer.ensembles(image, network)
+    assert not torch.equal(first.mean, second.mean)
+    assert torch.equal(second.mean, inferer.ensemble(image[1], network, "1").mean)
+    assert torch.equal(inferer(image, network), torch.stack([first.mean, second.mean]))

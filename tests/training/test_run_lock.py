@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from medsegdiff.core.errors import InputError
+from medsegdiff.training import run_lock
 from medsegdiff.training.run_lock import NAME, locked
 
 HOLD = """
@@ -73,3 +75,54 @@ def test_a_torn_lock_is_taken_over(tmp_path: Path, torn: str) -> None:
     (tmp_path / NAME).write_text(torn)
     with locked(tmp_path):
         assert json.loads((tmp_path / NAME).read_text())["process"] == os.getpid()
+
+
+def test_where_a_file_system_has_no_locks_the_user_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_lock.fcntl, "lockf", fails)
+    with locked(tmp_path):
+        assert json.loads((tmp_path / NAME).read_text())["process"] == os.getpid()
+    assert "cannot be locked: start no second training there" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_lock, "fcntl", None)
+    with locked(tmp_path):
+        assert (tmp_path / NAME).exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_its_owner_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two calls its training ended: the file that is open has no name any more."""
+    lock, calls = run_lock.fcntl.lockf, [0]
+
+    def slow(*arguments: int) -> None:
+        if calls == [0]:
+            (tmp_path / NAME).unlink()
+        calls[0] += 1
+        lock(*arguments)
+
+    monkeypatch.setattr(run_lock.fcntl, "lockf", slow)
+    with locked(tmp_path):
+        assert calls == [2] and (tmp_path / NAME).exists()
+
+
+def test_an_owner_that_has_not_written_its_name_yet(tmp_path: Path) -> None:
+    empty = "import os; os.truncate(sys.argv[1] + '/training.lock', 0)"
+    code = HOLD.replace("    print(", f"    {empty}\n    print(")
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(InputError, match="is being trained in by another process"),
+            locked(tmp_path),
+        ):
+            pass
+        other.kill()

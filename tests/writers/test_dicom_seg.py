@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom.sr.codedict import codes
 
+from medsegdiff import __version__
 from medsegdiff.bundle.bundle import list_bundles, load_bundle
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
@@ -206,3 +207,144 @@ def test_real_series(tmp_path: Path, shared_data: Path, folder: str) -> None:
     read = read_back(tmp_path / "seg.dcm", geometry)
     for number in (1, 2):
         np.testing.assert_array_equal(read[..., number - 1], label_map == number)
+
+
+EQUIPMENT = {
+    "Manufacturer": "medsegdiff",
+    "ManufacturerModelName": "medsegdiff",
+    "SoftwareVersions": __version__,
+    "DeviceSerialNumber": "0",
+    "InstanceNumber": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "label", "description"),
+    [
+        ("BINARY", 9001, "SEGMENTATION", "Segmentation"),
+        ("FRACTIONAL", 9002, "PROBABILITY", "Mean probability"),
+    ],
+)
+def test_what_names_an_object(
+    kind: str, number: int, label: str, description: str, tmp_path: Path
+) -> None:
+    geometry, path = write_series(tmp_path / "series"), tmp_path / "seg.dcm"
+    algorithm = Algorithm("n" * 70, "v" * 70)
+    if kind == "BINARY":
+        assert write_binary_seg(path, np.ones(SHAPE, int), geometry, SEGMENTS, algorithm) == ()
+    else:
+        means = np.full((2, *SHAPE), 0.5)
+        assert write_fractional_seg(path, means, geometry, SEGMENTS, algorithm) == ()
+    seg = pydicom.dcmread(path)
+    said = EQUIPMENT | {
+        "SegmentationType": kind,
+        "SeriesNumber": number,
+        "ContentLabel": label,
+        "SeriesDescription": description,
+    }
+    assert {keyword: seg[keyword].value for keyword in said} == said
+    if kind == "FRACTIONAL":
+        assert (seg.SegmentationFractionalType, seg.MaximumFractionalValue) == ("PROBABILITY", 255)
+    assert len({seg.SeriesInstanceUID, seg.SOPInstanceUID, seg.StudyInstanceUID}) == 3
+    assert "None" not in (seg.SeriesInstanceUID, seg.SOPInstanceUID)
+    (drawn,) = seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence
+    assert (drawn.AlgorithmName, drawn.AlgorithmVersion) == ("n" * 64, "v" * 64)
+    assert drawn.AlgorithmSource == f"medsegdiff {__version__}"
+
+
+def test_what_describes_a_segment(tmp_path: Path) -> None:
+    geometry, path = write_series(tmp_path / "series"), tmp_path / "seg.dcm"
+    codes_of_2 = HIPPOCAMPUS | {
+        "modifier": ("255549009", "SCT", "Anterior"),
+        "region": ("39607008", "SCT", "Lung"),
+    }
+    segments = segments_of({0: "background", 7: "x" * 70, 9: "Tail"}, {9: codes_of_2})
+    label_map = np.zeros(SHAPE, int)
+    label_map[0], label_map[1], label_map[2] = 7, 9, 200
+    write_binary_seg(path, label_map, geometry, segments)
+    read = read_back(path, geometry)
+    assert read[0, ..., 0].all() and read[1, ..., 1].all()
+    assert read.sum() == read[0, ..., 0].size + read[1, ..., 1].size  # 200 is no class
+    first, second = pydicom.dcmread(path).SegmentSequence
+    assert [one.SegmentNumber for one in (first, second)] == [1, 2]
+    assert [one.TrackingID for one in (first, second)] == ["medsegdiff-1", "medsegdiff-2"]
+    assert len({one.TrackingUID for one in (first, second)}) == 2
+    assert first.SegmentLabel == "x" * 64 and second.SegmentLabel == "Tail"
+    for one, segment in zip((first, second), segments, strict=True):
+        assert one.SegmentAlgorithmType == "AUTOMATIC"
+        lab = hd.color.CIELabColor.from_rgb(*segment.rgb).value
+        assert tuple(one.RecommendedDisplayCIELabValue) == tuple(lab)
+        (category,) = one.SegmentedPropertyCategoryCodeSequence
+        found = (category.CodeValue, category.CodingSchemeDesignator, category.CodeMeaning)
+        assert found == ("91723000", "SCT", "Anatomical Structure")
+    (kind,) = first.SegmentedPropertyTypeCodeSequence
+    assert (kind.CodeValue, kind.CodeMeaning) == ("label-7", "x" * 64) and MODIFIERS not in kind
+    assert "AnatomicRegionSequence" not in first
+    (region,) = second.AnatomicRegionSequence
+    assert (region.CodeValue, region.CodeMeaning) == ("39607008", "Lung")
+    (modifier,) = second.SegmentedPropertyTypeCodeSequence[0][MODIFIERS].value
+    assert (modifier.CodeValue, modifier.CodeMeaning) == ("255549009", "Anterior")
+
+
+def test_probabilities_outside_by_rounding_are_clipped(tmp_path: Path) -> None:
+    geometry, path = write_series(tmp_path / "series"), tmp_path / "mean.dcm"
+    means = np.stack([np.full(SHAPE, 1.0005), np.full(SHAPE, -0.0005)])
+    write_fractional_seg(path, means, geometry, SEGMENTS)
+    read = read_back(path, geometry)
+    assert (read[..., 0] == 1.0).all() and (read[..., 1] == 0.0).all()
+    for wrong, told in ((1.002, "0 to 1.002"), (-0.002, "-0.002 to 0")):
+        means = np.zeros((2, *SHAPE))
+        means[1, 0, 0, 0] = wrong
+        with pytest.raises(ValueError, match=r"means must lie in \[0, 1\]; got " + told):
+            write_fractional_seg(path, means, geometry, SEGMENTS)
+    with pytest.raises(ValueError, match="means must have 2 classes in its first axis; got 3"):
+        write_fractional_seg(path, np.zeros((3, *SHAPE)), geometry, SEGMENTS)
+
+
+def test_errors_say_why_and_name_the_formats_that_serve(tmp_path: Path) -> None:
+    geometry, path = write_series(tmp_path / "series"), tmp_path / "seg.dcm"
+    formats = "Choose --format nifti or nrrd"
+    nudged = Geometry(
+        SHAPE, geometry.affine @ (np.eye(4) + 0.3 * np.eye(4, k=3)), sources=geometry.sources
+    )
+    far = Geometry(SHAPE, geometry.affine @ np.diag([2.0, 1, 1, 1]), sources=geometry.sources)
+    for wrong in (nudged, far):
+        with pytest.raises(InputError) as told:
+            write_binary_seg(path, np.zeros(SHAPE, int), wrong, SEGMENTS)
+        assert str(told.value) == (
+            "the image: the DICOM images do not lie on the segmentation's grid, slice by slice. "
+            + formats
+        )
+    near = Geometry(
+        SHAPE, geometry.affine @ (np.eye(4) + 0.2 * np.eye(4, k=3)), sources=geometry.sources
+    )
+    write_binary_seg(path, np.zeros(SHAPE, int), near, SEGMENTS)
+    twice = Geometry(SHAPE, geometry.affine, sources=(*geometry.sources, geometry.sources[0]))
+    with pytest.raises(InputError) as told:
+        write_binary_seg(path, np.zeros(SHAPE, int), twice, SEGMENTS)
+    assert str(told.value) == (
+        "the image: holds several images of one identifier: a DICOM object could not name the right"
+        f" one. {formats}"
+    )
+    doubled = write_enhanced(tmp_path / "mr.dcm", (0, 1, 2, 3, 0))
+    with pytest.raises(InputError) as told:
+        write_binary_seg(path, np.zeros(SHAPE, int), doubled, SEGMENTS)
+    assert str(told.value) == (
+        "the image: holds several images of one slice, so a DICOM object cannot refer to the right "
+        f"one. {formats}"
+    )
+    with pytest.raises(InputError) as told:
+        write_binary_seg(path, np.zeros(SHAPE, int), Geometry(SHAPE, np.eye(4)), SEGMENTS)
+    assert str(told.value) == (
+        "the image: a DICOM object refers to the DICOM images it was made from, and this is none. "
+        f"{formats}, or give the DICOM series"
+    )
+
+
+def test_a_single_slice_may_be_a_plane(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    plane = Geometry(SHAPE[:2], geometry.affine, sources=geometry.sources[:1])
+    label_map = np.random.default_rng(0).integers(0, 3, SHAPE[:2])
+    write_binary_seg(tmp_path / "seg.dcm", label_map, plane, SEGMENTS)
+    read = read_back(tmp_path / "seg.dcm", plane)
+    np.testing.assert_array_equal(read[:, :, 0, 1], label_map == 2)

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
+from medsegdiff import __version__
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series, read_series
@@ -103,3 +104,62 @@ def test_real_series(tmp_path: Path, shared_data: Path) -> None:
     values = variance(geometry.shape)
     write_nifti(tmp_path / "variance.nii.gz", values, geometry, dtype="float32")
     assert_is_the_nifti(written(tmp_path, values, geometry), tmp_path / "variance.nii.gz")
+
+
+def test_all_that_names_a_map(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    (segment,) = segments_of({0: "background", 4: "L" * 80})
+    path = tmp_path / "variance.dcm"
+    assert write_variance_map(path, variance(SHAPE), geometry, segment) == ()
+    found = pydicom.dcmread(path)
+    said = {
+        "Manufacturer": "medsegdiff",
+        "ManufacturerModelName": "medsegdiff",
+        "SoftwareVersions": __version__,
+        "DeviceSerialNumber": "0",
+        "SeriesNumber": 9014,
+        "InstanceNumber": 1,
+        "ContentLabel": "VARIANCE",
+        "ContentDescription": ("Variance of the members' probability: " + "L" * 80)[:64],
+        "SeriesDescription": ("Variance: " + "L" * 80)[:64],
+        "RecognizableVisualFeatures": "NO",
+        "Laterality": None,
+    }
+    assert {keyword: found[keyword].value or None for keyword in said} == said
+    shared = found.SharedFunctionalGroupsSequence[0]
+    (mapping,) = shared.RealWorldValueMappingSequence
+    assert mapping.LUTLabel == "VARIANCE"
+    assert mapping.LUTExplanation == ("Variance over members: " + "L" * 80)[:64]
+    first, last = (
+        mapping[f"DoubleFloatRealWorldValue{end}ValueMapped"].value for end in ("First", "Last")
+    )
+    assert (first, last) == (0.0, 0.25)
+    (unit,) = mapping.MeasurementUnitsCodeSequence
+    assert unit.CodeMeaning == "no units"
+    (window,) = shared.FrameVOILUTSequence
+    assert (float(window.WindowCenter), float(window.WindowWidth)) == (0.125, 0.25)
+    assert window.VOILUTFunction == "LINEAR_EXACT"
+    uids = {found.SeriesInstanceUID, found.SOPInstanceUID, found.StudyInstanceUID}
+    assert len(uids) == 3 and "None" not in uids
+
+
+def test_values_outside_by_rounding_are_clipped(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    values = variance(SHAPE)
+    values[0, 0, 0], values[1, 0, 0] = -0.0005, 0.2505
+    found = written(tmp_path, values, geometry).pixel_array
+    assert found.min() == 0.0 and found.max() == 0.25
+    for wrong, told in ((-0.002, "got -0.002 to"), (0.252, "to 0.252")):
+        values[0, 0, 0] = wrong
+        with pytest.raises(ValueError, match=r"variance must lie in \[0, 0.25\]; got") as error:
+            write_variance_map(tmp_path / "b.dcm", values, geometry, SEGMENT)
+        assert told in str(error.value)
+
+
+def test_the_side_of_the_body_is_that_of_the_source(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    for file in geometry.sources:
+        header = pydicom.dcmread(file)
+        header.Laterality = "L"
+        header.save_as(file)
+    assert written(tmp_path, variance(SHAPE), geometry).Laterality == "L"

@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from medsegdiff import __version__
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import Geometry
 from medsegdiff.data.dicom import find_series
@@ -86,3 +87,73 @@ def test_it_needs_dicom(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="refers to the DICOM images"):
         written(tmp_path, Geometry(SHAPE, np.eye(4)))
     assert not list(tmp_path.glob("*.dcm"))
+
+
+def test_all_that_names_a_capture(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    for file in geometry.sources:
+        header = pydicom.dcmread(file)
+        header.Laterality, header.PositionReferenceIndicator = "R", "XY"
+        header.LossyImageCompression = "01"
+        header.save_as(file)
+    _, captures = written(tmp_path / "out", geometry)
+    times = magnification(*SHAPE[:2])
+    for number, (one, file) in enumerate(zip(captures, geometry.sources, strict=True), start=1):
+        said = {
+            "Manufacturer": "medsegdiff",
+            "ManufacturerModelName": "medsegdiff",
+            "SoftwareVersions": __version__,
+            "DeviceSerialNumber": "0",
+            "SeriesNumber": 9020,
+            "InstanceNumber": number,
+            "SeriesDescription": "Segmentation, burnt in (RESEARCH)",
+            "DerivationDescription": "Outlines and volumes of an automatic segmentation by tiny 1.2"
+            f", burnt in; magnified {times} times",
+            "PhotometricInterpretation": "RGB",
+            "BitsAllocated": 8,
+            "Laterality": "R",
+            "PositionReferenceIndicator": "XY",
+            "LossyImageCompression": "01",
+        }
+        assert {keyword: one[keyword].value for keyword in said} == said
+        np.testing.assert_allclose(
+            np.array(one.PixelSpacing, float) * times,
+            np.array(pydicom.dcmread(file).PixelSpacing, float),
+        )
+        (item,) = one.SourceImageSequence
+        source = pydicom.dcmread(file)
+        assert item.ReferencedSOPClassUID == source.SOPClassUID
+        assert "ReferencedFrameNumber" not in item
+        (purpose,) = item.PurposeOfReferenceCodeSequence
+        assert (purpose.CodeValue, purpose.CodingSchemeDesignator) == ("121322", "DCM")
+        assert one.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
+        f"x_{number:04d}.dcm" for number in range(1, SHAPE[2] + 1)
+    ]
+
+
+def test_a_frame_of_many_is_named_by_its_number(tmp_path: Path) -> None:
+    order = (2, 0, 3, 1)
+    geometry = write_enhanced(tmp_path / "mr.dcm", order)
+    _, captures = written(tmp_path / "out", geometry)
+    found = [one.SourceImageSequence[0].ReferencedFrameNumber for one in captures]
+    assert found == [1, 2, 3, 4]
+    assert all(not one.get("Laterality") and "LossyImageCompression" not in one for one in captures)
+
+
+def test_outlines_have_their_own_colours_and_dashes(tmp_path: Path) -> None:
+    geometry = write_series(tmp_path / "series")
+    image = np.zeros((*SHAPE, 3), np.uint8)
+    first, second = np.zeros((2, *SHAPE), bool)
+    first[1:3, 1:5], second[4:6, 1:5] = True, True
+    outlines = [Outline(first, (255, 0, 0)), Outline(second, (0, 255, 0), dashed=True)]
+    notes = write_secondary_capture(
+        tmp_path / "out", "y", image, outlines, [Line("1 ml")], geometry
+    )
+    assert notes == ()
+    shown = pydicom.dcmread(tmp_path / "out" / "y_0001.dcm").pixel_array
+    times = magnification(*SHAPE[:2])
+    red, green = ((shown == colour).all(axis=-1) for colour in ((255, 0, 0), (0, 255, 0)))
+    columns = [np.flatnonzero(one.any(axis=0)) // times for one in (red, green)]
+    assert set(columns[0]) <= {0, 1, 2, 3} and set(columns[1]) <= {3, 4, 5, 6}
+    assert 0 < green.sum() < red.sum()  # dashes have gaps
