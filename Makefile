@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(LOCK))
 TORCH := torch>=2.9,<2.14
 DATA ?= hippocampus_mr
 MINUTES ?= 3
 INPUTS ?= 10000
+# a file of exact versions to install, such as constraints.txt; without one, the newest that pyproject.toml allows
+LOCK ?=
 # a process a core, of one thread each; the tests of one file stay together, since they share what they train
 PARALLEL ?= -n logical --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test pacs-test wheel-test check format docs bench fuzz
+.PHONY: help venv demo test pacs-test label-test wheel-test check format docs bench fuzz lock
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -26,6 +29,9 @@ test: $(STAMP) ## run the tests, but for the long ones, which `make check` runs 
 
 pacs-test: $(STAMP) ## from a real Orthanc server and back to it; says how to install one
 	$(BIN)/python -m pytest tests/pacs --need-orthanc
+
+label-test: $(STAMP) ## Slicer's calls to a MONAI Label server, in an environment of its own: minutes
+	$(BIN)/python -m pytest tests/integrations --label-env build/label_env
 
 wheel-test: $(STAMP) ## build the wheel, install it without extras, and try it: minutes
 	$(BIN)/python -m pytest tests/packaging --wheel-env build/wheel_env
@@ -46,6 +52,10 @@ bench: $(STAMP) ## compare with other methods: DATA=hippocampus_mr MINUTES=3 (of
 fuzz: $(STAMP) ## damaged files, descriptions, bundles and answers, INPUTS=10000 of them
 	$(BIN)/python -m tests.fuzz --inputs $(INPUTS)
 
+lock: $(STAMP) ## write the versions that are installed here into constraints.txt
+	{ sed -n 1p constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > build.txt
+	mv build.txt constraints.txt
+
 format: $(STAMP) ## let ruff sort the imports and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -55,6 +65,6 @@ $(STAMP): pyproject.toml
 		{ echo "medsegdiff needs Python 3.11 to 3.13; say which by: make PYTHON=python3.11" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing medsegdiff and its libraries into $(VENV) (a few minutes the first time)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[all,dev]"
+	$(PIP) "$(TORCH)"
+	$(PIP) -e ".[all,dev]"
 	@touch $@

@@ -24,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What only some runs can do."""
     parser.addoption("--need-orthanc", action="store_true", help="fail without an Orthanc server")
     parser.addoption("--wheel-env", help="folder of an environment to build, and try the wheel in")
+    parser.addoption("--label-env", help="folder of an environment to build for MONAI Label")
     parser.addoption("--full-size", action="store_true", help="run Stable Diffusion's full layout")
 
 

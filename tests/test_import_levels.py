@@ -46,7 +46,7 @@ ONE_FILE = {
     "requests": {"dicomweb/answers.py", "dicomweb/client.py", "dicomweb/stow.py"},
     "slicerio": {"writers/nrrd.py"},
     "nrrd": {"writers/nrrd.py"},
-    "SimpleITK": {"data/readers/itk.py", "locating/template.py"},
+    "SimpleITK": {"data/readers/reading_worker.py", "locating/template.py"},
     "nilearn": {"cases/demonstration.py", "locating/template.py"},
     "jinja2": {"viz/pages.py"},
     "onnxruntime": {"exporting/exported_files.py"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -80,7 +81,7 @@ def _failure(error: Exception) -> typer.TyperException:
 
 
 def set_up(quiet: bool, verbose: bool) -> None:
-    """Sets the level of the package's log, and hides libraries' warnings unless ``verbose``.
+    """Sets the level of the package's log, and hides what libraries say unless ``verbose``.
 
     Progress is shown if the level of the logger ``medsegdiff`` is INFO or lower.
     """
@@ -90,6 +91,7 @@ def set_up(quiet: bool, verbose: bool) -> None:
     logger.propagate = False
     if not verbose:
         warnings.simplefilter("ignore")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 
 def refuse_missing(

@@ -146,7 +146,7 @@ class UncertainSpatialAttention(ConditioningBlock):
 
     def attention(self, f_c: Tensor) -> Tensor:
         """Attention (B, C, *spatial) in (0, 1), from the image's features of the same shape."""
-        f_anc = torch.maximum(self.blur(f_c.float()).to(f_c.dtype), f_c)
+        f_anc = torch.maximum(self.blur(f_c.to(self.log_sigma.dtype)).to(f_c.dtype), f_c)
         return torch.sigmoid(self.conv(f_anc))
 
     def prepare(self, feature: Tensor) -> Prepared:
