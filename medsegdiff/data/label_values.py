@@ -105,7 +105,7 @@ def parse_label_values(value: Any, labels: Collection[int], file: Path) -> Label
         raise InputError(file, f"'label_values' must be an object, not {value!r}", remedy)
     ranges = []
     for key, number in value.items():
-        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", str(key))
+        ends = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", str(key))
         if not ends or type(number) is not int or number not in labels:
             rule = "'label_values' must lead from a value or range to one of 'labels', not"
             raise InputError(file, f"{rule} {key!r}: {number!r}", remedy)

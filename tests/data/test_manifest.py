@@ -161,6 +161,7 @@ def test_unlabelled_case_is_listed_but_not_split(tmp_path: Path) -> None:
         ({"test_patients": "c0"}, "test_patients"),
         ({"published": "many"}, "published"),
         ({"label_values": {"255": 7}}, "label_values"),
+        ({"label_values": {"9" * 5000: 1}}, "label_values"),
         ({"training": [{"image": "a.nii", "case": "../a"}]}, "case"),
         ({"training": [{"image": "a.nii", "case": ".."}]}, "cannot name a folder: '..'"),
         ({"reference_names": ["a"]}, "reference_names"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
         InputError: No label file can be read, or the values are no classes.
     """
     names = names or {}
-    there = tuple(file for file in files if file.exists())
+    there = tuple(file for file in files if os.path.exists(file))
     values = sorted(set().union(*(_values_of(file, *_state(file)) for file in there)) | {0})
     lossy = any(file.suffix.lower() in (".jpg", ".jpeg") for file in there)
     between = len(values) > MOST_CLASSES or (lossy and len(values) > 2 and values[-1] > 127)
@@ -69,10 +70,10 @@ def inferred_images(images: Sequence[Sequence[Path]]) -> dict[str, Any]:
     Raises:
         InputError: The first image that is there cannot be read.
     """
-    there = [files for files in images if all(file.exists() for file in files)]
+    there = [files for files in images if all(map(os.path.exists, files))]
     if not there:
         missing = images[0][0]
-        kind = "a link to a file that is not there" if missing.is_symlink() else "missing"
+        kind = "a link to a file that is not there" if os.path.islink(missing) else "missing"
         raise InputError(missing, f"is {kind}, as are all images", "Get the files")
     first = there[0][0]
     geometry = read_geometry(first)

@@ -7,6 +7,7 @@ test.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def images_there(folder: Path, described: dict[str, Any]) -> list[list[Path]]:
     files = [
         [folder / path for path in _paths(one)] for one in named if isinstance(one, str | list)
     ]
-    return [each for each in files if each and all(file.exists() for file in each)]
+    return [each for each in files if each and all(map(os.path.exists, each))]
 
 
 def _entries(described: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from medsegdiff.core.errors import InputError
 from medsegdiff.data.fitness import check
 from medsegdiff.data.manifest import load_manifest
 from tests.data.layouts.files import image, label, save, write_json
@@ -47,3 +48,16 @@ def test_names_of_channels_that_are_given_are_kept(tmp_path: Path) -> None:
     names = {"0": "R", "1": "G", "2": "B"}
     manifest = load_manifest(described(tmp_path, "png", (12, 10, 3), modality=names))
     assert (manifest.spatial_dims, manifest.channels) == (2, ("R", "G", "B"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_path_that_cannot_be_is_an_image_that_is_missing(name: str, tmp_path: Path) -> None:
+    labels = {"0": "background", "1": "disc"}
+    training = [{"image": f"{name}.nii", "case": "one"}]
+    write_json(tmp_path / "dataset.json", {"labels": labels, "training": training})
+    assert load_manifest(tmp_path).spatial_dims == 3
+    write_json(
+        tmp_path / "dataset.json", {"labels": labels, "training": [{**training[0], "fold": 0}]}
+    )
+    with pytest.raises(InputError, match="is missing, as are all images"):
+        load_manifest(tmp_path)
