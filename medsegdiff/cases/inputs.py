@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import secrets
 import shutil
 import tempfile
@@ -83,7 +84,7 @@ def found_cases(
             folder are one case.
     """
     options = options or DicomOptions()
-    cases: list[CaseInput] = []
+    found: list[tuple[CaseInput, Path | Address]] = []
     listed: list[CaseInput] = []  # these have their names and channels already
     failures: dict[str, InputError] = {}
     with ExitStack() as stack:
@@ -93,13 +94,14 @@ def found_cases(
                     described, failed = described_cases(load_manifest(given).cases, options)
                     listed, failures = listed + described, failures | failed
                     continue
-                cases += _cases_in(given, output, stack, options, failures)
+                here = _cases_in(given, output, stack, options, failures)
+                found += [(case, given) for case in here]
             except InputError as error:
                 failures[str(given)] = error
             except OSError as error:  # its own message may name files inside the input
                 rule = f"cannot be read ({error.strerror})"
                 failures[str(given)] = InputError(given, rule, "Check it")
-        cases = joined_files(cases, channels, failures)
+        cases = joined_files(_told_apart(found), channels, failures)
         yield _with_unique_ids([*listed, *cases]), failures
 
 
@@ -343,6 +345,34 @@ def _salt(output: Path) -> str:
     if not path.is_file():
         write_text(path, secrets.token_hex(16))
     return path.read_text(encoding="utf-8").strip()
+
+
+def _told_apart(found: Sequence[tuple[CaseInput, Path | Address]]) -> list[CaseInput]:
+    """The cases; where files' names repeat, as T1 of several patients, their inputs' folders tell.
+
+    Args:
+        found: Cases, each with the input that it came from.
+    """
+    places: dict[str, list[Path]] = defaultdict(list)
+    for case, given in found:
+        if isinstance(given, Path):
+            places[case.id].append(_folder_of(given))
+    named = []
+    for case, given in found:
+        alike = places[case.id]
+        if len(alike) > 1 and isinstance(given, Path) and isinstance(case.image[0], Path):
+            below = _folder_of(given).relative_to(os.path.commonpath(alike)).parts
+            case = replace(case, id="_".join((*below, case.id)))
+        named.append(case)
+    return named
+
+
+def _folder_of(given: Path) -> Path:
+    """The folder that an input is, that it would be if it were unpacked, or that it lies in."""
+    path = given.absolute()
+    if path.suffix.lower() == ".zip":
+        return path.with_suffix("")
+    return path if path.is_dir() else path.parent
 
 
 def _with_unique_ids(cases: Sequence[CaseInput]) -> list[CaseInput]:

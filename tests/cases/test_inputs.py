@@ -22,12 +22,15 @@ from medsegdiff.phantoms.cohort import write_dicom_series
 
 def volume(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".mha":
+        path.touch()
+        return path
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.float32), np.eye(4)), path)
     return path
 
 
 def test_every_case_has_an_id_of_its_own(tmp_path: Path) -> None:
-    names = ("a/x.nii.gz", "b/x.nii", "c/x-2.nii.gz", "d/x.nii.gz")
+    names = ("a/x.nii.gz", "a/x.nii", "a/x-2.nii.gz", "a/x.mha")
     given = [volume(tmp_path / name) for name in names]
     with found_cases(given, tmp_path / "out") as (cases, failures):
         assert [(case.id, case.image[0]) for case in cases] == [
@@ -44,6 +47,23 @@ def test_folders_tell_files_of_one_name_apart(tmp_path: Path) -> None:
         volume(tmp_path / name)
     with found_cases([tmp_path], tmp_path / "out") as (cases, _):
         assert [case.id for case in cases] == ["subjA_T1", "subjB_T1", "subjC_deep_T1"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_folders_tell_inputs_of_one_name_apart(tmp_path: Path, whole: bool) -> None:
+    files = [volume(tmp_path / f"subj{name}" / "T1.nii.gz") for name in "ABC"]
+    other = volume(tmp_path / "subjA" / "T2.nii.gz") if not whole else tmp_path / "subjB"
+    given = [*(file.parent if whole else file for file in files[:2]), files[2], other]
+    with found_cases(given, tmp_path / "out") as (cases, _):
+        named = ["subjA_T1", "subjB_T1", "subjC_T1", "subjB_T1-2" if whole else "T2"]
+        assert [case.id for case in cases] == named
+
+
+def test_channels_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    names = [f"subj{name}/x_000{number}.nii.gz" for name in "AB" for number in (0, 1)]
+    given = [volume(tmp_path / name) for name in names]
+    with found_cases(given, tmp_path / "out", channels=2) as (cases, _):
+        assert [case.id for case in cases] == ["subjA_x", "subjB_x"]
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])
