@@ -390,7 +390,7 @@ def test_files_of_one_name_from_two_folders_are_two_cases(bundle: Bundle, tmp_pa
         (tmp_path / folder).mkdir()
         image_file(tmp_path / folder, np.eye(4))
     assert run([tmp_path / "a", tmp_path / "b"], bundle, tmp_path / "out") == {}
-    assert (tmp_path / "out" / "scan-2" / "scan-2_seg.nii.gz").is_file()
+    assert (tmp_path / "out" / "b_scan" / "b_scan_seg.nii.gz").is_file()
 
 
 @pytest.mark.parametrize(

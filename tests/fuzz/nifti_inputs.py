@@ -86,10 +86,11 @@ def _compare_with_nibabel(path: Path, values: np.ndarray, geometry: Geometry) ->
 def _compare_with_itk(path: Path, values: np.ndarray, geometry: Geometry) -> None:
     """A second reader, of three axes with numbers of one channel.
 
-    It takes what is not finite for 0, a slope below 2e-16 for none, the size of voxels from
-    ``pixdim`` whatever the sform says; without a form it guesses another orientation, and it turns
-    axes of absurd length. Of two forms that contradict each other it takes the qform, or parts of
-    both: then nibabel alone is the second reader.
+    It takes what is not finite for 0; a slope below 2e-16 for none, and then the intercept alone,
+    where the format has neither; and the size of voxels from ``pixdim`` whatever the sform says.
+    Without a form it guesses another orientation, and it turns axes of absurd length. Of two forms
+    that contradict each other it takes the qform, or parts of both: then nibabel alone is the
+    second reader.
     """
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -104,7 +105,7 @@ def _compare_with_itk(path: Path, values: np.ndarray, geometry: Geometry) -> Non
     finite = np.isfinite(values)
     try:
         other = nib.load(path)
-        slope, qform = other.dataobj.slope, other.header.get_qform()
+        slope, qform = float(image.GetMetaData("scl_slope")), other.header.get_qform()
     except Exception:
         return  # ours mends what nibabel refuses
     if abs(slope) > np.finfo(float).eps:
@@ -120,7 +121,7 @@ def _compare_with_itk(path: Path, values: np.ndarray, geometry: Geometry) -> Non
     itk[:3, 3] = image.GetOrigin()
     if not np.isfinite(qform).all():
         return  # it takes what is not finite for 0
-    set_forms = [form[0] for form in (geometry.sform, geometry.qform) if form and form[1] > 0]
-    if len(set_forms) == 2 and not np.allclose(*set_forms, rtol=1e-3, atol=1e-3):
+    forms = [form[0] for form in (geometry.sform, geometry.qform) if form]
+    if len(forms) == 2 and not np.allclose(*forms, rtol=1e-3, atol=1e-3):
         return
     np.testing.assert_allclose(LPS_TO_RAS @ itk, geometry.affine, rtol=1e-3, atol=1e-3)
