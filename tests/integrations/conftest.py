@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+collect_ignore = ["viewer_calls.py"]  # a script for the environment of MONAI Label
 
 
 @pytest.fixture(scope="session")
