@@ -50,6 +50,7 @@ class EnsembleTask(InferTask):
             config=dict(settings),
         )
         self.worker, self.bundle, self.shown = worker, bundle, shown
+        self.in_files = described["in_files"]
 
     def is_valid(self) -> bool:
         """Whether it can be asked: yes, since the worker has described the bundle."""
@@ -62,16 +63,17 @@ class EnsembleTask(InferTask):
     def __call__(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Files of MONAI Label's request: path of an image of its own, and what is known of it."""
         asked = {**self.config(), **request}
-        settings = {key: of(asked[key]) for key, of in SETTINGS.items() if asked.get(key)}
+        given = {key: asked[key] for key in SETTINGS if asked.get(key) not in (None, "")}
+        settings = {key: SETTINGS[key](value) for key, value in given.items()}
         voxels = self.voxels(request)
         folder = self.worker.segmented(str(request["image"]), self.bundle, settings, voxels)
         (record,) = folder.glob("*_run.json")
         said = json.loads(record.read_text(encoding="utf-8"))
         told = {key: said[key] for key in TOLD if said.get(key) is not None}
         # MONAI Label deletes the file after it has sent it
-        _, sent = tempfile.mkstemp(prefix="medsegdiff-", suffix=".nii.gz")
-        labels = self.write(folder, request, sent)
-        return sent, {"label_names": labels, **told}
+        with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as sent:
+            labels = self.write(folder, request, sent.name)
+        return sent.name, {"label_names": labels, **told}
 
     def write(self, folder: Path, request: Request, path: str) -> dict[str, int]:
         """Write the image that is asked for; gives the labels in it, name -> value."""
@@ -79,8 +81,9 @@ class EnsembleTask(InferTask):
             (mask,) = folder.glob("*_seg.nii.gz")
             shutil.copyfile(mask, path)
             return self.labels
-        name = request.get("label") or next(iter(self.labels))
-        (variance,) = folder.glob(f"*_variance_{name}.nii.gz")
+        name = request.get("label")
+        in_files = self.in_files[name if name in self.labels else next(iter(self.labels))]
+        (variance,) = folder.glob(f"*_variance_{in_files}.nii.gz")
         shutil.copyfile(variance, path)
         return {}
 

@@ -75,11 +75,9 @@ class KeptProcess:
         except BrokenPipeError:
             line = ""
         if not line:
-            rule = (
-                f"{self.python} ended without an answer. The log of the server says why; give the"
-            )
-            rule += " Python of the environment that medsegdiff is installed in: --conf python PATH"
-            raise HTTPException(500, rule)
+            rule = f"{self.python} ended without an answer; the log of the server says why"
+            remedy = "Give the Python of medsegdiff's environment: --conf python PATH"
+            raise HTTPException(500, f"{rule}. {remedy}")
         answer = json.loads(line)
         if "error" in answer:
             raise HTTPException(422, answer["error"])

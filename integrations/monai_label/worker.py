@@ -24,6 +24,7 @@ from medsegdiff.bundle import load_bundle
 from medsegdiff.cases import segment
 from medsegdiff.core import InputError, UsageError
 from medsegdiff.data.images import read_image
+from medsegdiff.data.manifest import class_slug
 
 
 def main() -> None:
@@ -45,13 +46,15 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe(bundle: str) -> dict[str, Any]:
-    """Name of a bundle, its task, classes, and whether it segments at a point that is given."""
+    """Name and task of a bundle, its classes, their names in files, and whether it takes points."""
     found = load_bundle(bundle)
+    classes = {name: value for value, name in found.labels.items() if value}
     settings = found.parser("inference", {}).config
     return {
         "name": found.root.name,
         "task": found.metadata["task"],
-        "labels": {name: value for value, name in found.labels.items() if value},
+        "labels": classes,
+        "in_files": {name: class_slug(name) for name in classes},
         "at_points": bool(settings.get("place_mm")),
     }
 

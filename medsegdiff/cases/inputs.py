@@ -357,11 +357,11 @@ def _told_apart(found: Sequence[tuple[CaseInput, Path | Address]]) -> list[CaseI
     for case, given in found:
         if isinstance(given, Path):
             places[case.id].append(_folder_of(given))
+    above = {name: os.path.commonpath(alike) for name, alike in places.items() if len(alike) > 1}
     named = []
     for case, given in found:
-        alike = places[case.id]
-        if len(alike) > 1 and isinstance(given, Path) and isinstance(case.image[0], Path):
-            below = _folder_of(given).relative_to(os.path.commonpath(alike)).parts
+        if case.id in above and isinstance(given, Path) and isinstance(case.image[0], Path):
+            below = _folder_of(given).relative_to(above[case.id]).parts
             case = replace(case, id="_".join((*below, case.id)))
         named.append(case)
     return named

@@ -76,6 +76,7 @@ def test_the_worker_answers_and_outlives_errors(head: Path, at_point: Path, tmp_
     )
     described, unknown, missing, segmented = map(json.loads, done.stdout.splitlines())
     assert described["labels"] == {"anterior": 1, "posterior": 2} and described["at_points"]
+    assert described["in_files"] == {"anterior": "anterior", "posterior": "posterior"}
     assert "no_such_bundle" in unknown["error"] and "gone.nii" in missing["error"]
     mask = values(Path(segmented["folder"]) / "icbm152_seg.nii.gz")
     assert mask.any()
@@ -150,6 +151,7 @@ def test_a_server_answers_the_calls_of_slicer(
         {**image, "model": "hippocampus_mr_at_points", "params": {"label": "posterior"}},
         {**image, "model": "hippocampus_mr", "params": {}},
         {**image, "model": "hippocampus_mr_variance", "params": {"label": "posterior"}},
+        {**image, "model": "hippocampus_mr_variance", "params": {"label": "my [segment"}},
         {
             "call": "infer",
             "image_id": "",
@@ -162,7 +164,9 @@ def test_a_server_answers_the_calls_of_slicer(
     words = [str(label_environment / "python"), str(script), server, str(tmp_path)]
     done = subprocess.run([*words, json.dumps(calls)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    info, datastore, sample, clicked, unclicked, whole, variance, sent = json.loads(done.stdout)
+    info, datastore, sample, clicked, unclicked, whole, variance, other, sent = json.loads(
+        done.stdout
+    )
     models = {name: one["type"] for name, one in info["models"].items()}
     assert models == {
         "hippocampus_mr": "segmentation",
@@ -184,4 +188,5 @@ def test_a_server_answers_the_calls_of_slicer(
     assert low <= volume["ensemble"] <= high and "review" in whole["params"]
     doubt = values(variance["image"])
     assert doubt.shape == mask.shape and 0 < doubt.max() <= 0.25
+    assert values(other["image"]).any() and not np.array_equal(values(other["image"]), doubt)
     assert set(np.unique(values(sent["image"]))) == {0, 1, 2}
