@@ -122,6 +122,6 @@ def _compare_with_itk(path: Path, values: np.ndarray, geometry: Geometry) -> Non
     if not np.isfinite(qform).all():
         return  # it takes what is not finite for 0
     forms = [form[0] for form in (geometry.sform, geometry.qform) if form]
-    if len(forms) == 2 and not np.allclose(*forms, rtol=1e-3, atol=1e-3):
+    if len(forms) == 2 and not np.allclose(forms[0], forms[1], rtol=1e-3, atol=1e-3):
         return
     np.testing.assert_allclose(LPS_TO_RAS @ itk, geometry.affine, rtol=1e-3, atol=1e-3)
