@@ -22,15 +22,14 @@ from medsegdiff.models import autocast
 from medsegdiff.segmentation import Ensemble, most_probable
 from medsegdiff.training import weight_average
 
-FINEST = 16
-"""Width of a level before the encoder's first."""
+WIDTHS = (16, 32, 64, 128, 192)
+"""Widths of its levels, whatever those of the bundle's encoder are."""
 
 
 class PlannedUNet(nn.Module):
-    """MONAI's residual U-Net with the widths and strides of a bundle's encoder.
+    """MONAI's residual U-Net with the strides of a bundle's encoder.
 
-    Its first stride comes before its first width; a level of ``FINEST`` channels is put before the
-    encoder's if that has a stride there.
+    Its first convolution has the first stride, so that it has no level of the image's size.
 
     Args:
         encoder: Configuration of the bundle's encoder.
@@ -45,12 +44,11 @@ class PlannedUNet(nn.Module):
         self.num_classes = num_classes
         stem, *below = encoder["strides"]
         steps = below if max(stem) == 1 else [stem, *below]
-        widths = [FINEST, *encoder["channels"]][-len(steps) - 1 :]
         self.unet = UNet(
             spatial_dims=encoder["spatial_dims"],
             in_channels=in_channels,
             out_channels=num_classes,
-            channels=widths,
+            channels=WIDTHS[: len(steps) + 1],
             strides=[tuple(step) for step in steps],
             num_res_units=2,
         )

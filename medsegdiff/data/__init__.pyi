@@ -1,4 +1,5 @@
 from .around_structures import CropAroundStructuresd as CropAroundStructuresd
+from .augmentation import ComposeWithoutMetadata as ComposeWithoutMetadata
 from .case_input import CaseInput as CaseInput
 from .deformation import RandomDeformationd as RandomDeformationd
 from .fitness import check as check

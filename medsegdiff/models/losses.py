@@ -19,6 +19,19 @@ _CERTAIN = 50.0
 """Logit of the background, and minus that of other classes, where a voxel does not count."""
 
 
+class AnchorTargets(NamedTuple):
+    """Targets of a step that trains the encoder and its anchor alone.
+
+    Attributes:
+        anchor: Mean one-hot mask (B, K, *spatial) of the image's raters, in [0, 1].
+        known: Mask (B, 1, *spatial) of the voxels whose class is known; others count nowhere.
+            None: known everywhere.
+    """
+
+    anchor: Tensor
+    known: Tensor | None = None
+
+
 class DiffusionTargets(NamedTuple):
     """Targets that the loss compares a ``SegmenterOutput`` with.
 
@@ -180,11 +193,13 @@ class DiffusionSegmentationLoss(nn.Module):
             softmax=True, include_background=False, lambda_dice=dice_weight, batch=True
         )
 
-    def forward(self, output: SegmenterOutput | Tensor, targets: DiffusionTargets) -> Tensor:
+    def forward(
+        self, output: SegmenterOutput | Tensor, targets: DiffusionTargets | AnchorTargets
+    ) -> Tensor:
         """Scalar loss of one batch; for an anchor (B, K, *spatial) alone, the anchor's loss."""
         anchor = output.anchor if isinstance(output, SegmenterOutput) else output
         loss = self.anchor_weight * self._dice_ce(anchor, targets.anchor, targets.known)
-        if not isinstance(output, SegmenterOutput):
+        if not isinstance(output, SegmenterOutput) or isinstance(targets, AnchorTargets):
             return loss
         samples_per_target = len(output.logits) // len(targets.mask)
         if self.energy_weight > 0.0:

@@ -155,7 +155,6 @@ def _value(plan: Plan, key: str) -> str:
         "raters": "all at once" if plan.several_raters else "one",
         "spacing": " x ".join(f"{s:g}" for s in plan.spacing) or "as it is",
         "epochs": plan.epochs,
-        "first_level": " x ".join(f"1/{step}" for step in plan.strides[0]),
     }
     if plan.coarse:
         special["coarse"] = f"box of {' x '.join(map(str, plan.coarse.box))} voxels"

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose
 from torch import Tensor
 
 from medsegdiff.bundle.bundle import Bundle, checked_device
@@ -31,7 +30,6 @@ from medsegdiff.planning.training_config import training
 from medsegdiff.planning.training_time import Times, timed, with_smaller_batch
 from medsegdiff.planning.validation_config import EVERY
 from medsegdiff.training.seeding import seeded
-from medsegdiff.training.stages import freeze
 
 logger = logging.getLogger(__name__)
 
@@ -187,20 +185,16 @@ def _time_steps(
     network = parser.get_parsed_content("network").to(device).train()
     loss = parser.get_parsed_content("train#loss")
     prepare = parser.get_parsed_content("train#prepare_batch")
-    augmentation = Compose(parser.get_parsed_content("random_transforms"))
+    augmentation = parser.get_parsed_content("augmentation")
     inferer = parser.get_parsed_content("validate#inferer")
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
     batch = _random_batch(chosen, fingerprint, manifest)
 
-    def step(prepared: Any) -> None:
-        image, targets, _, given = prepared(batch, device)
+    def step() -> None:
+        image, targets, _, given = prepare(batch, device)
         optimizer.zero_grad()
         loss(network(image, **given), targets).backward()
         optimizer.step()
-
-    def anchor(*given: Any) -> Any:
-        image, targets, further, _ = prepare(*given)
-        return image, targets, further, {}
 
     def median(do: Callable[[], None]) -> float:
         do()
@@ -209,9 +203,9 @@ def _time_steps(
     shape = median_shape(chosen, fingerprint)
     item = _random_item(shape, fingerprint, manifest)
     patches = chosen.batch * median(lambda: augmentation(dict(item)))
-    encoder = median(lambda: step(anchor))
-    freeze(network.encoder)
-    denoiser = median(lambda: step(prepare))
+    encoder = median(step)
+    prepare.anchor_steps = prepare.steps  # the next step is the first of the denoiser
+    denoiser = median(step)
     used = _peak_gib(device)
     network.eval()
     seen = torch.as_tensor(item["image"].as_tensor()).to(device)
@@ -228,8 +222,10 @@ def _parts_of_training(chosen: Plan, of: Fingerprint, manifest: Manifest) -> Con
     )
     parts = ("channels", "num_classes", "process", "target", "samples_per_target", "precision")
     settings = {key: described[key] for key in (*parts, "network_def")}
-    settings |= {key: glue[key] for key in ("patch_size", "random_transforms", "seed")}
-    settings |= {"network": "@network_def", "anchor_steps": 0}
+    settings |= {
+        key: glue[key] for key in ("patch_size", "random_transforms", "augmentation", "seed")
+    }
+    settings |= {"network": "@network_def", "anchor_steps": 2 * TIMED_STEPS}
     settings["train"] = {key: glue["train"][key] for key in ("loss", "prepare_batch")}
     settings["validate"] = {"inferer": glue["validate"]["inferer"]}
     return ConfigParser(settings)

@@ -44,6 +44,10 @@ def training(plan: Plan, of: Fingerprint, name: str, data: str) -> dict[str, Any
         "patch_size": list(plan.patch),
         **_around(plan, of.spacing),
         "random_transforms": _augmentation(plan),
+        "augmentation": {
+            "_target_": "medsegdiff.data.ComposeWithoutMetadata",
+            "transforms": "@random_transforms",
+        },
         "batch_size": plan.batch,
         "num_workers": 0,
         "learning_rate": 0.001,
@@ -137,7 +141,6 @@ def _augmentation(plan: Plan) -> list[dict[str, Any]]:
             **image,
             **{"prob": 0.3, "gamma": [0.7, 1.5], "retain_stats": True},
         },
-        {"_target_": "ToTensord", **both, "track_meta": False},
     ]
 
 
@@ -158,10 +161,10 @@ def _crop(plan: Plan, size: str) -> dict[str, Any]:
 def _train(plan: Plan) -> dict[str, Any]:
     dataset: dict[str, Any] = {"_target_": "Dataset", "data": planes_or_cases(plan, 0)}
     dataset["transform"] = "@train#preprocessing"
-    chain = "@random_transforms"
+    chain: Any = ["@augmentation"]
     if not plan.slices:
         dataset |= {"_target_": "CacheDataset", "progress": False}
-        chain = "$@deterministic_transforms + @random_transforms"
+        chain = "$[*@deterministic_transforms, @augmentation]"
     several = plan.several_raters
     return {
         "preprocessing": {"_target_": "Compose", "transforms": chain},

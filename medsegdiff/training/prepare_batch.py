@@ -13,7 +13,7 @@ from torch import Tensor
 from medsegdiff.core.types import UNKNOWN_CLASS
 from medsegdiff.diffusion.process import low_discrepancy_timesteps
 from medsegdiff.models.diffusion_segmenter import DiffusionSegmenter
-from medsegdiff.models.losses import DiffusionTargets
+from medsegdiff.models.losses import AnchorTargets, DiffusionTargets
 from medsegdiff.training.stages import freeze
 
 _WHOLE = 0.999
@@ -91,38 +91,49 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[Tensor, DiffusionTargets, tuple[()], dict[str, Tensor]]:
+    ) -> tuple[Tensor, DiffusionTargets | AnchorTargets, tuple[()], dict[str, Tensor]]:
         """Image, targets, () and {"x_0", "eps", "t"}, in the form of ``SupervisedTrainer``.
 
         The network is called ``network(image, x_0=..., eps=..., t=...)``, and noises the masks. In
         a step that does not train the denoiser the dictionary is empty, and the network returns its
         anchor alone.
         """
-        process, target = self.network.process, self.network.target
         image = torch.as_tensor(batchdata[self.image_key]).to(device, non_blocking=non_blocking)
         label = torch.as_tensor(batchdata[self.label_key]).to(device, non_blocking=non_blocking)
         classes = self.network.num_classes
         unknown = label == UNKNOWN_CLASS
         label = label.masked_fill(unknown, 0)
         raters = torch.stack([one_hot(m, classes) for m in label.unbind(1)], dim=1)
+        known = ~unknown.any(dim=1, keepdim=True) if unknown.any() else None
+        if self._anchor_alone():
+            return image, AnchorTargets(raters.mean(dim=1), known), (), {}
+        noise, targets = self._noise_and_targets(raters, known)
+        return image, targets, (), noise
+
+    def _noise_and_targets(
+        self, raters: Tensor, known: Tensor | None
+    ) -> tuple[dict[str, Tensor], DiffusionTargets]:
+        """Input and targets of the denoiser, from raters (B, M, K, *spatial)."""
+        process, target = self.network.process, self.network.target
         noised = self._noised(raters)
-        t = self._timesteps(len(image)).to(raters.device)
+        t = self._timesteps(len(raters)).to(raters.device)
         compared = self._compared(raters, noised, t)
-        anchor_alone = self._anchor_alone()
         x_0 = self.network.to_state(2.0 * noised.flatten(0, 1) - 1.0)
         eps = torch.randn_like(x_0)
         answers = [
             self.network.to_state(2.0 * mask - 1.0) for mask in compared.flatten(0, 1).unbind(1)
         ]
+        states = None if known is None else self.network.to_state(known.float()) > _WHOLE
         targets = DiffusionTargets(
             anchor=raters.mean(dim=1),
             mask=compared.flatten(0, 1),
             prediction=torch.stack([process.target(a, eps, t, target) for a in answers], dim=1),
             snr=process.snr(t),
             gain=process.gain(t, target),
-            **self._known(unknown),
+            known=known,
+            known_states=states,
         )
-        return image, targets, (), {} if anchor_alone else {"x_0": x_0, "eps": eps, "t": t}
+        return {"x_0": x_0, "eps": eps, "t": t}, targets
 
     def _anchor_alone(self) -> bool:
         """Whether this step is the encoder's alone. The encoder is frozen where its steps end."""
@@ -130,13 +141,6 @@ class NoisedMaskPrepareBatch(PrepareBatch):
         if self.anchor_steps and step >= 0:
             freeze(self.network.encoder)
         return step < 0 or step % self.every > 0
-
-    def _known(self, unknown: Tensor) -> dict[str, Tensor]:
-        """Masks of voxels and states whose class all raters (B, M, *spatial) name, if not all."""
-        if not unknown.any():
-            return {}
-        known = ~unknown.any(dim=1, keepdim=True)
-        return {"known": known, "known_states": self.network.to_state(known.float()) > _WHOLE}
 
     def state_dict(self) -> dict[str, int]:
         """Number of steps so far, which decides when the denoiser is trained."""

@@ -18,12 +18,11 @@ def test_any_plan_is_whole(of: Fingerprint) -> None:
     plan = decide(of)
     assert len(plan.patch) == len(plan.window) == len(plan.stride) == plan.dims
     assert len(plan.strides) == len(plan.kernels) == len(plan.channels)
-    stem = max(plan.strides[0]) > 1
-    assert 2 <= len(plan.denoiser_channels) <= len(plan.channels) - int(not stem)
+    assert 2 <= len(plan.denoiser_channels) <= len(plan.channels) - 1
     for sides in (plan.patch, plan.window):
         assert all(n % m == 0 for n, m in zip(sides, multiples(plan.strides), strict=True))
     assert prod(plan.patch) <= 1.5 * VOXELS[plan.dims]
-    assert max(plan.stride) == 2 and plan.strides[0] == (plan.stride if stem else (1,) * plan.dims)
+    assert max(plan.stride) == 2 and plan.strides[0] == (1,) * plan.dims
     assert plan.batch >= 2 and all(axis < plan.dims for axis in plan.mirror)
     for name in ("dims", "patch", "strides", "window", "mirror", "batch", "raters", "rotation"):
         assert plan.reasons is not None and plan.reasons[name], name
@@ -35,15 +34,6 @@ def test_volumes_are_planned_in_three_dimensions() -> None:
     assert (plan.dims, plan.slices, plan.axcodes, plan.spacing) == (3, False, "RAS", (1.0,) * 3)
     assert plan.foreground == 0.5 and plan.mirror == (0, 1, 2)
     assert plan.window == plan.patch and plan.anchor_time > 0
-
-
-def test_thick_structures_need_no_level_of_the_image_s_size() -> None:
-    thick, thin = decide(BRAIN), decide(replace(BRAIN, thickness=4.0))
-    assert thick.strides[0] == thick.stride == (2, 2, 2) and thin.strides[0] == (1, 1, 1)
-    assert multiples(thick.strides) == multiples(thin.strides)
-    assert thick.channels == thin.channels[1:]
-    flat = decide(replace(CT, finest=(0.8, 0.8, 5.0)))
-    assert flat.strides[0] == (2, 2, 1)
 
 
 def test_few_thick_slices_are_planes() -> None:

@@ -8,7 +8,11 @@ from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.flow import RectifiedFlow
 from medsegdiff.diffusion.gaussian import GaussianProcess
 from medsegdiff.diffusion.process import Process
-from medsegdiff.models.losses import DiffusionSegmentationLoss
+from medsegdiff.models.losses import (
+    AnchorTargets,
+    DiffusionSegmentationLoss,
+    DiffusionTargets,
+)
 from medsegdiff.training.prepare_batch import NoisedMaskPrepareBatch, one_hot
 from tests.tiny import tiny_segmenter
 
@@ -28,6 +32,7 @@ def test_each_draw_is_one_of_its_own_images_raters(size: tuple[int, ...], raters
     batch = batch_of(size, raters)
     prepare = NoisedMaskPrepareBatch(tiny_segmenter(len(size)), draws=5)
     image, targets, args, _ = prepare(batch, "cpu")
+    assert isinstance(targets, DiffusionTargets)
     assert image is batch["image"] or torch.equal(image, batch["image"])
     assert args == () and targets.mask.shape == (10, 1, 3, *size)
     for i, mask in enumerate(targets.mask[:, 0].argmax(1)):
@@ -44,6 +49,7 @@ def test_noise_masks_and_targets_belong_together(process: Process, target: Targe
     network = tiny_segmenter(2, target, process=process)
     prepare = NoisedMaskPrepareBatch(network, draws=4)
     _, targets, _, drawn = prepare(batch_of((6, 5), 1), "cpu")
+    assert isinstance(targets, DiffusionTargets)
     x_0, eps, t = drawn["x_0"], drawn["eps"], drawn["t"]
     assert torch.equal(x_0, network.to_state(2 * targets.mask[:, 0] - 1)) and eps.shape == x_0.shape
     torch.testing.assert_close(targets.prediction[:, 0], process.target(x_0, eps, t, target))
@@ -65,6 +71,7 @@ def test_draws_of_pure_noise_are_compared_with_all_raters() -> None:
         tiny_segmenter(2, process=GaussianProcess(n_timesteps=50)), 8, pure_noise=0.5, raters="all"
     )
     _, targets, _, drawn = prepare(batch, "cpu")
+    assert isinstance(targets, DiffusionTargets)
     assert targets.mask.shape[:2] == targets.prediction.shape[:2] == (16, 4)
     pure = drawn["t"] == 49
     assert 8 <= pure.sum() <= 10  # the half, and what the others have at the end
@@ -89,6 +96,7 @@ def test_a_soft_label_is_noised_and_compared_with() -> None:
     batch = batch_of((6, 5), 4)
     prepare = NoisedMaskPrepareBatch(tiny_segmenter(2), draws=3, raters="mean")
     _, targets, _, drawn = prepare(batch, "cpu")
+    assert isinstance(targets, DiffusionTargets)
     assert targets.mask.shape == (6, 1, 3, 6, 5)
     torch.testing.assert_close(targets.mask[::3, 0], targets.anchor)
     torch.testing.assert_close(drawn["x_0"][::3], prepare.network.to_state(2 * targets.anchor - 1))
@@ -125,9 +133,11 @@ def test_ignored_voxels_are_told_to_the_loss(size: tuple[int, ...]) -> None:
     batch = batch_of(size, 2)
     torch.manual_seed(0)
     before = prepare(batch, "cpu")[1]
+    assert isinstance(before, DiffusionTargets)
     assert before.known is None and before.known_states is None
     batch["label"][1, 0, ..., :2] = UNKNOWN_CLASS
     image, targets, _, drawn = prepare(batch, "cpu")
+    assert isinstance(targets, DiffusionTargets)
     assert targets.known is not None and targets.known_states is not None
     assert targets.known[0].all() and targets.known[1, ..., 2:].all()
     assert not targets.known[1, ..., :2].any()
@@ -141,3 +151,18 @@ def test_ignored_voxels_are_told_to_the_loss(size: tuple[int, ...]) -> None:
     torch.manual_seed(1)
     torch.testing.assert_close(first, loss(network(image, **drawn), changed))
     assert torch.isfinite(known)
+
+
+def test_a_step_of_the_encoder_alone_prepares_no_noise() -> None:
+    network = tiny_segmenter(2)
+    prepare = NoisedMaskPrepareBatch(network, anchor_steps=1)
+    batch = batch_of((6, 5), 2)
+    batch["label"][0, 0, 0] = UNKNOWN_CLASS
+    state = torch.get_rng_state()
+    _, alone, _, drawn = prepare(batch, "cpu")
+    assert isinstance(alone, AnchorTargets) and drawn == {}
+    assert torch.equal(state, torch.get_rng_state())
+    _, whole, _, _ = prepare(batch, "cpu")
+    assert isinstance(whole, DiffusionTargets) and whole.known is not None
+    assert alone.known is not None and torch.equal(alone.known, whole.known)
+    torch.testing.assert_close(alone.anchor, whole.anchor)
