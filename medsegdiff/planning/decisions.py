@@ -32,13 +32,14 @@ LEVELS = {2: 5, 3: 4}
 
 WIDTHS = {2: (8, 16, 32, 64, 128), 3: (16, 32, 64, 128)}
 """Widths of the encoder's levels. The finest takes most of the time. On slices of hearts, 480 CPU
-seconds of the encoder alone gave a Dice of 0.817 and 0.819 (folds 0 and 1, one seed) with 8 features
-there and 0.815 with 12 (fold 1); MONAI's U-Net, whose finest level has half the image's size, had
-0.791 and 0.815; ours with a finest level of that size, with 16 features, 0.778 (fold 0)."""
+seconds of the encoder alone gave a Dice of 0.817 and 0.819 (folds 0 and 1, one seed) with 8
+features there and 0.815 with 12 (fold 1); MONAI's U-Net, whose finest level has half the image's
+size, had 0.791 and 0.815; ours with a finest level of that size, with 16 features, 0.778 (fold 0).
+"""
 
 DENOISER_WIDTHS = (16, 32, 64, 128)
-"""Widths of the denoiser's levels; it has as many as the encoder from the masks' grid on, so that its
-transformer sees few tokens, however large the image."""
+"""Widths of the denoiser's levels; it has as many as the encoder from the masks' grid on, so that
+its transformer sees few tokens, however large the image."""
 
 THIN = 8.0
 """Thickness in voxels that structures keep where photographs are made smaller."""
