@@ -48,14 +48,15 @@ def run_record(case: SegmentedCase, given: CaseInput, labels: Mapping[int, str])
 
 
 def volumes_of(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]:
-    """Volumes in ml: of the ensemble mask, and mean and 90 % interval over the members' masks.
+    """Volumes in ml: of the ensemble mask and each member's, with their mean and 90 % interval.
 
     Args:
         case: Segmented case.
         labels: Value of a class -> its name; the background is left out.
 
     Returns:
-        ``ensemble``, ``mean_of_members`` and ``interval_90`` of each class, by its name in files.
+        ``ensemble``, ``mean_of_members``, ``interval_90`` and ``members`` (in the order of the maps
+        of members) of each class, by its name in files.
     """
     found: dict[str, Any] = {}
     voxels = _voxels(case) * case.geometry.voxel_ml
@@ -67,6 +68,7 @@ def volumes_of(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]
                 "ensemble": float(ensemble),
                 "mean_of_members": float(members.mean()),
                 "interval_90": [float(low), float(high)],
+                "members": [float(volume) for volume in members],
             }
     return found
 

@@ -118,6 +118,7 @@ def test_maps_and_record_agree_with_the_members(bundle: Bundle, tmp_path: Path) 
         assert volumes["ensemble"] == pytest.approx((read["seg"] == value).sum() / 1000)
         members = (read["members"] == value).sum((0, 1, 2)) / 1000
         assert volumes["mean_of_members"] == pytest.approx(members.mean())
+        assert volumes["members"] == pytest.approx(list(members))
         assert volumes["interval_90"] == pytest.approx(list(np.quantile(members, [0.05, 0.95])))
     assert record["members"] == 4 and record["steps"] == 2 and record["sampler"] == "ddim"
     assert set(record["seconds"]) == {"load", "encode", "sample", "write", "total"}
