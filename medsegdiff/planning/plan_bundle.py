@@ -27,7 +27,7 @@ from medsegdiff.planning.decisions import Plan, decide, median_shape
 from medsegdiff.planning.fingerprint import Fingerprint, fingerprint_of
 from medsegdiff.planning.inference_config import inference
 from medsegdiff.planning.training_config import training
-from medsegdiff.planning.training_time import Times, timed, with_smaller_batch
+from medsegdiff.planning.training_time import Times, timed, with_fewer_features, with_smaller_batch
 from medsegdiff.planning.validation_config import EVERY
 from medsegdiff.training.seeding import seeded
 
@@ -125,8 +125,14 @@ def _fitted(
             continue
         chosen = with_smaller_batch(planned)
         if chosen is planned:
+            chosen = with_fewer_features(planned)
+        if chosen is planned:
             break
-        logger.info("%d patches a step leave too few steps: %d", planned.batch, chosen.batch)
+        logger.info(
+            "too few steps in the time: %d patches a step, %d features at the image's size",
+            chosen.batch,
+            chosen.channels[0],
+        )
     reasons = dict(planned.reasons or {})
     reasons["memory_gib"] = "greatest memory of the process while training steps were timed"
     return replace(planned, memory_gib=round(used, 2), reasons=reasons)
