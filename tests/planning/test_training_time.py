@@ -10,8 +10,10 @@ from medsegdiff.planning.decisions import decide
 from medsegdiff.planning.training_time import (
     LEAST_BATCH,
     LEAST_PIXELS,
+    LEAST_STEPS_OF_WIDE,
     Times,
     timed,
+    with_fewer_features,
     with_smaller_batch,
 )
 from tests.planning.fingerprints import BRAIN, HEART, NODULES
@@ -46,3 +48,16 @@ def test_too_few_steps_become_more_of_fewer_patches() -> None:
     assert with_smaller_batch(enough) is enough
     nodules = with_smaller_batch(timed(decide(NODULES), Times(0.1, 0.2), 0.01))
     assert nodules.batch * prod(nodules.patch) >= LEAST_PIXELS
+
+
+def test_half_the_features_are_planned_once_where_steps_are_too_few() -> None:
+    short, long = (timed(decide(HEART), Times(1.0, 2.0), hours) for hours in (0.2, 20.0))
+    assert short.epochs * short.steps_per_epoch < LEAST_STEPS_OF_WIDE
+    narrow = with_fewer_features(short)
+    assert narrow.channels == (short.channels[0] // 2, *short.channels[:-1])
+    assert "8 features" in (narrow.reasons or {})["channels"]
+    assert (narrow.strides, narrow.denoiser_channels) == (short.strides, short.denoiser_channels)
+    assert with_fewer_features(narrow) is narrow
+    assert with_fewer_features(long) is long
+    volumes = timed(decide(BRAIN), Times(1.0, 2.0), 0.2)
+    assert with_fewer_features(volumes) is volumes
