@@ -2,6 +2,9 @@ from .calibration_error import brier as brier
 from .calibration_error import nll as nll
 from .calibration_error import region_of_interest as region_of_interest
 from .calibration_error import reliability as reliability
+from .ejection_fraction import EjectionFraction as EjectionFraction
+from .ejection_fraction import ejection_fraction as ejection_fraction
+from .ejection_fraction import widening as widening
 from .overlap import dice as dice
 from .overlap import hd95_mm as hd95_mm
 from .overlap import surface_dice as surface_dice
