@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +179,8 @@ def _geometry(image: Any, path: Path) -> Geometry:
         raise InputError(path, rule, "Save it with an affine of its voxel sizes and directions")
     sform = np.asarray(image.header.get_sform(), dtype=np.float64), int(image.header["sform_code"])
     qform = _qform(image.header, affine)
-    return Geometry(shape, affine, sform, qform, (path,), _guesses(image, path))
+    notes = (*_guesses(image, path), *_contradiction(sform, qform, shape))
+    return Geometry(shape, affine, sform, qform, (path,), notes)
 
 
 def _has_leading_axis(image: Any) -> bool:
@@ -201,6 +203,21 @@ def _guesses(image: Any, path: Path) -> tuple[str, ...]:
     if _has_leading_axis(image):
         notes.append(f"its first axis has length 1: one volume of {image.shape[1:]} is read")
     return tuple(notes)
+
+
+def _contradiction(sform: Form, qform: Form, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """A note where sform and qform, both set, place a corner more than half a voxel apart."""
+    if not (sform[1] and qform[1]):
+        return ()
+    last = [(0, n - 1) for n in shape] + [(0,)] * (3 - len(shape))
+    corners = np.array([(*corner, 1) for corner in product(*last)]).T
+    apart = float(np.linalg.norm((sform[0] @ corners - qform[0] @ corners)[:3], axis=0).max())
+    if apart <= 0.5 * np.linalg.norm(sform[0][:3, : len(shape)], axis=0).min():
+        return ()
+    return (
+        f"its sform and qform place a corner {apart:.1f} mm apart: the sform is used, as nibabel "
+        "does; other programs may use the qform",
+    )
 
 
 def _pixdim(image: Any, path: Path) -> list[float]:

@@ -203,3 +203,18 @@ def test_negative_voxel_sizes_where_the_qform_counts(
     for read in (read_nifti, read_nifti_geometry):
         with pytest.raises(InputError, match="negative voxel sizes"):
             read(path)
+
+
+@pytest.mark.parametrize(("shift", "told"), [(0.4, False), (0.6, True), (30.0, True)])
+def test_contradicting_forms_are_told(tmp_path: Path, shift: float, told: bool) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4))
+    moved = np.eye(4)
+    moved[1, 3] = shift
+    image.set_sform(np.eye(4), 1)
+    image.set_qform(moved, 1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    geometry = read_nifti_geometry(tmp_path / "a.nii.gz")
+    assert np.array_equal(geometry.affine, np.eye(4))
+    assert [f"place a corner {shift:.1f} mm apart" in note for note in geometry.notes] == [
+        True
+    ] * told
