@@ -24,7 +24,7 @@ from medsegdiff.cli.label_efficient import label_efficient
 from medsegdiff.cli.plan import plan
 from medsegdiff.cli.prompt import prompt
 from medsegdiff.cli.segment import segment
-from medsegdiff.cli.startup import hide_unneeded
+from medsegdiff.cli.startup import hide_unneeded, sleep_while_waiting
 from medsegdiff.cli.synthesize import synthesize
 from medsegdiff.cli.train import train
 from medsegdiff.cli.validate import validate
@@ -64,4 +64,5 @@ def medsegdiff(
 def main() -> None:
     """Entry point of the command line."""
     hide_unneeded()
+    sleep_while_waiting()
     app()
