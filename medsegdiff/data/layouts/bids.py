@@ -42,7 +42,17 @@ def chosen_images(folder: Path) -> tuple[list[Path], list[str]]:
     """Paths of the images of one contrast, and sentences on what is left out."""
     images = image_files(folder)
     contrast, notes = _choose_contrast(images)
+    notes += _not_anatomical(folder)
     return [path for path in images if _suffix(path) == contrast], notes
+
+
+def _not_anatomical(folder: Path) -> list[str]:
+    """A sentence on images of other kinds, such as those of ``func/`` and ``dwi/``."""
+    places = ("sub-*/*/sub-*.nii*", "sub-*/ses-*/*/sub-*.nii*")
+    kinds = Counter(path.parent.name for place in places for path in folder.glob(place))
+    del kinds["anat"]
+    named = ", ".join(f"{count} of {kind}/" for kind, count in sorted(kinds.items()))
+    return [f"only images of anat/ are taken, and {named} left out"] if named else []
 
 
 def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.fitness import check
+from medsegdiff.data.layouts.bids import chosen_images
 from medsegdiff.data.manifest import load_manifest
 from tests.data.layouts.files import image, label, save
 
@@ -93,3 +94,12 @@ def test_files_that_a_file_system_leaves_beside_others_are_passed_over(tmp_path:
     manifest = load_manifest(tmp_path)
     assert [case.id for case in manifest.cases] == ["sub-1_T1w", "sub-2_T1w"]
     assert check(manifest).fit
+
+
+def test_images_of_other_kinds_are_named(tmp_path: Path) -> None:
+    for place in ("sub-01/anat/sub-01_T1w", "sub-01/ses-1/func/sub-01_task-rest_bold"):
+        save(tmp_path / f"{place}.nii.gz", image(1))
+    save(tmp_path / "sub-01/dwi/sub-01_dwi.nii.gz", image(2))
+    images, notes = chosen_images(tmp_path)
+    assert [path.name for path in images] == ["sub-01_T1w.nii.gz"]
+    assert notes == ["only images of anat/ are taken, and 1 of dwi/, 1 of func/ left out"]
