@@ -8,7 +8,9 @@ from math import prod
 from medsegdiff.planning.decisions import WIDTHS, Plan
 
 LEAST_STEPS = 10_000
-"""Training steps below which a step takes fewer patches, so that there are more steps."""
+"""Training steps below which a step takes fewer patches, so that there are more steps. Slices of
+hearts had a Dice of 0.823 after 4,215 steps of 4 patches, 0.819 after 1,215 of 16, in the same 480
+CPU seconds (the encoder alone, fold 1, one seed)."""
 
 LEAST_STEPS_OF_WIDE = 3000
 """Training steps below which a network of two dimensions is planned with half the features. Slices
