@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -58,7 +59,7 @@ def test_a_row_for_each_case(tmp_path: Path) -> None:
 
 
 def test_each_side_of_a_whole_scan_has_columns_of_its_own(tmp_path: Path) -> None:
-    location = {
+    location: dict[str, dict[str, Any]] = {
         "volume_ml": {"left": {"head": 1.0}, "right": {"head": 1.5}},
         "volume_interval_90_ml": {"left": {"head": [0.9, 1.2]}, "right": {"head": [1.4, 1.7]}},
     }
