@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.cases.run_record import volumes_of_places
 from medsegdiff.core.atomic_files import write_text, written_aside
 from medsegdiff.core.tables import csv_text
 
@@ -21,7 +22,8 @@ def write_cohort_table(
     Columns: ``case``, ``error``, ``seconds``; of each class ``<class>_ml``, its 90 % interval
     ``_ml_low`` and ``_ml_high`` (ml; voxels' areas or counts where the size of a voxel is unknown),
     ``_present`` (probability), ``_expected_dice`` with ``_low`` and ``_high``; ``review_score``,
-    ``unlike_training_p`` and ``warnings``. What is not known is empty.
+    ``unlike_training_p`` and ``warnings``; of each class at each named place that was cut out of a
+    scan ``<place>_<class>_ml`` with its interval. What is not known is empty.
 
     Args:
         output: Folder that holds a folder for each case.
@@ -43,8 +45,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Cell]:
     row["seconds"] = round(float(record["seconds"]["total"]), 3)
     review, unlike = record.get("review"), record.get("unlike_training")
     for slug, volume in record["volume_ml"].items():
-        low, high = volume["interval_90"]
-        row |= {f"{slug}_ml": volume["ensemble"], f"{slug}_ml_low": low, f"{slug}_ml_high": high}
+        row |= _volume(slug, volume["ensemble"], volume["interval_90"])
         if record.get("present"):
             row[f"{slug}_present"] = record["present"][slug]
         if review:
@@ -54,7 +55,15 @@ def _row(record: Mapping[str, Any]) -> dict[str, Cell]:
     if unlike:
         row["unlike_training_p"] = unlike["p_value"]
     row["warnings"] = "; ".join(record.get("warnings", ()))
+    for place, volumes in volumes_of_places(record).items():
+        for slug, (volume, interval) in volumes.items():
+            row |= _volume(f"{place}_{slug}", volume, interval)
     return row
+
+
+def _volume(name: str, volume: float, interval: Sequence[float]) -> dict[str, Cell]:
+    low, high = interval
+    return {f"{name}_ml": volume, f"{name}_ml_low": low, f"{name}_ml_high": high}
 
 
 def _expected(slug: str, dice: Mapping[str, Any] | None) -> dict[str, Cell]:

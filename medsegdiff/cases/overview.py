@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medsegdiff.cases.run_record import volumes_of_places
 from medsegdiff.core.atomic_files import write_text
 from medsegdiff.core.errors import InputError, reason_of
 from medsegdiff.core.sampling_settings import SHOWN
@@ -45,6 +46,7 @@ def write_overview(
         shown=len(shown),
         pictures={record["case"]: _picture(output, record["case"]) for record in shown},
         labels={class_slug(name): name for value, name in labels.items() if value},
+        places={record["case"]: volumes_of_places(record) for record in records},
         failures=failures,
         triaged=any(record.get("review") or record.get("unlike_training") for record in records),
         alpha=ALPHA,

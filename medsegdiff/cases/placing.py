@@ -55,6 +55,8 @@ class Placing:
             through it. None: nothing is to be done.
         clicked_mm: Greatest distance in mm from a point of the user to the piece of a mask that
             it is on; other pieces are removed. None: all are kept.
+        spacing: Spacing in mm of the network's grid, to which a place that is turned is resampled
+            at once; empty: that of the scan along its finest axis.
         search_from: Extent of a scan relative to the greatest that the bundle was made for, from
             which the locator searches.
 
@@ -75,12 +77,14 @@ class Placing:
         preparation: Compose | None = None,
         clicked_mm: float | None = None,
         search_from: float = WHOLE,
+        spacing: Sequence[float] = (),
     ) -> None:
         self.locator = locator if locate == "auto" else None
         self.given = None if at is None and roi is None else GivenPlaces(place_mm, at, roi)
         self.anyway, self.coarsest_mm, self.search_from = anyway, coarsest_mm, search_from
         self.preparation = () if preparation is None else preparation.flatten().transforms
         self.clicked_mm = None if at is None else clicked_mm
+        self.spacing = tuple(spacing)
         given = self.given.record() if self.given else None
         self.settings = {
             "locate": locate,
@@ -181,7 +185,8 @@ def segment_placed(
     for place in located.places:
         coarse = located.by == "network"  # its voxels may reach far beyond a thin scan
         part = cut_out(image, place, 0.0 if coarse else LEAST_INSIDE)
-        chain = Compose([Uprightd("image", part), *placing.preparation, *rest])
+        upright = Uprightd("image", part, placing.spacing)
+        chain = Compose([upright, *placing.preparation, *rest])
         item = load(chain, {"case": case.id, "image": part.image, "geometry": geometry})
         name = f"{case.id}/{place.name}" if place.name else case.id
         found = segment_item(item, name, network, chain, inferer, scaling, storage, progress)

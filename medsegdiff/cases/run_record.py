@@ -73,6 +73,19 @@ def volumes_of(case: SegmentedCase, labels: Mapping[int, str]) -> dict[str, Any]
     return found
 
 
+def volumes_of_places(
+    record: Mapping[str, Any],
+) -> dict[str, dict[str, tuple[float, list[float]]]]:
+    """Named place of a record -> class -> its volume in ml and the 90 % interval; may be empty."""
+    location = record.get("location") or {}
+    intervals = location.get("volume_interval_90_ml", {})
+    return {
+        place: {slug: (volume, intervals[place][slug]) for slug, volume in volumes.items()}
+        for place, volumes in location.get("volume_ml", {}).items()
+        if place and place in intervals
+    }
+
+
 def _voxels(case: SegmentedCase) -> Any:
     """(1 + N, 256) counts of voxels per class number: the ensemble mask, then each member."""
     counts = np.zeros((1 + len(case.members), 256), dtype=np.int64)

@@ -24,6 +24,9 @@ LEAST_INSIDE = 0.6
 TURNED = np.deg2rad(12.0)
 """Angle in radians from which a part of a scan is resampled to the directions of its place."""
 
+CUBIC = 3
+"""Order of the splines that intensities are interpolated by."""
+
 By = Literal["template", "network", "user"]
 """Kinds of finders of places."""
 
@@ -146,30 +149,35 @@ def cut_out(scan: MetaTensor, place: Place, least_inside: float = LEAST_INSIDE) 
 class Uprightd(MapTransform, InvertibleTransform):
     """Resamples a part of a scan to the directions of its place, if these are turned.
 
-    A network sees structures as upright as it has learned them, however the head lay.
+    A network sees structures as upright as it has learned them, however the head lay. Cubic
+    splines blur less than linear interpolation.
 
     Args:
         keys: Keys of the images (C, X, Y, Z).
         part: Part of the scan that the images are of.
+        spacing: Spacing in mm along the axes of the place; empty: that of the scan along its finest
+            axis. With the spacing of the network's grid nothing is resampled twice.
     """
 
-    def __init__(self, keys: KeysCollection, part: Part) -> None:
+    def __init__(self, keys: KeysCollection, part: Part, spacing: Sequence[float] = ()) -> None:
         super().__init__(keys)
         self.place = part.place
-        self.turned = part.place.turned_in(np.asarray(part.image.affine, dtype=np.float64))
-        self.resample = SpatialResample(mode="bilinear", padding_mode="border")
+        affine = np.asarray(part.image.affine, dtype=np.float64)
+        self.turned = part.place.turned_in(affine)
+        finest = np.linalg.norm(affine[:3, :3], axis=0).min()
+        self.spacing = np.asarray(spacing or [finest] * 3, dtype=np.float64)
+        self.resample = SpatialResample(mode=CUBIC, padding_mode="border")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The images on the place's own grid, as fine as the scan is along its finest axis."""
+        """The images on the place's own grid."""
         found = dict(data)
         if not self.turned:
             return found
         for key in self.key_iterator(found):
             image = found[key]
-            spacing = float(np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0).min())
-            size = np.ceil(np.asarray(self.place.size) / spacing).astype(int)
+            size = np.ceil(np.asarray(self.place.size) / self.spacing).astype(int)
             affine = np.eye(4)
-            affine[:3, :3] = self.place.axes * spacing
+            affine[:3, :3] = self.place.axes * self.spacing
             affine[:3, 3] = self.place.centre - affine[:3, :3] @ ((size - 1) / 2.0)
             turned = self.resample(image, torch.as_tensor(affine), size.tolist())
             turned.affine = torch.as_tensor(_upright(affine, self.place))

@@ -16,6 +16,7 @@ import numpy as np
 import SimpleITK as sitk
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.core.types import LPS_TO_RAS
@@ -43,9 +44,12 @@ class TemplateLocator:
 
     Args:
         places: Name of a place -> its centre in RAS+ mm of the template.
-        size: Size of the places in mm, along the template's axes.
+        size: Size of the places in mm, along their axes.
         template: ``icbm152``, or path of an image that has all of the body part.
         least_score: Mutual information in nats, at least that of a scan of this body part.
+        lying: Angles in degrees about R, A and S, one after the other, by which the template's body
+            part has to be turned to lie as in the images that the network learned from. The axes of
+            the places are those of such images.
     """
 
     def __init__(
@@ -54,9 +58,11 @@ class TemplateLocator:
         size: Sequence[float],
         template: str = ICBM152,
         least_score: float = 0.3,
+        lying: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
         self.places = {name: np.asarray(centre, float) for name, centre in places.items()}
         self.size, self.template, self.least_score = _point(size), template, least_score
+        self.lying = Rotation.from_euler("xyz", lying, degrees=True).as_matrix()
 
     def __call__(self, scan: MetaTensor) -> Located:
         """The places in a scan.
@@ -81,7 +87,7 @@ class TemplateLocator:
                 "Give it: --at X,Y,Z or --roi, in RAS+ mm; or take a bundle made for such scans"
             )
             raise InputError("scan", rule, remedy)
-        axes = _rotation(matrix)
+        axes = _rotation(matrix) @ self.lying.T
         found = tuple(
             Place(name, _point(matrix @ centre + offset), self.size, axes)
             for name, centre in self.places.items()

@@ -1,8 +1,9 @@
 """The Dice to expect of a mask whose reference nobody knows, with an interval.
 
 The ensemble's own expectation of the Dice (its mean probability taken at its word) and the volume
-are brought to the Dice that held-out cases reached, by a linear regression of log-odds. The
-interval is conformal: it reaches as far as the errors of cases that were left out of the fit.
+are brought to the Dice that held-out cases reached, by a linear regression of log-odds. Few cases
+only shift the ensemble's expectation; many change how strongly it counts. The interval is
+conformal: it reaches as far as the errors of cases that were left out of the fit.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ LEVEL = 0.9
 LEAST_CASES = 10
 """Cases with the structure below which nothing is fitted."""
 
-SHRINKAGE = 1.0
-"""Penalty of the slopes, in cases: few cases hardly move the expectation from their mean."""
+OWN_SLOPES = np.array([1.0, 0.0])
+"""Slopes that take the ensemble at its word: of the Dice that it expects, and of the volume."""
+
+SHRINKAGE = 30.0
+"""Penalty of slopes that differ from ``OWN_SLOPES``, in cases. With 40 cases of ``hippocampus_mr``
+the error on patients left out falls the more, the larger it is; of hundreds of cases it is a small
+part."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +65,15 @@ class ExpectedDice:
         Args:
             features: Features of a case.
             beyond: Log-odds by which the lower end is lowered, for a case that is farther from
-                the middle than held-out cases are: nobody knows what to expect there.
+                the middle than held-out cases are: nobody knows what to expect there. The expected
+                Dice stays in the middle of the interval, so it is lowered by half.
         """
         expected = self.log_odds(features)
         n = len(self.errors)
         rank = int(np.ceil((n + 1) * LEVEL)) - 1
         error = self.errors[rank] if rank < n else np.inf
         low, high = probability_of(expected - error - beyond), probability_of(expected + error)
-        return {"dice": probability_of(expected), "interval": [low, high]}
+        return {"dice": probability_of(expected - beyond / 2.0), "interval": [low, high]}
 
     def to_json(self) -> dict[str, Any]:
         """As dictionaries and lists."""
@@ -131,8 +138,9 @@ def _fitted(
 ) -> ExpectedDice:
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     z, level = (features - mean) / deviation, float(target.mean())
+    own = OWN_SLOPES * deviation
     gram = z.T @ z + SHRINKAGE * np.eye(z.shape[1])
-    slopes = np.linalg.solve(gram, z.T @ (target - level))
+    slopes = own + np.linalg.solve(gram, z.T @ (target - level - z @ own))
     return ExpectedDice(number, mean, deviation, slopes, level)
 
 

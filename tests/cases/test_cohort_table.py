@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -55,6 +56,23 @@ def test_a_row_for_each_case(tmp_path: Path) -> None:
     table = parquet.read_table(tmp_path / "cohort.parquet").to_pydict()
     assert list(table) == header and table["case"] == ["=1+1", "b", "c"]
     assert table["head_expected_dice"] == [0.875, None, None]
+
+
+def test_each_side_of_a_whole_scan_has_columns_of_its_own(tmp_path: Path) -> None:
+    location: dict[str, dict[str, Any]] = {
+        "volume_ml": {"left": {"head": 1.0}, "right": {"head": 1.5}},
+        "volume_interval_90_ml": {"left": {"head": [0.9, 1.2]}, "right": {"head": [1.4, 1.7]}},
+    }
+    alone = {key: {"": of["left"]} for key, of in location.items()}
+    records = [{**RECORD, "location": location}, {**RECORD, "case": "b", "location": alone}]
+    write_cohort_table(tmp_path, records, {})
+    header, first, second = csv_rows((tmp_path / "cohort.csv").read_text())
+    further = header[len(EXPECTED) :]
+    assert further == [
+        f"{s}_head_ml{end}" for s in ("left", "right") for end in ("", "_low", "_high")
+    ]
+    assert first[len(EXPECTED) :] == ["1.0", "0.9", "1.2", "1.5", "1.4", "1.7"]
+    assert set(second[len(EXPECTED) :]) == {""}  # a single place is the whole of what is told
 
 
 def test_a_line_of_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,6 +133,12 @@ def test_both_hippocampi_of_a_whole_head(tmp_path: Path) -> None:
         assert 2000 < (pieces == k).sum() < 6000
     location = record_of(tmp_path / "out")["location"]
     assert location["by"] == "template" and set(location["box_mm"]) == {"left", "right"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    for side, volumes in location["volume_ml"].items():
+        row = page[page.index(f"scan: {side}") :].partition("</tr>")[0]
+        for name, volume in volumes.items():
+            low, high = location["volume_interval_90_ml"][side][name]
+            assert f"{volume:.2f}<small>{low:.2f} – {high:.2f}" in row
 
 
 def test_left_and_right_are_segments_of_their_own(bundle: Bundle, tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_places_are_found_however_the_head_lies(template: str, axcodes: str, ang
         assert Rotation.from_matrix(place.axes @ turn.T).magnitude() < np.deg2rad(6.0)
 
 
+def test_the_axes_are_those_of_images_in_which_the_body_part_lies_otherwise(template: str) -> None:
+    values, affine = head(seed=1)
+    lying = (12.0, 0.0, -5.0)
+    turned = np.eye(4)
+    turned[:3, :3] = Rotation.from_euler("xyz", lying, degrees=True).as_matrix()
+    found = TemplateLocator(SPOTS, SIZE, template, lying=lying)(as_scan(values, turned @ affine))
+    for place in found.places:
+        assert Rotation.from_matrix(place.axes).magnitude() < np.deg2rad(6.0)
+
+
 @pytest.mark.parametrize("kind", ["noise", "ball", "small"])
 def test_what_is_no_head_is_refused(template: str, kind: str) -> None:
     values, affine = head()

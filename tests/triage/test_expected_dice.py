@@ -15,6 +15,7 @@ from medsegdiff.triage.expected_dice import (
     ExpectedDice,
     fit_expected_dice,
 )
+from medsegdiff.triage.log_odds import log_odds
 
 
 def cases_of(n: int, seed: int, signal: float) -> tuple[list[Features], list[float]]:
@@ -56,12 +57,23 @@ def test_the_interval_holds(signal: float) -> None:
     assert LEVEL - 0.03 <= np.mean(inside) <= LEVEL + 0.06
 
 
+def test_few_cases_take_the_ensemble_at_its_word_and_many_speak_for_themselves() -> None:
+    weights = []
+    for n in (LEAST_CASES, 1000):
+        cases, dice = cases_of(n, 3, signal=0.0)
+        known = fitted(cases, dice)
+        weights.append(known.slopes[0] / known.deviation[0])  # of the log-odds it expects
+    assert weights[0] > 0.5 and abs(weights[1]) < 0.1
+
+
 def test_a_case_far_from_all_others_has_a_lower_end_that_is_lower() -> None:
     cases, dice = cases_of(40, 0, 1.0)
     known = fitted(cases, dice)
     near, far = known.of(cases[0]), known.of(cases[0], beyond=2.0)
     assert far["interval"][0] < near["interval"][0]
-    assert far["dice"] == near["dice"] and far["interval"][1] == near["interval"][1]
+    assert far["interval"][1] == near["interval"][1]
+    low, middle, high = (log_odds(p) for p in (far["interval"][0], far["dice"], far["interval"][1]))
+    assert middle == pytest.approx((low + high) / 2.0)
 
 
 def test_nothing_is_expected_from_few_cases() -> None:
