@@ -43,7 +43,8 @@ def main(words: Sequence[str] | None = None) -> None:
     pairs = [two for two in pairs if len(two) == 2]
     found = [ejection_fraction(diastole[0], systole[0]) for diastole, systole in pairs]
     references = [100.0 * (1.0 - systole[1] / diastole[1]) for diastole, systole in pairs]
-    write_json(given.results, {given.ventricle: figures(found, references)})
+    told = read_json(given.results) if given.results.exists() else {}
+    write_json(given.results, {**told, given.ventricle: figures(found, references)})
 
 
 def figures(found: Sequence[EjectionFraction], references: Sequence[float]) -> dict[str, Any]:
