@@ -27,8 +27,7 @@ from medsegdiff.cases import segment
 from medsegdiff.core import read_json, write_json
 from medsegdiff.data import load_manifest
 from medsegdiff.metrics import dice
-from medsegdiff.triage import KnownCase, Triage, crossed, fit_triage
-from medsegdiff.triage.log_odds import log_odds
+from medsegdiff.triage import KnownCase, Triage, crossed, fit_triage, log_odds
 
 logger = logging.getLogger("benchmarks")
 

@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from medsegdiff.core import read_json, write_json
-from medsegdiff.data import load_manifest, read_reference
-from medsegdiff.data.manifest import class_slug
+from medsegdiff.data import class_slug, load_manifest, read_reference
 from medsegdiff.metrics import EjectionFraction, ejection_fraction, widening
 
 RESULTS = Path("benchmarks/results/heart_function.json")

@@ -5,6 +5,7 @@ from .deformation import RandomDeformationd as RandomDeformationd
 from .fitness import check as check
 from .manifest import Case as Case
 from .manifest import Manifest as Manifest
+from .manifest import class_slug as class_slug
 from .manifest import datalist as datalist
 from .manifest import load_manifest as load_manifest
 from .planes import cut_into_planes as cut_into_planes

@@ -16,8 +16,14 @@ from medsegdiff.cases.job import segment
 
 RECORD: dict[str, Any] = {
     "volume_ml": {
-        "head": {"ensemble": 1624.5, "mean_of_members": 1600.0, "interval_90": [1500.0, 1700.4]},
-        "nodule": {"ensemble": 0.06543, "mean_of_members": 0.06, "interval_90": [0.0, 0.0712]},
+        "head": {
+            **{"ensemble": 1624.5, "mean_of_members": 1600.0, "interval_90": [1500.0, 1700.4]},
+            "members": [1500.0, 1700.0],
+        },
+        "nodule": {
+            **{"ensemble": 0.06543, "mean_of_members": 0.06, "interval_90": [0.0, 0.0712]},
+            "members": [0.0, 0.12],
+        },
     },
     "review": {
         "expected_dice": {"head": {"dice": 0.8812, "interval": [0.8, 0.93]}},
