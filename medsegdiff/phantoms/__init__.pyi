@@ -11,3 +11,9 @@ from .captioned import write_captioned as write_captioned
 from .cohort import write_cohort as write_cohort
 from .cohort import write_dicom_series as write_dicom_series
 from .cohort import write_lesion_cohort as write_lesion_cohort
+from .head_labels import HEAD_NAMES as HEAD_NAMES
+from .head_labels import HeadLabels as HeadLabels
+from .head_labels import read_head_labels as read_head_labels
+from .head_pictures import LEAST as LEAST
+from .head_pictures import HeadPicture as HeadPicture
+from .head_pictures import head_picture as head_picture
