@@ -65,6 +65,7 @@ def figures(found: Sequence[EjectionFraction], references: Sequence[float]) -> d
         wide = [one.interval(LEVEL, factor) for one, factor in zip(found, factors, strict=True)]
     return {
         "patients": len(found),
+        "median_absolute_error": float(np.median(np.abs(error))),
         "mean_absolute_error": float(np.abs(error).mean()),
         "bias": float(error.mean()),
         "limits_of_agreement": [float(error.mean() + k * error.std(ddof=1)) for k in (-1.96, 1.96)],

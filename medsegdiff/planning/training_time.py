@@ -31,9 +31,10 @@ STEPS_PER_EPOCH = 250
 
 LEAST_ANCHOR_STEPS = 1200
 """Training steps of the encoder alone below which it has more of the time than the plan's share, up
-to ``MOST_ANCHOR_TIME``. Vessels with two readers had a Dice of 0.784 and a GED^2 of 0.434 after 1180
-steps of it and 148 of the denoiser, 0.741 and 0.485 after 736 and 364; nodules with four readers
-0.440 and 0.534 after 2056 and 257, 0.476 and 0.292 after 1285 and 635 (fold 1, one seed each)."""
+to ``MOST_ANCHOR_TIME``. Vessels with two readers had a Dice of 0.784 and a GED^2 of 0.434 after
+1180 steps of it and 148 of the denoiser, 0.741 and 0.485 after 736 and 364; nodules with four
+readers 0.440 and 0.534 after 2056 and 257, 0.476 and 0.292 after 1285 and 635 (fold 1, one seed
+each)."""
 
 MOST_ANCHOR_TIME = 0.8
 """Share of the time that the encoder alone has at most."""

@@ -197,6 +197,7 @@ def test_bundles_are_described() -> None:
     ):
         assert said in text
     assert RUNNER.invoke(app, ["bundles", "-q"]).stdout.split() == [
+        "heart_mr",
         "hippocampus_label_efficient",
         "hippocampus_mr",
         "hippocampus_synthesis",
