@@ -27,11 +27,15 @@ from medsegdiff.prompting.maps import (
     relative,
     resize,
     scaled,
+    token_sums,
     word_maps,
 )
 from medsegdiff.prompting.pipeline import TextToImage
 from medsegdiff.prompting.refine import conditional_field, guided
+from medsegdiff.prompting.windows import windowed
 
+STRONGEST = 16
+"""Pixels that tell whether a word is present, by absolute maps."""
 Evidence = Literal["attention", "difference", "both"]
 
 
@@ -55,6 +59,13 @@ class PromptOptions:
             for none.
         attended: Least attention to a word at its strongest places, in (0, 1], for the word to be
             present; 0 for no such test.
+        absolute: Whether the attention to all tokens of a name is taken as its probability, for
+            models whose attention was taught to be one; else each map is scaled to its own range.
+            Then ``attended`` is compared with the probability at the strongest pixels, and
+            ``evidence``, ``presence``, ``background`` and ``inverse_temperature`` are not used.
+        windows: Sides in pixels of overlapping windows that a picture is cut into, each as large as
+            the model sees; 0 is the whole picture; several are averaged. Empty: the whole picture.
+            For absolute maps only.
         presence: Standard errors by which a word must lower the denoising error to be present;
             negative for no such test.
         seed: Seed of the noise.
@@ -72,6 +83,8 @@ class PromptOptions:
     radius: int = 2
     crf: float = 0.0
     attended: float = 0.0
+    absolute: bool = False
+    windows: tuple[int, ...] = ()
     presence: float = 2.0
     seed: int = 0
 
@@ -94,6 +107,9 @@ class PromptOptions:
             )
         if self.crf < 0.0:
             raise UsageError("crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
+        if self.windows and (not self.absolute or min(self.windows) < 0):
+            rule = f"must be 0 or more, and of absolute maps, not {self.windows}"
+            raise UsageError("windows", rule, "Give for instance 96, and absolute")
         if self.draws < 1:
             raise UsageError("draws", f"must be 1 or more, not {self.draws}", "Give for instance 8")
 
@@ -162,6 +178,8 @@ class PromptSegmenter:
         """
         if not names:
             raise UsageError("the words", "are missing", "Name a structure to find")
+        if self.options.absolute:
+            return self._attended(picture.to(self.model.device), names, number)
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
         noise = self.model.noise(self.options.draws, self.options.seed, number)
@@ -186,6 +204,31 @@ class PromptSegmenter:
             kept = [0, *(1 + int(k) for k in present.nonzero())]
             probability[:, kept] = resize(found, picture.shape[-2:])
         return Prompted(probability, present)
+
+    def _attended(self, picture: Tensor, names: Sequence[str], number: int) -> Prompted:
+        """Find names by attention that is a probability; see ``PromptOptions.absolute``."""
+        options, size = self.options, self.model.size
+        noise = self.model.noise(options.draws, options.seed, number)
+        caption = self.model.caption(names, options.template)
+
+        def find(part: Tensor) -> Tensor:
+            fitted, inside = fit(part[None], size)
+            latents = self.model.encode(fitted)
+            with recorded(self.model.unet, latents, options.layers) as record:
+                for t in (self.model.timestep(level) for level in options.levels):
+                    x_t = self.model.noised(latents, noise, t)
+                    self.model.predict(x_t, t, caption.embedding)
+            maps = propagated(token_sums(record, caption.places, options.coarsest), record,
+                              options.propagation)  # fmt: skip
+            maps = guided(resize(maps, size), fitted, options.radius)
+            return resize(maps[..., inside[0], inside[1]], part.shape[-2:])
+
+        maps = windowed(picture, options.windows, find).clamp(0.0, 1.0)
+        found = with_none(maps)
+        found = conditional_field(found, picture[None], options.crf)
+        strongest = found[:, 1:].mean(dim=0).flatten(1).topk(min(STRONGEST, found[0, 0].numel()))
+        present = (strongest.values.mean(dim=1) >= options.attended).cpu()
+        return Prompted(without(found, ~present), present)
 
     def gather_evidence(
         self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
@@ -242,6 +285,23 @@ class PromptSegmenter:
             return evidence.difference
         attention = resize(scaled(evidence.attention), evidence.difference.shape[-2:])
         return attention * scaled(evidence.difference)
+
+
+def with_none(maps: Tensor) -> Tensor:
+    """Probabilities (B, K, H, W) of words, with that of none in front: (B, K + 1, H, W).
+
+    Where the words' sum is above 1, they are divided by it.
+    """
+    total = maps.sum(dim=1, keepdim=True)
+    return torch.cat([(1.0 - total).clamp_min(0.0), maps / total.clamp_min(1.0)], dim=1)
+
+
+def without(probability: Tensor, absent: Tensor) -> Tensor:
+    """Probabilities (B, K + 1, H, W) of none and of words, of which some (K,) are taken away."""
+    kept = probability.clone()
+    kept[:, 1:][:, absent] = 0.0
+    kept[:, 0] = 1.0 - kept[:, 1:].sum(dim=1)
+    return kept
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:
