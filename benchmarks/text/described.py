@@ -104,9 +104,7 @@ def generated(seed: int, number: int) -> Described:
     masks = {thing.name: torch.from_numpy(thing.mask) for thing in one.things}
     attributes = {thing.name: thing.attribute for thing in one.things if thing.attribute}
     picture = as_picture(torch.from_numpy(one.image)[None])
-    return Described(
-        picture, "generated", shares_of(masks), frozenset(), "scan", attributes, masks
-    )
+    return Described(picture, "generated", shares_of(masks), frozenset(), "scan", attributes, masks)
 
 
 def of_head(heads: Sequence[HeadLabels], seed: int, number: int) -> Described:

@@ -1,4 +1,4 @@
-"""Trains networks for some minutes of this process's clock, and goes on where it was interrupted."""
+"""Trains networks for minutes of this process's clock, and goes on where it was interrupted."""
 
 from __future__ import annotations
 
@@ -55,8 +55,13 @@ def fit(
         return before + (time.process_time() - started) / 60.0
 
     def save() -> None:
-        content = {"networks": networks.state_dict(), "average": average.state_dict(),
-                   "optimizer": optimizer.state_dict(), "step": number, "minutes": spent()}  # fmt: skip
+        content = {
+            "networks": networks.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": number,
+            "minutes": spent(),
+        }
         aside = state.with_suffix(".part")
         torch.save(content, aside)
         aside.replace(state)

@@ -158,10 +158,12 @@ def train_diffusion(
             told = text(given["ids"])[0]
             found = denoise(given["x_t"], given["t"], encoder_hidden_states=told).sample
         words = [
-            misplaced(layer.probabilities.float(), given["members"], given["shares"], given["known"],
-                      given["weight"])
+            misplaced(
+                layer.probabilities.float(),
+                *(given[name] for name in ("members", "shares", "known", "weight")),
+            )
             for layer in layers
-        ]  # fmt: skip
+        ]
         error = F.mse_loss(found.float(), given["wanted"])
         PARTS.append((float(error.detach()), float(words[-1].detach())))
         return error + 0.5 * words[-1] + 0.1 * torch.stack(words[:-1]).sum()

@@ -21,6 +21,7 @@ from medsegdiff.prompting.grounding import (
 )
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.windows import windowed
 from medsegdiff.prompting.word_segmenter import Prompted, fit
 from medsegdiff.training.averaging import weight_average
 from medsegdiff.training.seeding import seeded
@@ -53,6 +54,8 @@ class TeachingOptions:
         draws: Number of draws of noise when the head finds words.
         template: Text around the names.
         layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        windows: Sides in pixels of the windows that a picture is cut into when the head finds
+            words; see ``PromptOptions``.
         seed: Seed of all random numbers.
     """
 
@@ -63,6 +66,7 @@ class TeachingOptions:
     draws: int = 4
     template: str = "{}"
     layers: str = ""
+    windows: tuple[int, ...] = ()
     seed: int = 0
 
 
@@ -190,16 +194,19 @@ class GroundedSegmenter:
     @torch.no_grad()
     def __call__(self, picture: Tensor, names: Sequence[str], number: int = 0) -> Prompted:
         """Find names in a picture (1 or 3, H, W) in [-1, 1]; see ``PromptSegmenter``."""
-        frame, inside = fit(picture[None].to(self.model.device), self.model.size)
-        latents = self.model.encode(frame)
         noise = self.model.noise(self.options.draws, self.options.seed, number)
         caption = self.model.caption(names, self.options.template)
         t = self.model.timestep(self.options.level)
-        spread = latents.expand(len(noise), -1, -1, -1)
-        seen = unet_features(self.model, spread, noise, t, caption, self.options.layers)
-        logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
-        logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
-        probability = _exclusive_classes(logits.sigmoid())
+
+        def find(part: Tensor) -> Tensor:
+            frame, inside = fit(part[None], self.model.size)
+            spread = self.model.encode(frame).expand(len(noise), -1, -1, -1)
+            seen = unet_features(self.model, spread, noise, t, caption, self.options.layers)
+            logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
+            return resize(logits[..., inside[0], inside[1]], part.shape[-2:]).sigmoid()
+
+        chance = windowed(picture.to(self.model.device), self.options.windows, find)
+        probability = _exclusive_classes(chance)
         present = (probability.mean(dim=0)[1:] > 0.5).flatten(1).any(dim=1)
         return Prompted(probability, present.cpu())
 
