@@ -199,22 +199,29 @@ def square(example: Example, centre: Sequence[float], side: float, angle: float 
         side: Side in pixels.
         angle: Angle of rotation in radians.
     """
+    reach = 0.75 * side + 2.0  # a turned square's corners, and the blur
+    top, left = (max(0, int(place - reach)) for place in centre)
+    rows, columns = (
+        slice(k, int(place + reach)) for k, place in zip((top, left), centre, strict=True)
+    )
+    picture = example.picture[:, rows, columns]
     steps = ((torch.arange(SIZE) + 0.5) / SIZE - 0.5) * side
-    rows, columns = torch.meshgrid(steps, steps, indexing="ij")
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
-    y = float(centre[0]) + cos * rows - sin * columns
-    x = float(centre[1]) + sin * rows + cos * columns
-    height, width = example.picture.shape[-2:]
+    y = float(centre[0]) - top + cos * down - sin * across
+    x = float(centre[1]) - left + sin * down + cos * across
+    height, width = picture.shape[-2:]
     grid = torch.stack([2.0 * x / width - 1.0, 2.0 * y / height - 1.0], dim=-1)[None].float()
-    maps = torch.stack([mask.float() for mask in example.masks]) if example.masks else None
     coarse = max(1, round(side / SIZE))  # averaged before, so that nothing is skipped
 
     def taken(values: Tensor) -> Tensor:
         blurred = F.avg_pool2d(values[None], coarse, 1, coarse // 2, count_include_pad=False)
         return F.grid_sample(blurred, grid, padding_mode="border", align_corners=False)[0]
 
-    masks = () if maps is None else tuple(mask > 0.5 for mask in taken(maps))
-    return Example(taken(example.picture), example.texts, masks)
+    if not example.masks:
+        return Example(taken(picture), example.texts, ())
+    maps = torch.stack([mask[rows, columns].float() for mask in example.masks])
+    return Example(taken(picture), example.texts, tuple(mask > 0.5 for mask in taken(maps)))
 
 
 def endless(draws: Sequence[tuple[float, Callable[[int], Described]]]) -> Iterator[Described]:

@@ -25,6 +25,7 @@ from benchmarks.text.phantom_images import (
 )
 from benchmarks.text.prompted_page import NAME, page
 from benchmarks.text.real_parts import add_arguments, real_grounding, real_prompted
+from benchmarks.text.real_taught import real_diffumask, real_variants
 from benchmarks.text.taught_segmenters import diffumask, variants
 from medsegdiff.core import read_json, write_json, write_text
 from medsegdiff.metrics import error_auroc, reliability
@@ -137,6 +138,8 @@ PARTS = {
     "variants": variants,
     "real_prompted": real_prompted,
     "real_grounding": real_grounding,
+    "real_diffumask": real_diffumask,
+    "real_variants": real_variants,
 }
 KEYS = {
     "prompted_miou": ("prompted", "miou"),
@@ -148,6 +151,8 @@ KEYS = {
     "real_absent_false_positive_rate": ("real_prompted", "absent_false_positive_rate"),
     "real_grounding_seen_miou": ("real_grounding", "seen_miou"),
     "real_grounding_unseen_miou": ("real_grounding", "unseen_miou"),
+    "real_diffumask_dice_ratio": ("real_diffumask", "ratio"),
+    "real_variants_gain": ("real_variants", "gain"),
 }
 """Figures at the top of the results, and where they come from."""
 

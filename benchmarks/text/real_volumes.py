@@ -39,7 +39,11 @@ HEAD_SIDES: dict[str, tuple[int, ...]] = {
     "left lateral ventricle": (50, 52),
 }
 """Name with its side -> numbers."""
-HEART_LABELS = {"right ventricle": (1,), "myocardium": (2,), "left ventricle": (3,)}
+HEART_LABELS: dict[str, tuple[int, ...]] = {
+    "right ventricle": (1,),
+    "myocardium": (2,),
+    "left ventricle": (3,),
+}
 
 
 @dataclass(frozen=True)
