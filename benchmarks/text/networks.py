@@ -18,8 +18,13 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from benchmarks.text.captions import LENGTH, WORDS
 from medsegdiff.prompting import CROSS
 
-LAYERS = ("up_blocks.1.attentions.1", "up_blocks.2.attentions.1")
-"""Layers whose attention is taught, the last ones of two levels; the last one finds words."""
+LAYERS = ("down_blocks.0.attentions.1", "down_blocks.1.attentions.0")
+"""Layers whose attention is taught and finds words: on the way down, where a place knows its
+surroundings, and not yet the whole picture, so that it cannot answer for others."""
+TAUGHT = 2
+"""Blocks on the way down with such layers."""
+FIRST = 0.25
+"""Share of the places that count for a name at first."""
 SURE = 0.7
 """Share of the places of a name that have to be attended to for certain."""
 
@@ -91,20 +96,20 @@ def text_encoder(tokens: CLIPTokenizer) -> CLIPTextModel:
 def denoiser() -> UNet2DConditionModel:
     """Of latents (B, 4, 32, 32), told captions.
 
-    Words are attended to at 16 x 16, 8 x 8 and, on the way up, at 32 x 32, where places attend to
-    words only: self-attention of 1024 places would take most of the time.
+    On the way down places attend to words only, at 32 x 32 and at 16 x 16: self-attention would
+    tell each place of the whole picture, and take most of the time.
     """
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
         out_channels=4,
-        block_out_channels=(32, 64, 96),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        only_cross_attention=(True, False, False),
+        block_out_channels=(32, 96, 96),
+        layers_per_block=(2, 1, 1),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        only_cross_attention=(True, True, False),
         cross_attention_dim=64,
-        attention_head_dim=(1, 2, 2),
+        attention_head_dim=(1, 1, 2),
         norm_num_groups=8,
     )
 
@@ -151,16 +156,31 @@ def attending(unet: UNet2DConditionModel) -> list[Attending]:
     return kept
 
 
+def on_the_way_down(unet: UNet2DConditionModel, x_t: Tensor, t: Tensor, told: Tensor) -> None:
+    """Run the part of a U-Net up to the layers whose attention is taught."""
+    embedded = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+    maps = unet.conv_in(x_t)
+    for block in unet.down_blocks[:TAUGHT]:
+        maps, _ = block(hidden_states=maps, temb=embedded, encoder_hidden_states=told)
+
+
 def misplaced(
-    probabilities: Tensor, members: Tensor, shares: Tensor, known: Tensor, weight: Tensor
+    probabilities: Tensor,
+    members: Tensor,
+    shares: Tensor,
+    known: Tensor,
+    weight: Tensor,
+    progress: float,
 ) -> Tensor:
     """How far the attention to names is from what captions say of them.
 
     Large models learn where words are from millions of captions. Here a name that is in view has to
-    be attended to somewhere, and on as many places as the caption says that it is large; one that
-    is not, nowhere: learning from sets of places (multiple instances), with sizes (after Kervadec
-    et al., "Constrained-CNN losses for weakly supervised segmentation", Medical Image Analysis
-    2019). Where that is, is not said.
+    be attended to at some places, and one that is not, nowhere: learning from sets of places
+    (multiple instances). At first the best quarter of the places counts, so that no few places,
+    such as the corners, can answer for the whole picture; later as many as the caption says that
+    the name is large, and the attention has to be as large in all (after Kervadec et al.,
+    "Constrained-CNN losses for weakly supervised segmentation", Medical Image Analysis 2019).
+    Where that is, is not said.
 
     Args:
         probabilities: Attention (B, places, L) to each token, summing to 1.
@@ -168,17 +188,19 @@ def misplaced(
         shares: Share (B, K) of the picture that each name covers; 0: it is absent.
         known: Which names (B, K) there are, 0 or 1.
         weight: Weight (B,) of each picture.
+        progress: Share of the training that is done.
     """
     summed = torch.einsum("bpl,bkl->bpk", probabilities, members)
-    maps = summed.clamp(1e-5, 1.0 - 1e-5)
-    places = maps.shape[1]
-    ranked = maps.sort(dim=1, descending=True).values.cumsum(dim=1)
-    few = (SURE * shares * places).round().clamp_min(2.0).long()
+    maps = summed.clamp(1e-5, 1.0 - 1e-5)  # (B, places, K)
+    places, least = maps.shape[1], max(0.0, FIRST * (1.0 - 2.0 * progress))
+    ranked = maps.logit().sort(dim=1, descending=True).values.cumsum(dim=1)
+    few = (torch.clamp(SURE * shares, min=least) * places).round().clamp_min(2.0).long()
     best = ranked.gather(1, few[:, None] - 1)[:, 0] / few
     size = maps.mean(dim=1)
     stray = F.smooth_l1_loss(size.log(), shares.clamp_min(1e-3).log(), reduction="none", beta=0.5)
-    there = -best.log() + 0.5 * stray
-    absent = -(1.0 - best).log() - 5.0 * (1.0 - size).log()
+    sized = min(1.0, 2.0 * progress)
+    there = F.softplus(-best) + 0.5 * sized * stray
+    absent = F.softplus(best) - 5.0 * sized * (1.0 - size).log()
     losses = torch.where(shares > 0.0, there, absent) * known * weight[:, None]
     total: Tensor = losses.sum() / known.sum().clamp_min(1.0)
     return total

@@ -107,6 +107,7 @@ def grounding(
         steps=options.grounding_steps,
         template=suited.template,
         layers=suited.layers,
+        absolute=suited.absolute,
         level=0.05,
         learning_rate=3e-3,
     )

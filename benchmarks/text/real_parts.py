@@ -97,6 +97,7 @@ def real_grounding(model: TextToImage, options: argparse.Namespace, _: Any) -> d
         steps=options.real_steps,
         template=suited.template,
         layers=suited.layers,
+        absolute=suited.absolute,
         level=suited.levels[0],
         learning_rate=3e-3,
         draws=options.draws,

@@ -21,7 +21,7 @@ logger = logging.getLogger("train")
 
 def fit(
     networks: nn.ModuleList,
-    loss: Callable[[], Tensor],
+    loss: Callable[[float], Tensor],
     optimizer: torch.optim.Optimizer,
     minutes: float,
     rate: float,
@@ -32,7 +32,7 @@ def fit(
 
     Args:
         networks: Networks to train.
-        loss: Function that gives the loss of a new batch.
+        loss: Function from the share of the training that is done to the loss of a new batch.
         optimizer: Optimizer of their parameters.
         minutes: Minutes of this process's clock, those of earlier runs included.
         rate: Learning rate; it falls to 0 over the second half.
@@ -70,7 +70,7 @@ def fit(
     while (done := spent() / minutes if minutes else 1.0) < 1.0:
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (number + 1) / 100) * min(1.0, 2.0 * (1.0 - done))
-        value = loss()
+        value = loss(done)
         optimizer.zero_grad()
         value.backward()
         nn.utils.clip_grad_norm_(networks.parameters(), 1.0)

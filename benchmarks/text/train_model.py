@@ -26,11 +26,13 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from benchmarks.text.captions import LENGTH, Captions, Text
 from benchmarks.text.described import Described
 from benchmarks.text.networks import (
+    Attending,
     attending,
     autoencoder,
     denoiser,
     misplaced,
     noise_schedule,
+    on_the_way_down,
     text_encoder,
     tokenizer,
 )
@@ -40,10 +42,12 @@ from medsegdiff.core import write_json
 from medsegdiff.models import autocast
 
 BATCH = 16
-ASKED, CLEAR = 0.7, 300
-"""Share of pictures that are asked for names, and steps that these are noised to, at most."""
+ASKED, DRAWN = 18, 6
+"""Pictures of a step that are asked for names, and that are drawn from."""
+CLEAR = 300
+"""Steps that pictures are noised to, at most, which are asked for names."""
 UNTOLD = 0.15
-"""Of the others, the share that is denoised without a caption."""
+"""Of those drawn from, the share that is denoised without a caption."""
 RATE = 1e-3
 """Learning rate of both stages."""
 
@@ -54,7 +58,7 @@ def train_autoencoder(vae: AutoencoderKL, minutes: float, pictures: Tensor, stat
     """64 x 64 pixels of three channels to 32 x 32 latents of four, of unit variance."""
     optimizer = torch.optim.AdamW(vae.parameters(), lr=RATE)
 
-    def loss() -> Tensor:
+    def loss(_: float) -> Tensor:
         images = as_floats(pictures[torch.randint(len(pictures), (BATCH,))])
         with autocast("auto", images.device):
             posterior = vae.encode(images).latent_dist
@@ -92,21 +96,29 @@ class Batches:
         self._end = int(tokens.eos_token_id)
         self._alphas = noise_schedule().alphas_cumprod
 
-    def __call__(self) -> dict[str, Tensor]:
-        """Tensors of one batch."""
-        chosen = torch.randint(len(self._latents), (BATCH,))
+    def asked(self) -> dict[str, Tensor]:
+        """Pictures with little noise, asked for names."""
+        chosen, rng = self._chosen(ASKED)
+        texts = [self._captions.asked(self._shown[number], rng) for number in chosen.tolist()]
+        return self._noised(chosen, torch.randint(CLEAR, chosen.shape), texts)
+
+    def drawn(self) -> dict[str, Tensor]:
+        """Pictures with any noise, and true captions or none."""
+        chosen, rng = self._chosen(DRAWN)
+        texts = [
+            self._captions.text("", ())
+            if rng.random() < UNTOLD
+            else self._captions.told(self._shown[number], rng)
+            for number in chosen.tolist()
+        ]
+        t = (1000 * torch.rand(DRAWN).sqrt()).long()  # words matter where much is hidden
+        return self._noised(chosen, t, texts)
+
+    def _chosen(self, count: int) -> tuple[Tensor, np.random.Generator]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        asked = torch.rand(BATCH) < ASKED
-        texts = []
-        for number, asks in zip(chosen.tolist(), asks_of(asked), strict=True):
-            if asks:
-                texts.append(self._captions.asked(self._shown[number], rng))
-            elif rng.random() < UNTOLD:
-                texts.append(self._captions.text("", ()))
-            else:
-                texts.append(self._captions.told(self._shown[number], rng))
-        t = (1000 * torch.rand(BATCH).sqrt()).long()  # words matter where much is hidden
-        t = torch.where(asked, torch.randint(CLEAR, t.shape), t)
+        return torch.randint(len(self._latents), (count,)), rng
+
+    def _noised(self, chosen: Tensor, t: Tensor, texts: Sequence[Text]) -> dict[str, Tensor]:
         level = self._alphas[t].view(-1, 1, 1, 1)
         latents = self._latents[chosen].float()
         noise = torch.randn_like(latents)
@@ -114,14 +126,9 @@ class Batches:
             "x_t": level.sqrt() * latents + (1.0 - level).sqrt() * noise,
             "wanted": level.sqrt() * noise - (1.0 - level).sqrt() * latents,
             "t": t,
-            "weight": torch.where(asked, 1.0, level.flatten()),
+            "weight": level.flatten(),
             **together(texts, self._end),
         }
-
-
-def asks_of(asked: Tensor) -> list[bool]:
-    """Booleans of a vector."""
-    return [bool(one) for one in asked]
 
 
 def together(texts: Sequence[Text], end: int) -> dict[str, Tensor]:
@@ -138,9 +145,7 @@ def together(texts: Sequence[Text], end: int) -> dict[str, Tensor]:
     return {"ids": ids, "members": members, "shares": shares, "known": known}
 
 
-def train_diffusion(
-    vae: AutoencoderKL, batches: Batches, minutes: float, folder: Path, compiling: bool
-) -> None:
+def train_diffusion(vae: AutoencoderKL, batches: Batches, minutes: float, folder: Path) -> None:
     """Text encoder and U-Net, by the velocity that they find, and by where they attend to.
 
     The pipeline of averaged networks is saved with each state, and at the end.
@@ -148,25 +153,22 @@ def train_diffusion(
     tokens = tokenizer()
     text, unet = text_encoder(tokens), denoiser()
     layers = attending(unet)
-    denoise = torch.compile(unet) if compiling else unet
     both = nn.ModuleList([text, unet])
     optimizer = torch.optim.AdamW(both.parameters(), lr=RATE, weight_decay=0.01)
 
-    def loss() -> Tensor:
-        given = batches()
-        with autocast("auto", given["x_t"].device):
-            told = text(given["ids"])[0]
-            found = denoise(given["x_t"], given["t"], encoder_hidden_states=told).sample
-        words = [
-            misplaced(
-                layer.probabilities.float(),
-                *(given[name] for name in ("members", "shares", "known", "weight")),
-            )
-            for layer in layers
-        ]
-        error = F.mse_loss(found.float(), given["wanted"])
-        PARTS.append((float(error.detach()), float(words[-1].detach())))
-        return error + 0.5 * words[-1] + 0.1 * torch.stack(words[:-1]).sum()
+    def loss(done: float) -> Tensor:
+        asked, drawn = batches.asked(), batches.drawn()
+        with autocast("auto", asked["x_t"].device):
+            on_the_way_down(unet, asked["x_t"], asked["t"], text(asked["ids"])[0])
+        words = astray(layers, asked, done)
+        with autocast("auto", drawn["x_t"].device):
+            told = text(drawn["ids"])[0]
+            found = unet(drawn["x_t"], drawn["t"], encoder_hidden_states=told).sample
+        error = F.mse_loss(found.float(), drawn["wanted"])
+        PARTS.append((float(error.detach()), float(words.detach())))
+        if len(PARTS) % 100 == 0:
+            logger.info("squared error %.3f, astray %.3f", *np.mean(PARTS[-100:], axis=0))
+        return error + words + 0.2 * astray(layers, drawn, done)
 
     def keep(networks: Sequence[Any]) -> None:
         pipeline = StableDiffusionPipeline(
@@ -177,6 +179,13 @@ def train_diffusion(
         pipeline.save_pretrained(str(folder), safe_serialization=True)
 
     fit(both, loss, optimizer, minutes, RATE, folder / "state" / "diffusion.pt", keep)
+
+
+def astray(layers: Sequence[Attending], given: dict[str, Tensor], done: float) -> Tensor:
+    """How far the attention of some layers is from what captions say, as mean over layers."""
+    told = [given[name] for name in ("members", "shares", "known", "weight")]
+    losses = [misplaced(layer.probabilities.float(), *told, progress=done) for layer in layers]
+    return torch.stack(losses).mean()
 
 
 PARTS: list[tuple[float, float]] = []
@@ -192,7 +201,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--autoencoder-minutes", type=float, default=6.0, help="of this processor")
     parser.add_argument("--minutes", type=float, default=70.0, help="of the diffusion model")
     parser.add_argument("--images", type=int, default=40_000, help="that it learns from")
-    parser.add_argument("--compile", action="store_true", help="for which it takes a C++ compiler")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -205,7 +213,7 @@ def main(words: Sequence[str] | None = None) -> None:
     vae = autoencoder()
     train_autoencoder(vae, options.autoencoder_minutes, pictures, state)
     batches = Batches(encoded(vae.eval(), pictures), shown, tokenizer())
-    train_diffusion(vae, batches, options.minutes, options.output, options.compile)
+    train_diffusion(vae, batches, options.minutes, options.output)
     means = [np.mean(PARTS[n : n + 100], axis=0).tolist() for n in range(0, len(PARTS), 100)]
     described = {"squared error and misplaced attention, of each 100 steps": means}
     write_json(options.output / "training.json", described)

@@ -54,6 +54,7 @@ class TeachingOptions:
         draws: Number of draws of noise when the head finds words.
         template: Text around the names.
         layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        absolute: Whether attention is a probability; see ``PromptOptions``.
         windows: Sides in pixels of the windows that a picture is cut into when the head finds
             words; see ``PromptOptions``.
         seed: Seed of all random numbers.
@@ -66,6 +67,7 @@ class TeachingOptions:
     draws: int = 4
     template: str = "{}"
     layers: str = ""
+    absolute: bool = False
     windows: tuple[int, ...] = ()
     seed: int = 0
 
@@ -121,7 +123,9 @@ def _taught(
             latents = encoded[chosen]
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             caption = model.caption(names, options.template)
-            seen = unet_features(model, latents, noise, t, caption, options.layers)
+            seen = unet_features(
+                model, latents, noise, t, caption, options.layers, options.absolute
+            )
             logits = resize(head(*seen, word_embeddings(caption)), target.shape[-2:])
             total = total + _loss(logits, target[None].to(logits)) / options.batch
         done = step / options.steps
@@ -141,7 +145,8 @@ def _new_head(model: TextToImage, latents: Tensor, options: TeachingOptions) -> 
     with block_outputs(model.unet) as features:
         model.predict(latents, t, nothing.embedding)
         channels = [map_.shape[1] for map_ in features]
-    return GroundingHead(channels, nothing.embedding.shape[-1]).to(model.device)
+    text_dim = nothing.embedding.shape[-1]
+    return GroundingHead(channels, text_dim, absolute=options.absolute).to(model.device)
 
 
 def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -201,7 +206,9 @@ class GroundedSegmenter:
         def find(part: Tensor) -> Tensor:
             frame, inside = fit(part[None], self.model.size)
             spread = self.model.encode(frame).expand(len(noise), -1, -1, -1)
-            seen = unet_features(self.model, spread, noise, t, caption, self.options.layers)
+            seen = unet_features(
+                self.model, spread, noise, t, caption, self.options.layers, self.options.absolute
+            )
             logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
             return resize(logits[..., inside[0], inside[1]], part.shape[-2:]).sigmoid()
 
@@ -244,9 +251,10 @@ def load_head(file: Path) -> tuple[GroundingHead, TeachingOptions]:
     remedy = "Give a file that medsegdiff ground wrote"
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        head = GroundingHead(content["channels"], content["text_dim"])
+        options = TeachingOptions(**content["options"])
+        head = GroundingHead(content["channels"], content["text_dim"], absolute=options.absolute)
         head.load_state_dict(content["state"])
-        return head.eval(), TeachingOptions(**content["options"])
+        return head.eval(), options
     except FileNotFoundError:
         raise InputError(file, "no such file", remedy) from None
     except Exception as error:  # pickle and zip have many ways to fail

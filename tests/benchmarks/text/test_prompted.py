@@ -15,7 +15,13 @@ pytest.importorskip("diffusers", reason="needs the extra 'text'")
 
 from benchmarks.text.captions import LENGTH, Captions
 from benchmarks.text.described import CUTS, Described, cut_out, generated, square
-from benchmarks.text.networks import misplaced, tokenizer
+from benchmarks.text.networks import (
+    attending,
+    denoiser,
+    misplaced,
+    on_the_way_down,
+    tokenizer,
+)
 from benchmarks.text.prompted import iou, main, parsed, prompted
 from benchmarks.text.real_scans import figures, look
 from benchmarks.text.real_volumes import RealScan
@@ -85,11 +91,45 @@ def test_attention_in_the_right_size_is_best_placed() -> None:
         attention[0, :filled, 1:3] = 0.5
         attention[0, :, 3] = stray * (attention[0, :, 1] == 0)
         attention[..., 0] = 1.0 - attention[..., 1:].sum(dim=-1)
-        return float(misplaced(attention, members, shares, known, torch.ones(1)))
+        return float(misplaced(attention, members, shares, known, torch.ones(1), progress=1.0))
 
     best = loss(16, 0.0)
     assert best < 0.05
     assert all(loss(*given) > best + 0.1 for given in ((4, 0.0), (48, 0.0), (16, 0.3), (0, 0.0)))
+
+
+def test_half_a_u_net_attends_as_the_whole_one() -> None:
+    torch.manual_seed(0)
+    unet = denoiser().eval()
+    layers = attending(unet)
+    x_t, t, told = torch.randn(2, 4, 32, 32), torch.tensor([10, 200]), torch.randn(2, LENGTH, 64)
+    with torch.no_grad():
+        on_the_way_down(unet, x_t, t, told)
+        half = [layer.probabilities for layer in layers]
+        unet(x_t, t, encoder_hidden_states=told)
+    assert [one.shape[1] for one in half] == [1024, 256]
+    for one, layer in zip(half, layers, strict=True):
+        torch.testing.assert_close(one, layer.probabilities)
+
+
+def test_places_far_apart_do_not_answer_for_each_other() -> None:
+    """But for the statistics of normalisation, attention sees its surroundings alone."""
+    torch.manual_seed(0)
+    unet = denoiser().eval()
+    layers = attending(unet)
+    for module in unet.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.forward = lambda values: values  # type: ignore[method-assign]
+    x_t, t, told = torch.randn(1, 4, 32, 32), torch.tensor([10]), torch.randn(1, LENGTH, 64)
+    seen = []
+    for value in (0.0, 1.0):
+        x_t[..., :4, :4] = value
+        with torch.no_grad():
+            on_the_way_down(unet, x_t, t, told)
+        seen.append([layer.probabilities for layer in layers])
+    for before, after in zip(*seen, strict=True):
+        assert not torch.equal(before[:, 0], after[:, 0])
+        torch.testing.assert_close(before[:, -1], after[:, -1])
 
 
 def test_training_saves_a_pipeline_that_loads_as_any_other(model: Path) -> None:
