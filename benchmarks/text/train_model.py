@@ -183,8 +183,13 @@ def train_diffusion(vae: AutoencoderKL, batches: Batches, minutes: float, folder
 
 def astray(layers: Sequence[Attending], given: dict[str, Tensor], done: float) -> Tensor:
     """How far the attention of some layers is from what captions say, as mean over layers."""
-    told = [given[name] for name in ("members", "shares", "known", "weight")]
-    losses = [misplaced(layer.probabilities.float(), *told, progress=done) for layer in layers]
+    members, shares, known, weight = (
+        given[name] for name in ("members", "shares", "known", "weight")
+    )
+    losses = [
+        misplaced(layer.probabilities.float(), members, shares, known, weight, done)
+        for layer in layers
+    ]
     return torch.stack(losses).mean()
 
 

@@ -119,7 +119,7 @@ def test_places_far_apart_do_not_answer_for_each_other() -> None:
     layers = attending(unet)
     for module in unet.modules():
         if isinstance(module, torch.nn.GroupNorm):
-            module.forward = lambda values: values  # type: ignore[method-assign]
+            module.forward = torch.nn.Identity().forward  # type: ignore[method-assign]
     x_t, t, told = torch.randn(1, 4, 32, 32), torch.tensor([10]), torch.randn(1, LENGTH, 64)
     seen = []
     for value in (0.0, 1.0):
