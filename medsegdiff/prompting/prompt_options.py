@@ -20,7 +20,8 @@ class PromptOptions:
             ``both``, their product.
         levels: Levels of noise, as shares of the forward process.
         draws: Number of draws of noise at each level.
-        layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        layers: Part of the names of the cross-attention layers to use, or several with commas;
+            empty for all layers.
         coarsest: Number of places along the longer side of the coarsest attention to use.
         propagation: Number of times that maps are spread along self-attention.
         background: Share of a map's range that a place must reach to be a word.
@@ -32,8 +33,9 @@ class PromptOptions:
             present; 0 for no such test.
         absolute: Whether the attention to all tokens of a name is taken as its probability, for
             models whose attention was taught to be one; else each map is scaled to its own range.
-            Then ``attended`` is compared with the probability at the strongest pixels, and
-            ``evidence``, ``presence``, ``background`` and ``inverse_temperature`` are not used.
+            Then ``background`` is the attention at which a word is as probable as none,
+            ``attended`` is compared with the probability at the strongest pixels, and
+            ``evidence``, ``presence`` and ``inverse_temperature`` are not used.
         windows: Sides in pixels of overlapping windows that a picture is cut into, each as large as
             the model sees; 0 is the whole picture; several are averaged. Empty: the whole picture.
             For absolute maps only.

@@ -148,7 +148,7 @@ class PromptSegmenter:
             return resize(maps[..., inside[0], inside[1]], part.shape[-2:])
 
         maps = windowed(picture, options.windows, find).clamp(0.0, 1.0)
-        found = with_none(maps)
+        found = with_none(maps, options.background)
         found = conditional_field(found, picture[None], options.crf)
         strongest = found[:, 1:].mean(dim=0).flatten(1).topk(min(STRONGEST, found[0, 0].numel()))
         present = (strongest.values.mean(dim=1) >= options.attended).cpu()
@@ -211,13 +211,22 @@ class PromptSegmenter:
         return attention * scaled(evidence.difference)
 
 
-def with_none(maps: Tensor) -> Tensor:
-    """Probabilities (B, K, H, W) of words, with that of none in front: (B, K + 1, H, W).
+def with_none(maps: Tensor, even: float = 0.5) -> Tensor:
+    """Attention (B, K, H, W) to words, as probabilities with that of none in front.
 
     Where the words' sum is above 1, they are divided by it.
+
+    Args:
+        maps: Attention to each word, in [0, 1].
+        even: Attention to a word at which it is as probable as none, in (0, 1).
+
+    Returns:
+        Probabilities (B, K + 1, H, W), summing to 1.
     """
     total = maps.sum(dim=1, keepdim=True)
-    return torch.cat([(1.0 - total).clamp_min(0.0), maps / total.clamp_min(1.0)], dim=1)
+    none, words = (1.0 - total).clamp_min(0.0), maps / total.clamp_min(1.0)
+    joined = torch.cat([even * none, (1.0 - even) * words], dim=1)
+    return joined / joined.sum(dim=1, keepdim=True)
 
 
 def without(probability: Tensor, absent: Tensor) -> Tensor:

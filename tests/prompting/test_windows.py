@@ -59,6 +59,9 @@ def test_what_words_leave_is_of_none() -> None:
     found = with_none(torch.tensor([[0.3, 0.2], [0.9, 0.6]]).view(2, 2, 1, 1))
     expected = torch.tensor([[0.5, 0.3, 0.2], [0.0, 0.6, 0.4]])
     torch.testing.assert_close(found[..., 0, 0], expected)
+    even = with_none(torch.tensor([[0.3], [0.2]]).view(2, 1, 1, 1), 0.3)
+    assert even[0, 1] == pytest.approx(0.5) and even[1, 1] < 0.5
+    torch.testing.assert_close(even.sum(dim=1), torch.ones(2, 1, 1))
 
 
 def test_absolute_maps_are_probabilities_on_the_pictures_grid(tiny: TextToImage) -> None:
