@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ LAYERS = ("down_blocks.0.attentions.1", "down_blocks.1.attentions.0")
 surroundings, and not yet the whole picture, so that it cannot answer for others."""
 TAUGHT = 2
 """Blocks on the way down with such layers."""
-FIRST = 0.25
-"""Share of the places that count for a name at first."""
+FIRST = 0.1
+"""Least share of the places that count for a name at first."""
 SURE = 0.7
 """Share of the places of a name that have to be attended to for certain."""
 
@@ -172,35 +173,51 @@ def misplaced(
     weight: Tensor,
     progress: float,
 ) -> Tensor:
-    """How far the attention to names is from what captions say of them.
+    """How badly the attention to names tells which pictures they are in.
 
     Large models learn where words are from millions of captions. Here a name that is in view has to
-    be attended to at some places, and one that is not, nowhere: learning from sets of places
-    (multiple instances). At first the best quarter of the places counts, so that no few places,
-    such as the corners, can answer for the whole picture; later as many as the caption says that
-    the name is large, and the attention has to be as large in all (after Kervadec et al.,
-    "Constrained-CNN losses for weakly supervised segmentation", Medical Image Analysis 2019).
-    Where that is, is not said.
+    be attended to at some places of its picture, and one that is not, nowhere: learning from sets
+    of places (multiple instances). The best places count, as many as the caption says that the name
+    is large, and at first a tenth at least. Where they are is not said.
+
+    Pictures of a mosaic are told apart: statistics of normalisation tell every place what is
+    anywhere, and in single pictures any place then answers for the whole. In a mosaic they do not
+    tell in which of the pictures it is.
 
     Args:
         probabilities: Attention (B, places, L) to each token, summing to 1.
         members: Which tokens (B, K, L) are those of each name, 0 or 1.
-        shares: Share (B, K) of the picture that each name covers; 0: it is absent.
-        known: Which names (B, K) there are, 0 or 1.
-        weight: Weight (B,) of each picture.
+        shares: Share (B, R, K) that each name covers of each picture; R is 1, or 4 of a mosaic.
+        known: Whether it is known, (B, R, K), 0 or 1.
+        weight: Weight (B,) of each row.
         progress: Share of the training that is done.
     """
-    summed = torch.einsum("bpl,bkl->bpk", probabilities, members)
-    maps = summed.clamp(1e-5, 1.0 - 1e-5)  # (B, places, K)
+    maps = torch.einsum("bpl,bkl->bpk", probabilities, members).clamp(1e-5, 1.0 - 1e-5)
+    shares, known = shares.flatten(0, 1), known.flatten(0, 1)
+    pictures = len(shares) // len(maps)
+    maps, weight = by_picture(maps, pictures), weight.repeat_interleave(pictures)
     places, least = maps.shape[1], max(0.0, FIRST * (1.0 - 2.0 * progress))
     ranked = maps.logit().sort(dim=1, descending=True).values.cumsum(dim=1)
     few = (torch.clamp(SURE * shares, min=least) * places).round().clamp_min(2.0).long()
-    best = ranked.gather(1, few[:, None] - 1)[:, 0] / few
-    size = maps.mean(dim=1)
-    stray = F.smooth_l1_loss(size.log(), shares.clamp_min(1e-3).log(), reduction="none", beta=0.5)
-    sized = min(1.0, 2.0 * progress)
-    there = F.softplus(-best) + 0.5 * sized * stray
-    absent = F.softplus(best) - 5.0 * sized * (1.0 - size).log()
-    losses = torch.where(shares > 0.0, there, absent) * known * weight[:, None]
-    total: Tensor = losses.sum() / known.sum().clamp_min(1.0)
+    best = ranked.gather(1, few[:, None] - 1)[:, 0] / few + 4.0 * least
+    there = (shares > 0.0).float()
+    counted = known * weight[:, None]
+    rarer = (counted * (1.0 - there)).sum() / (counted * there).sum().clamp_min(1.0)
+    counted = counted * torch.where(there > 0.0, rarer.clamp(1.0, 3.0), 1.0)
+    losses = F.binary_cross_entropy_with_logits(best, there, reduction="none")
+    total: Tensor = (losses * counted).sum() / counted.sum().clamp_min(1.0)
     return total
+
+
+def by_picture(maps: Tensor, pictures: int) -> Tensor:
+    """Maps (B, places, K) of mosaics -> (B · pictures, places of each, K), row by row.
+
+    Args:
+        maps: Maps of square grids.
+        pictures: 1, or 4 for mosaics of two by two.
+    """
+    if pictures == 1:
+        return maps
+    side = math.isqrt(maps.shape[1])
+    grid = maps.unflatten(1, (2, side // 2, 2, side // 2))
+    return grid.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)

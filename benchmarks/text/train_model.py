@@ -42,8 +42,8 @@ from medsegdiff.core import write_json
 from medsegdiff.models import autocast
 
 BATCH = 16
-ASKED, DRAWN = 18, 6
-"""Pictures of a step that are asked for names, and that are drawn from."""
+MOSAICS, SINGLE, DRAWN = 14, 6, 6
+"""In a step, mosaics and single pictures that are asked for names, and pictures drawn from."""
 CLEAR = 300
 """Steps that pictures are noised to, at most, which are asked for names."""
 UNTOLD = 0.15
@@ -91,16 +91,27 @@ class Batches:
     for has to be looked for in the picture.
     """
 
-    def __init__(self, latents: Tensor, shown: Sequence[Described], tokens: CLIPTokenizer) -> None:
-        self._latents, self._shown, self._captions = latents, shown, Captions(tokens)
+    def __init__(
+        self, latents: Tensor, halves: Tensor, shown: Sequence[Described], tokens: CLIPTokenizer
+    ) -> None:
+        self._latents, self._halves = latents, halves
+        self._shown, self._captions = shown, Captions(tokens)
         self._end = int(tokens.eos_token_id)
         self._alphas = noise_schedule().alphas_cumprod
 
-    def asked(self) -> dict[str, Tensor]:
-        """Pictures with little noise, asked for names."""
-        chosen, rng = self._chosen(ASKED)
-        texts = [self._captions.asked(self._shown[number], rng) for number in chosen.tolist()]
-        return self._noised(chosen, torch.randint(CLEAR, chosen.shape), texts)
+    def asked(self) -> list[dict[str, Tensor]]:
+        """Pictures with little noise, asked for names: mosaics of four, and single ones."""
+        chosen, rng = self._chosen(4 * MOSAICS)
+        mosaics = mosaic(self._halves[chosen].float())
+        texts = [
+            self._captions.asked([self._shown[int(n)] for n in four], rng)
+            for four in chosen.view(-1, 4)
+        ]
+        found = [self._noised(mosaics, torch.randint(CLEAR, (MOSAICS,)), texts)]
+        chosen, rng = self._chosen(SINGLE)
+        texts = [self._captions.asked([self._shown[int(n)]], rng) for n in chosen]
+        latents = self._latents[chosen].float()
+        return [*found, self._noised(latents, torch.randint(CLEAR, (SINGLE,)), texts)]
 
     def drawn(self) -> dict[str, Tensor]:
         """Pictures with any noise, and true captions or none."""
@@ -112,15 +123,14 @@ class Batches:
             for number in chosen.tolist()
         ]
         t = (1000 * torch.rand(DRAWN).sqrt()).long()  # words matter where much is hidden
-        return self._noised(chosen, t, texts)
+        return self._noised(self._latents[chosen].float(), t, texts)
 
     def _chosen(self, count: int) -> tuple[Tensor, np.random.Generator]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         return torch.randint(len(self._latents), (count,)), rng
 
-    def _noised(self, chosen: Tensor, t: Tensor, texts: Sequence[Text]) -> dict[str, Tensor]:
+    def _noised(self, latents: Tensor, t: Tensor, texts: Sequence[Text]) -> dict[str, Tensor]:
         level = self._alphas[t].view(-1, 1, 1, 1)
-        latents = self._latents[chosen].float()
         noise = torch.randn_like(latents)
         return {
             "x_t": level.sqrt() * latents + (1.0 - level).sqrt() * noise,
@@ -131,17 +141,27 @@ class Batches:
         }
 
 
+def mosaic(halves: Tensor) -> Tensor:
+    """Latents (4 B, C, h, w) of pictures of half the size -> mosaics (B, C, 2 h, 2 w), by rows."""
+    rows = halves.unflatten(0, (-1, 2, 2))
+    return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
 def together(texts: Sequence[Text], end: int) -> dict[str, Tensor]:
-    """Captions as tensors: tokens, which tokens are those of each name, shares, which there are."""
+    """Captions as tensors: tokens, which tokens are those of each name, shares, what is known."""
     names = max(1, *(len(text.places) for text in texts))
+    pictures = max(1, *(len(share) for text in texts for share in text.shares))
     ids = torch.full((len(texts), LENGTH), end)
     members = torch.zeros(len(texts), names, LENGTH)
-    shares, known = torch.zeros(len(texts), names), torch.zeros(len(texts), names)
+    shares = torch.zeros(len(texts), pictures, names)
+    known = torch.zeros(len(texts), pictures, names)
     for row, text in enumerate(texts):
         ids[row, : len(text.ids)] = torch.tensor(text.ids)
-        for k, (places, share) in enumerate(zip(text.places, text.shares, strict=True)):
+        for k, (places, found) in enumerate(zip(text.places, text.shares, strict=True)):
             members[row, k, list(places)] = 1.0
-            shares[row, k], known[row, k] = share, 1.0
+            for picture, share in enumerate(found):
+                if share is not None:
+                    shares[row, picture, k], known[row, picture, k] = share, 1.0
     return {"ids": ids, "members": members, "shares": shares, "known": known}
 
 
@@ -158,9 +178,11 @@ def train_diffusion(vae: AutoencoderKL, batches: Batches, minutes: float, folder
 
     def loss(done: float) -> Tensor:
         asked, drawn = batches.asked(), batches.drawn()
-        with autocast("auto", asked["x_t"].device):
-            on_the_way_down(unet, asked["x_t"], asked["t"], text(asked["ids"])[0])
-        words = astray(layers, asked, done)
+        words = torch.zeros(())
+        for given in asked:
+            with autocast("auto", given["x_t"].device):
+                on_the_way_down(unet, given["x_t"], given["t"], text(given["ids"])[0])
+            words = words + astray(layers, given, done)
         with autocast("auto", drawn["x_t"].device):
             told = text(drawn["ids"])[0]
             found = unet(drawn["x_t"], drawn["t"], encoder_hidden_states=told).sample
@@ -217,7 +239,8 @@ def main(words: Sequence[str] | None = None) -> None:
     logger.info("%d pictures", len(pictures))
     vae = autoencoder()
     train_autoencoder(vae, options.autoencoder_minutes, pictures, state)
-    batches = Batches(encoded(vae.eval(), pictures), shown, tokenizer())
+    halves = encoded(vae.eval(), F.avg_pool2d(pictures.float(), 2).byte())
+    batches = Batches(encoded(vae, pictures), halves, shown, tokenizer())
     train_diffusion(vae, batches, options.minutes, options.output)
     means = [np.mean(PARTS[n : n + 100], axis=0).tolist() for n in range(0, len(PARTS), 100)]
     described = {"squared error and misplaced attention, of each 100 steps": means}

@@ -17,6 +17,7 @@ from benchmarks.text.captions import LENGTH, Captions
 from benchmarks.text.described import CUTS, Described, cut_out, generated, square
 from benchmarks.text.networks import (
     attending,
+    by_picture,
     denoiser,
     misplaced,
     on_the_way_down,
@@ -27,6 +28,7 @@ from benchmarks.text.real_scans import figures, look
 from benchmarks.text.real_volumes import RealScan
 from benchmarks.text.taught_segmenters import segmenter_dice
 from benchmarks.text.train_model import main as train
+from benchmarks.text.train_model import mosaic, together
 from medsegdiff.phantoms.captioned import captioned_image
 from medsegdiff.prompting.grounded import Example
 from medsegdiff.prompting.prompted_data import open_model
@@ -61,16 +63,46 @@ def drawn_head() -> Described:
 def test_what_is_asked_for_is_there_or_absent_and_never_unclear() -> None:
     tokens, rng = tokenizer(), np.random.default_rng(0)
     captions, one = Captions(tokens), drawn_head()
-    shares: dict[str, set[float]] = {}
+    shares: dict[str, set[float | None]] = {}
     for _ in range(60):
-        text = captions.asked(one, rng)
+        text = captions.asked([one], rng)
         assert len(text.ids) < LENGTH
-        for places, share in zip(text.places, text.shares, strict=True):
+        for places, (share,) in zip(text.places, text.shares, strict=True):
             name = tokens.decode([text.ids[place] for place in places]).strip()
             shares.setdefault(name, set()).add(share)
     assert shares["hippocampus"] == {0.04} and shares["left hippocampus"] == {0.02}
     assert shares["thalamus"] == {0.0} and "left putamen" not in shares and "putamen" not in shares
     assert "liver" in shares  # of another kind of picture
+
+
+def test_names_of_a_mosaic_are_known_of_each_of_its_pictures() -> None:
+    tokens, rng = tokenizer(), np.random.default_rng(0)
+    unclear = frozenset({"left ventricle"})
+    picture, shares_of_heart = torch.zeros(1, 64, 64), {"myocardium": 0.1}
+    head = drawn_head()
+    heart = Described(picture, "heart", shares_of_heart, unclear, "heart", {}, {})
+    seen: dict[str, set[tuple[float | None, ...]]] = {}
+    for _ in range(40):
+        text = Captions(tokens).asked([head, heart], rng)
+        for places, shares in zip(text.places, text.shares, strict=True):
+            name = tokens.decode([text.ids[place] for place in places]).strip()
+            seen.setdefault(name, set()).add(shares)
+    assert seen["hippocampus"] == {(0.04, 0.0)} and seen["myocardium"] == {(0.0, 0.1)}
+    assert all(shares == {(0.0, None)} for name, shares in seen.items() if name == "left ventricle")
+    text = Captions(tokens).asked([head, heart], rng)
+    given = together([text], 1)
+    assert given["shares"].shape == given["known"].shape == (1, 2, len(text.places))
+
+
+def test_mosaics_and_their_maps_are_of_the_same_pictures() -> None:
+    halves = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 3, 4, 4)
+    latents = mosaic(halves)
+    assert latents.shape == (2, 3, 8, 8)
+    maps = latents[:, :1].flatten(2).transpose(1, 2)
+    parts = by_picture(maps, 4)
+    assert parts.shape == (8, 16, 1)
+    assert parts[..., 0].mean(dim=1).tolist() == list(range(8))
+    assert (parts.std(dim=1) == 0.0).all()
 
 
 def test_captions_are_read_as_the_model_reads_them() -> None:
@@ -79,11 +111,11 @@ def test_captions_are_read_as_the_model_reads_them() -> None:
     for number in range(20):
         text = captions.told(generated(0, number), rng)
         assert tokens(tokens.decode(text.ids[1:]).strip()).input_ids == [*text.ids, 1]
-        assert all(share > 0.0 for share in text.shares)
+        assert all(share and share > 0.0 for (share,) in text.shares)
 
 
-def test_attention_in_the_right_size_is_best_placed() -> None:
-    shares, known = torch.tensor([[0.25, 0.0]]), torch.ones(1, 2)
+def test_attention_to_names_in_view_alone_is_best() -> None:
+    shares, known = torch.tensor([[[0.25, 0.0]]]), torch.ones(1, 1, 2)
     members = torch.tensor([[[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]])
 
     def loss(filled: int, stray: float) -> float:
@@ -95,7 +127,7 @@ def test_attention_in_the_right_size_is_best_placed() -> None:
 
     best = loss(16, 0.0)
     assert best < 0.05
-    assert all(loss(*given) > best + 0.1 for given in ((4, 0.0), (48, 0.0), (16, 0.3), (0, 0.0)))
+    assert all(loss(*given) > best + 0.1 for given in ((4, 0.0), (16, 0.6), (0, 0.0)))
 
 
 def test_half_a_u_net_attends_as_the_whole_one() -> None:
