@@ -86,7 +86,9 @@ def real_prompted(model: TextToImage, options: argparse.Namespace, _: Any) -> di
 
 
 def _prompting(model: TextToImage, options: argparse.Namespace, kind: str) -> PromptSegmenter:
-    suited = suited_options(options.model, attended=options.attended, windows=WINDOWS[kind])
+    suited = suited_options(options.model, attended=options.attended)
+    if suited.absolute:
+        suited = dataclasses.replace(suited, windows=WINDOWS[kind])
     return PromptSegmenter(model, dataclasses.replace(suited, draws=options.draws))
 
 
