@@ -25,6 +25,9 @@ from medsegdiff.training import weight_average
 WIDTHS = (16, 32, 64, 128, 192)
 """Widths of its levels, whatever those of the bundle's encoder are."""
 
+SHORTEST = 0.1
+"""Least CPU time of its steps in seconds, where reading the data has taken all there was."""
+
 
 class PlannedUNet(nn.Module):
     """MONAI's residual U-Net with the strides of a bundle's encoder.
@@ -95,10 +98,11 @@ def train_for(bundle: Bundle, changes: dict[str, Any], seconds: float) -> tuple[
     decay = float(parser["train"]["optimizer"]["weight_decay"])
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
     average, steps = weight_average(network, AVERAGING), 0
-    read = time.process_time() - started
+    read = time.process_time()
+    left = max(started + seconds - read, SHORTEST)
     while True:
         for batch in loader:
-            spent = (time.process_time() - started - read) / (seconds - read)
+            spent = (time.process_time() - read) / left
             if spent >= 1.0:
                 set_determinism(None)
                 trained = average.module.eval()

@@ -88,7 +88,7 @@ def calibration_warnings(
     if singles and single_network is None:
         changed.append(
             f"the guarantee was fitted to masks of {singles} single networks: that it holds for "
-            "their ensemble is an assumption"
+            "their ensemble, or for one network trained on all cases, is an assumption"
         )
     return changed + calibration.limits(level)
 

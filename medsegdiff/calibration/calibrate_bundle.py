@@ -62,14 +62,15 @@ def calibrate(
         method: ``auto``: the scaling that helps patients left out, or none; or ``none``,
             ``temperature``, ``vector``, which is used unless it hurts them.
         splits: Number of random splits that check the calibration; 0: none.
-        singles: Bundles of the single networks that ``bundle`` is the ensemble of, each of which
-            made the predictions of the cases that it was not trained on; none: ``bundle`` made all.
+        singles: Bundles of single networks, each of which made the predictions of the cases that it
+            was not trained on; ``bundle`` is their ensemble, or was trained like them on all cases.
+            None: ``bundle`` made all.
         progress: Function that makes a ``Progress`` from a description.
 
     Raises:
         InputError: no prediction has a reference, or a prediction cannot be used: it is broken,
-            calibrated already, of another model or of other settings; or ``bundle`` is not the
-            ensemble of ``singles``.
+            calibrated already, of another model or of other settings; or ``bundle`` is neither the
+            ensemble of ``singles`` nor configured like them.
         UsageError: the method is unknown, ``splits`` is below 0, or there is no place to write to.
     """
     _check_wanted(method, splits)

@@ -52,14 +52,15 @@ def model_of_bundle(bundle: Bundle, singles: Sequence[Bundle] = ()) -> Predictin
 
     Args:
         bundle: Bundle that the calibration is for.
-        singles: Bundles of the single networks that it is the ensemble of, and which made the
-            predictions; none: it made all itself.
+        singles: Bundles of the single networks that made the predictions, each those of the cases
+            that it had not seen. The bundle is their ensemble, or has their configuration and was
+            trained like them, on all cases. None: it made all predictions itself.
 
     Raises:
-        InputError: it is not the ensemble of ``singles``.
+        InputError: it is neither the ensemble of ``singles``, nor configured as they are.
     """
-    if singles and not is_made_of(bundle, singles):
-        rule = "is not the ensemble of the networks that made the predictions"
+    if singles and not (_configured_alike(bundle, singles) or is_made_of(bundle, singles)):
+        rule = "is not the ensemble of the networks that made the predictions, nor one like them"
         raise InputError(bundle.root, rule, "Put it together from them again")
     return PredictingModel(
         bundle.name,
@@ -69,6 +70,12 @@ def model_of_bundle(bundle: Bundle, singles: Sequence[Bundle] = ()) -> Predictin
         frozenset(one.fingerprint() for one in singles or [bundle]),
         tuple(one.weights_hash() for one in singles),
     )
+
+
+def _configured_alike(bundle: Bundle, singles: Sequence[Bundle]) -> bool:
+    """Whether the bundle samples a network of the same kind, in the same way, as each single."""
+    own = bundle.config("inference").read_bytes()
+    return all(one.config("inference").read_bytes() == own for one in singles)
 
 
 def model_of_records(cases: Sequence[Case], predictions: Path) -> PredictingModel:

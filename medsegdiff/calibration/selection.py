@@ -217,10 +217,15 @@ def _worse(figure: str, slug: str, before: float, change: Sequence[float]) -> st
     return f"{figure} of {slug} would get worse on patients left out: {before:.4f} -> {after:.4f}"
 
 
+def _first(reasons: Sequence[str]) -> str:
+    """The first reason, and how many there are beside it; the file of the calibration has all."""
+    return reasons[0] + (f", and {len(reasons) - 1} more" if len(reasons) > 1 else "")
+
+
 def _reason(best: ScalingMethod, tried: Sequence[Candidate]) -> str:
     if best != "none":
         return f"{best} scaling helps patients left out, and no figure gets worse beyond chance"
-    told = "; ".join(f"{one.method}: {', '.join(one.refused)}" for one in tried if one.refused)
+    told = "; ".join(f"{one.method}: {_first(one.refused)}" for one in tried if one.refused)
     return f"no scaling is used, since none helps patients left out ({told})"
 
 

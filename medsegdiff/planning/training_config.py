@@ -163,7 +163,8 @@ def _train(plan: Plan) -> dict[str, Any]:
     dataset["transform"] = "@train#preprocessing"
     chain: Any = ["@augmentation"]
     if not plan.slices:
-        dataset |= {"_target_": "CacheDataset", "progress": False}
+        # no random transform changes its input in place: a copy of a whole image is for nothing
+        dataset |= {"_target_": "CacheDataset", "progress": False, "copy_cache": False}
         chain = "$[*@deterministic_transforms, @augmentation]"
     several = plan.several_raters
     return {

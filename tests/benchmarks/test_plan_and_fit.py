@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from benchmarks import plan_and_fit
-from benchmarks.contenders.planned_unet import OneMaskInferer, PlannedUNet
+from benchmarks.contenders.planned_unet import OneMaskInferer, PlannedUNet, train_for
+from medsegdiff.bundle import Bundle
 
 
 @pytest.mark.parametrize("stem", [[1, 1], [2, 2]])
@@ -43,3 +44,8 @@ def test_every_contender_has_its_row_once(tmp_path: Path, monkeypatch: pytest.Mo
         assert row["edits"] == 0 and row["seconds_cpu"] >= 0 and 0.0 <= row["dice"] <= 1.0
     plan_and_fit.main([*words, "--results", str(results)])
     assert json.loads(results.read_text()) == rows
+    (planned,) = (tmp_path / "work").glob("*/plan/phantom_3d")
+    (data,) = (tmp_path / "work").glob("*/dataset.json")
+    changes = {"dataset_dir": str(data.parent), "fold": 0, "tracking_uri": "off"}
+    _, steps = train_for(Bundle(planned), {**changes, "device": "$torch.device('cpu')"}, 0.001)
+    assert steps >= 1  # though reading the data took all the time that there was

@@ -37,6 +37,8 @@ def test_an_ensemble_of_the_networks_that_made_them(
     bundle, *singles = (small_bundle(tmp_path / name) for name in ("all", "one", "two"))
     for single in singles:
         (single.root / "models" / "model.pt").write_bytes(single.name.encode())
+        with single.config("inference").open("a") as file:
+            file.write("# one network\n")
     seen: Any = []
     monkeypatch.setattr(
         predicting_model, "is_made_of", lambda *given: seen.append(given) or len(seen) == 1
@@ -50,9 +52,18 @@ def test_an_ensemble_of_the_networks_that_made_them(
     with pytest.raises(InputError) as told:  # now it is made of others
         model_of_bundle(bundle, singles)
     assert str(told.value) == (
-        f"{bundle.root}: is not the ensemble of the networks that made the predictions. "
-        "Put it together from them again"
+        f"{bundle.root}: is not the ensemble of the networks that made the predictions, "
+        "nor one like them. Put it together from them again"
     )
+
+
+def test_a_network_like_those_that_made_them_trained_on_all_cases(tmp_path: Path) -> None:
+    bundle, *singles = (small_bundle(tmp_path / name) for name in ("all", "one", "two"))
+    for single in singles:
+        (single.root / "models" / "model.pt").write_bytes(single.root.parent.name.encode())
+    found = model_of_bundle(bundle, singles)
+    assert found.weights_hash == bundle.weights_hash() not in found.singles
+    assert found.singles == tuple(one.weights_hash() for one in singles)
 
 
 def adopted(folder: Path, networks: list[str | None], **changed: Any) -> list[Case]:

@@ -224,7 +224,7 @@ def test_what_speaks_against_a_method_is_told() -> None:
     )
     tried = [Candidate("temperature", {}, refused=("this", "that")), Candidate("vector", {})]
     assert selection._reason("none", tried) == (
-        "no scaling is used, since none helps patients left out (temperature: this, that)"
+        "no scaling is used, since none helps patients left out (temperature: this, and 1 more)"
     )
     assert selection._reason("vector", tried) == (
         "vector scaling helps patients left out, and no figure gets worse beyond chance"

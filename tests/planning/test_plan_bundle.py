@@ -128,6 +128,26 @@ def test_photographs(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "p0" / "p0_seg.nii.gz").is_file()
 
 
+@pytest.mark.parametrize("pictures", [True, False], ids=["pictures", "volumes"])
+def test_augmentation_leaves_the_cached_images_as_they_are(pictures: bool, tmp_path: Path) -> None:
+    data = (
+        photographs(tmp_path / "data")
+        if pictures
+        else write_cohort(tmp_path / "data", cases=5, size=16)
+    )
+    planned = plan(data, tmp_path / "planned", hours=0.001, device="cpu")
+    parser = load_bundle(planned.root).parser("train", {"dataset_dir": str(data), "fold": 0})
+    for transform in parser["random_transforms"]:
+        if "prob" in transform:
+            transform["prob"] = 1.0
+    dataset = parser.get_parsed_content("train#dataset")
+    before = [{key: x.clone() for key, x in item.items()} for item in dataset._cache]
+    for index in range(len(dataset)):
+        assert not torch.equal(dataset[index]["image"], dataset[index]["image"])
+    for kept, item in zip(before, dataset._cache, strict=True):
+        assert all(torch.equal(kept[key], item[key]) for key in kept)
+
+
 def test_thick_slices(tmp_path: Path) -> None:
     data = write_cohort(tmp_path / "data", cases=5, size=16)
     for path in (data.parent).rglob("*.nii.gz"):

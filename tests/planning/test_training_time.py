@@ -8,9 +8,11 @@ import pytest
 
 from medsegdiff.planning.decisions import decide
 from medsegdiff.planning.training_time import (
+    LEAST_ANCHOR_STEPS,
     LEAST_BATCH,
     LEAST_PIXELS,
     LEAST_STEPS_OF_WIDE,
+    MOST_ANCHOR_TIME,
     Times,
     timed,
     with_fewer_features,
@@ -29,6 +31,21 @@ def test_hours_become_steps() -> None:
     assert validations >= 2 and 20.0 * validations <= 0.06 * 3600
     assert found.anchor_steps * 0.5 == pytest.approx(plan.anchor_time * spent, rel=0.05)
     assert 200 <= found.steps_per_epoch <= 300
+
+
+def test_with_several_raters_the_encoder_has_the_steps_that_it_needs_first() -> None:
+    plan, times = decide(NODULES), Times(0.4, 0.8)
+    short, middle, long = (timed(plan, times, hours) for hours in (0.1, 0.2, 2.0))
+    for found, share in ((short, MOST_ANCHOR_TIME), (middle, None), (long, plan.anchor_time)):
+        steps = found.epochs * found.steps_per_epoch
+        encoder, denoiser = 0.4 * found.anchor_steps, 0.8 * (steps - found.anchor_steps)
+        if share is None:
+            assert found.anchor_steps == pytest.approx(LEAST_ANCHOR_STEPS, rel=0.02)
+        else:
+            assert encoder / (encoder + denoiser) == pytest.approx(share, rel=0.02)
+        assert ("anchor_steps" in (found.reasons or {})) == (found is not long)
+    assert "anchor_steps" not in (timed(short, times, 2.0).reasons or {})
+    assert timed(decide(BRAIN), times, 0.1).anchor_time == MOST_ANCHOR_TIME
 
 
 @pytest.mark.parametrize("hours", [1e-6, 0.001, 0.01])
