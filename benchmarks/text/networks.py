@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,21 +13,21 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import PatchDiscriminator
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.text import captioned_slices
-from medsegdiff.models import autocast
-from medsegdiff.phantoms import ATTRIBUTES, NAMES
+from benchmarks.text.captions import LENGTH, WORDS
 from medsegdiff.prompting import CROSS
 
-LENGTH = 20
-"""Tokens of a caption, at most."""
-WORDS = ("a", "scan", "with", *NAMES, *ATTRIBUTES, *captioned_slices.WORDS)
-MATCHED = (*NAMES, *captioned_slices.WORDS)
-"""Words that name something that has a place."""
+LAYERS = ("down_blocks.0.attentions.1", "down_blocks.1.attentions.0")
+"""Layers whose attention is taught and finds words: on the way down, where a place knows its
+surroundings, and not yet the whole picture, so that it cannot answer for others."""
+TAUGHT = 2
+"""Blocks on the way down with such layers."""
+FIRST = 0.1
+"""Least share of the places that count for a name at first."""
+SURE = 0.7
+"""Share of the places of a name that have to be attended to for certain."""
 
 
 def tokenizer() -> CLIPTokenizer:
@@ -64,49 +65,16 @@ def merged(parts: Sequence[str], first: str, second: str) -> list[str]:
 
 
 def autoencoder() -> AutoencoderKL:
-    """64 x 64 pixels of three channels to 16 x 16 latents of eight."""
+    """64 x 64 pixels of three channels to 32 x 32 latents of four."""
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        latent_channels=8,
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
     )
-
-
-class Critic:
-    """Tells pictures from decoded ones, patch by patch, by MONAI's least-squares loss."""
-
-    def __init__(self) -> None:
-        self.network = PatchDiscriminator(
-            spatial_dims=2, channels=32, in_channels=3, num_layers_d=2
-        )
-        self.criterion = PatchAdversarialLoss(criterion="least_squares")
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=5e-4, betas=(0.5, 0.99))
-
-    def learn(self, pictures: Tensor, decoded: Tensor) -> None:
-        """One step on (B, 3, H, W) of both kinds."""
-        error = self._error(pictures, True, learning=True) + self._error(
-            decoded, False, learning=True
-        )
-        self.optimizer.zero_grad()
-        (0.5 * error).backward()
-        self.optimizer.step()
-
-    def doubt(self, decoded: Tensor) -> Tensor:
-        """How little (B, 3, H, W) of the decoder pass for pictures; nothing is learned from it."""
-        self.network.requires_grad_(False)
-        error = self._error(decoded, True, learning=False)
-        self.network.requires_grad_(True)
-        return error
-
-    def _error(self, images: Tensor, genuine: bool, learning: bool) -> Tensor:
-        with autocast("auto", images.device):
-            judged = self.network(images)[-1].float()
-        error: Tensor = self.criterion(judged, genuine, for_discriminator=learning)
-        return error
 
 
 def text_encoder(tokens: CLIPTokenizer) -> CLIPTextModel:
@@ -127,17 +95,22 @@ def text_encoder(tokens: CLIPTokenizer) -> CLIPTextModel:
 
 
 def denoiser() -> UNet2DConditionModel:
-    """Of latents (B, 8, 16, 16), told captions."""
+    """Of latents (B, 4, 32, 32), told captions.
+
+    On the way down places attend to words only, at 32 x 32 and at 16 x 16: self-attention would
+    tell each place of the whole picture, and take most of the time.
+    """
     return UNet2DConditionModel(
-        sample_size=16,
-        in_channels=8,
-        out_channels=8,
-        block_out_channels=(48, 64, 96),
-        layers_per_block=1,
+        sample_size=32,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 96, 96),
+        layers_per_block=(2, 1, 1),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        only_cross_attention=(True, True, False),
         cross_attention_dim=64,
-        attention_head_dim=2,
+        attention_head_dim=(1, 1, 2),
         norm_num_groups=8,
     )
 
@@ -155,69 +128,96 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
-class Matching(AttnProcessor):
-    """Cross-attention of one layer, and how well it tells which words an image's caption has.
-
-    Large models learn where words are from millions of captions. Here a word has to match some
-    places of the images whose captions have it, and no place of others: image-text matching (after
-    Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML
-    2021), of images that are denoised without their caption, at the places that match best.
-    """
-
-    PLACES = 4
-    """Of an image, that count for a word: the best ones."""
+class Attending(AttnProcessor):
+    """Cross-attention of one layer that keeps its probabilities (B, places, L)."""
 
     def __call__(  # type: ignore[no-untyped-def]
         self, attn, hidden_states, encoder_hidden_states, *args: Any, **kwargs: Any
     ) -> Tensor:
-        """What the layer gives; its queries are kept."""
-        self.layer, self.queries = attn, attn.to_q(hidden_states)
+        """What the layer gives."""
+        split = (attn.heads, -1)
+        queries = attn.to_q(hidden_states).unflatten(-1, split).float()
+        keys = attn.to_k(encoder_hidden_states).unflatten(-1, split).float()
+        logits = attn.scale * torch.einsum("bnhd,blhd->bhnl", queries, keys).float()
+        self.probabilities = logits.softmax(dim=-1).mean(dim=1)
         out: Tensor = super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
         return out
 
-    def loss(
-        self, told: Tensor, ids: Tensor, there: Tensor, untold: Tensor, weight: Tensor
-    ) -> Tensor:
-        """Cross-entropy of images with each word of the captions.
 
-        Args:
-            told: Encoded captions (B + 1, L, E), the last one empty.
-            ids: Tokens (B + 1, L) of the captions.
-            there: Whether each known name is in a caption, (B + 1, tokens known).
-            untold: Whether each image was denoised without its caption, (B,).
-            weight: Weight (B,) of each image; less if it is noisy.
-        """
-        names = there.any(dim=0)[ids]
-        if not names.any() or not untold.any():
-            return told.sum() * 0.0
-        split = (self.layer.heads, -1)
-        keys = self.layer.to_k(told[names]).unflatten(-1, split).float()
-        queries = self.queries[untold].unflatten(-1, split).float()
-        logits = self.layer.scale * torch.einsum("bnhd,thd->bthn", queries, keys)
-        best = logits.topk(self.PLACES, dim=-1).values.mean(dim=-1)
-        target = there[:-1][untold][:, ids[names]][..., None].float().expand_as(best)
-        losses = F.binary_cross_entropy_with_logits(best, target, reduction="none")
-        return (losses.mean(dim=(1, 2)) * weight[untold]).mean()
-
-
-def matching_layers(unet: UNet2DConditionModel) -> list[Matching]:
-    """Let the cross-attention at the finest level match words; the layers that do."""
-    finest = ("down_blocks.0", "up_blocks.2")
-    matched: list[Matching] = []
+def attending(unet: UNet2DConditionModel) -> list[Attending]:
+    """Let the last cross-attention of each level keep its probabilities; the layers that do."""
+    kept: list[Attending] = []
     processors: dict[str, Any] = {}
     for name in unet.attn_processors:
         processors[name] = AttnProcessor()  # for few tokens faster than the fused one
-        if name.startswith(finest) and CROSS in name:
-            matched.append(Matching())
-            processors[name] = matched[-1]
+        if name.startswith(LAYERS) and CROSS in name:
+            kept.append(Attending())
+            processors[name] = kept[-1]
     unet.set_attn_processor(processors)
-    return matched
+    return kept
 
 
-def named(tokens: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """(B, tokens known) which names each caption has."""
-    found = torch.zeros(len(captions), len(tokens), dtype=torch.bool)
-    known = {name: tokens.convert_tokens_to_ids(f"{name}</w>") for name in MATCHED}
-    for row, caption in zip(found, captions, strict=True):
-        row[[known[word] for word in caption.replace(",", "").split() if word in known]] = True
-    return found
+def on_the_way_down(unet: UNet2DConditionModel, x_t: Tensor, t: Tensor, told: Tensor) -> None:
+    """Run the part of a U-Net up to the layers whose attention is taught."""
+    embedded = unet.time_embedding(unet.time_proj(t).to(x_t.dtype))
+    maps = unet.conv_in(x_t)
+    for block in unet.down_blocks[:TAUGHT]:
+        maps, _ = block(hidden_states=maps, temb=embedded, encoder_hidden_states=told)
+
+
+def misplaced(
+    probabilities: Tensor,
+    members: Tensor,
+    shares: Tensor,
+    known: Tensor,
+    weight: Tensor,
+    progress: float,
+) -> Tensor:
+    """How badly the attention to names tells which pictures they are in.
+
+    Large models learn where words are from millions of captions. Here a name that is in view has to
+    be attended to at some places of its picture, and one that is not, nowhere: learning from sets
+    of places (multiple instances). The best places count, as many as the caption says that the name
+    is large, and at first a tenth at least. Where they are is not said.
+
+    Pictures of a mosaic are told apart: statistics of normalisation tell every place what is
+    anywhere, and in single pictures any place then answers for the whole. In a mosaic they do not
+    tell in which of the pictures it is.
+
+    Args:
+        probabilities: Attention (B, places, L) to each token, summing to 1.
+        members: Which tokens (B, K, L) are those of each name, 0 or 1.
+        shares: Share (B, R, K) that each name covers of each picture; R is 1, or 4 of a mosaic.
+        known: Whether it is known, (B, R, K), 0 or 1.
+        weight: Weight (B,) of each row.
+        progress: Share of the training that is done.
+    """
+    maps = torch.einsum("bpl,bkl->bpk", probabilities, members).clamp(1e-5, 1.0 - 1e-5)
+    shares, known = shares.flatten(0, 1), known.flatten(0, 1)
+    pictures = len(shares) // len(maps)
+    maps, weight = by_picture(maps, pictures), weight.repeat_interleave(pictures)
+    places, least = maps.shape[1], max(0.0, FIRST * (1.0 - 2.0 * progress))
+    ranked = maps.logit().sort(dim=1, descending=True).values.cumsum(dim=1)
+    few = (torch.clamp(SURE * shares, min=least) * places).round().clamp_min(2.0).long()
+    best = ranked.gather(1, few[:, None] - 1)[:, 0] / few + 4.0 * least
+    there = (shares > 0.0).float()
+    counted = known * weight[:, None]
+    rarer = (counted * (1.0 - there)).sum() / (counted * there).sum().clamp_min(1.0)
+    counted = counted * torch.where(there > 0.0, rarer.clamp(1.0, 3.0), 1.0)
+    losses = F.binary_cross_entropy_with_logits(best, there, reduction="none")
+    total: Tensor = (losses * counted).sum() / counted.sum().clamp_min(1.0)
+    return total
+
+
+def by_picture(maps: Tensor, pictures: int) -> Tensor:
+    """Maps (B, places, K) of mosaics -> (B · pictures, places of each, K), row by row.
+
+    Args:
+        maps: Maps of square grids.
+        pictures: 1, or 4 for mosaics of two by two.
+    """
+    if pictures == 1:
+        return maps
+    side = math.isqrt(maps.shape[1])
+    grid = maps.unflatten(1, (2, side // 2, 2, side // 2))
+    return grid.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(0, 2)

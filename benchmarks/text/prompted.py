@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.text.captioned_slices import captioned_slices
 from benchmarks.text.phantom_images import (
     FIRST,
     HELD_OUT,
@@ -25,6 +24,8 @@ from benchmarks.text.phantom_images import (
     truth_of,
 )
 from benchmarks.text.prompted_page import NAME, page
+from benchmarks.text.real_parts import add_arguments, real_grounding, real_prompted
+from benchmarks.text.real_taught import real_diffumask, real_variants
 from benchmarks.text.taught_segmenters import diffumask, variants
 from medsegdiff.core import read_json, write_json, write_text
 from medsegdiff.metrics import error_auroc, reliability
@@ -97,24 +98,6 @@ def masks_of(found: Prompted) -> Tensor:
     return torch.stack([label == k for k in range(1, found.probability.shape[1])])
 
 
-def real_slices(
-    model: TextToImage, options: argparse.Namespace, images: Sequence[CaptionedImage]
-) -> dict[str, Any]:
-    """MIoU by name on held-out slices of real sets, asked for all that their captions name."""
-    segmenter = PromptSegmenter(model, suited_options(options.model, attended=0.0))
-    by_name: dict[str, list[float]] = {}
-    for data in options.slices:
-        for number, one in enumerate(captioned_slices([data], "held-out", limit=len(images))):
-            names = [texts[-1] for texts in one.texts]
-            found = masks_of(segmenter(one.picture, names, number))
-            for name, mask, truth in zip(names, found, one.masks, strict=True):
-                by_name.setdefault(name, []).append(iou(mask, truth > 0))
-    return {
-        "by_name": {name: sum(v) / len(v) for name, v in by_name.items()},
-        "slices": {name: len(v) for name, v in by_name.items()},
-    }
-
-
 def grounding(
     model: TextToImage, options: argparse.Namespace, images: Sequence[CaptionedImage]
 ) -> dict[str, Any]:
@@ -124,6 +107,7 @@ def grounding(
         steps=options.grounding_steps,
         template=suited.template,
         layers=suited.layers,
+        absolute=suited.absolute,
         level=0.05,
         learning_rate=3e-3,
     )
@@ -153,7 +137,10 @@ PARTS = {
     "grounding": grounding,
     "diffumask": diffumask,
     "variants": variants,
-    "slices": real_slices,
+    "real_prompted": real_prompted,
+    "real_grounding": real_grounding,
+    "real_diffumask": real_diffumask,
+    "real_variants": real_variants,
 }
 KEYS = {
     "prompted_miou": ("prompted", "miou"),
@@ -161,6 +148,12 @@ KEYS = {
     "grounding_seen_miou": ("grounding", "seen_miou"),
     "grounding_unseen_miou": ("grounding", "unseen_miou"),
     "diffumask_dice_ratio": ("diffumask", "ratio"),
+    "real_prompted_miou": ("real_prompted", "miou"),
+    "real_absent_false_positive_rate": ("real_prompted", "absent_false_positive_rate"),
+    "real_grounding_seen_miou": ("real_grounding", "seen_miou"),
+    "real_grounding_unseen_miou": ("real_grounding", "unseen_miou"),
+    "real_diffumask_dice_ratio": ("real_diffumask", "ratio"),
+    "real_variants_gain": ("real_variants", "gain"),
 }
 """Figures at the top of the results, and where they come from."""
 
@@ -194,10 +187,13 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parts",
         type=lambda text: text.split(","),
-        default=[part for part in PARTS if part != "slices"],
+        default=[part for part in PARTS if not part.startswith("real")],
         help=f"of {', '.join(PARTS)}",
     )
-    parser.add_argument("--slices", nargs="*", default=[], help="real sets, for the part slices")
+    parser.add_argument(
+        "--slices", nargs="*", default=[], help="real sets, such as acdc=/data/acdc"
+    )
+    add_arguments(parser)
     parser.add_argument("--test", type=int, default=100, help="held-out images")
     parser.add_argument(
         "--attended", type=float, help="that a word has to draw; else as the bundle"

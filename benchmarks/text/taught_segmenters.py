@@ -25,13 +25,28 @@ from medsegdiff.prompting import (
     suited_options,
 )
 
+Pair = tuple[Tensor, Tensor]
+"""An image (1, 64, 64) in [-1, 1] and its label (64, 64)."""
+
 
 def segmenter_dice(
-    pairs: Sequence[tuple[Tensor, Tensor]], test: Sequence[CaptionedImage], seconds: float
+    pairs: Sequence[Pair],
+    test: Sequence[Pair],
+    seconds: float,
+    names: Sequence[str] = NAMES,
+    flips: bool = True,
 ) -> dict[str, float]:
-    """Dice by name, on real images, of a small U-Net taught by images (1, 64, 64) and labels."""
+    """Dice by name, on test pairs, of a small U-Net taught by images (1, 64, 64) and labels.
+
+    Args:
+        pairs: Images with labels to learn from.
+        test: Images with labels to be judged on.
+        seconds: Seconds of this process's clock.
+        names: Names of the labels, from 1 on.
+        flips: Whether images are mirrored at random.
+    """
     torch.manual_seed(0)
-    classes = 1 + len(NAMES)
+    classes = 1 + len(names)
     unet: nn.Module = UNet(2, 1, classes, (16, 32, 64, 96), (2, 2, 2), num_res_units=2)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=2e-3, weight_decay=0.01)
     images = torch.stack([image for image, _ in pairs])
@@ -40,8 +55,8 @@ def segmenter_dice(
     while (spent := (time.process_time() - started) / seconds) < 1.0:
         chosen = torch.randint(len(images), (16,))
         x, y = images[chosen], labels[chosen]
-        flips = [axis for axis in (1, 2) if float(torch.rand(())) < 0.5]
-        x, y = x.flip([axis + 1 for axis in flips]), y.flip(flips)
+        axes = [axis for axis in (1, 2) if flips and float(torch.rand(())) < 0.5]
+        x, y = x.flip([axis + 1 for axis in axes]), y.flip(axes)
         x = (
             x * float(torch.empty(()).uniform_(0.8, 1.2))
             + 0.1 * torch.randn(1)
@@ -55,20 +70,23 @@ def segmenter_dice(
     unet.eval()
     sums = torch.zeros(2, classes)
     with torch.no_grad():
-        for one in test:
-            sample = unet(picture(one)[None]).argmax(dim=1)[0]
-            truth = torch.from_numpy(one.label).long()
+        for image, truth in test:
+            sample = unet(image[None]).argmax(dim=1)[0]
             for k in range(1, classes):
                 sums[0, k] += 2 * ((sample == k) & (truth == k)).sum()
                 sums[1, k] += (sample == k).sum() + (truth == k).sum()
     dice = (sums[0] / sums[1].clamp_min(1.0))[1:]
-    return dict(zip(NAMES, dice.tolist(), strict=True))
+    return dict(zip(names, dice.tolist(), strict=True))
 
 
-def real_pairs(count: int, seed: int = REAL) -> list[tuple[Tensor, Tensor]]:
+def real_pairs(count: int, seed: int = REAL) -> list[Pair]:
     """Images of the phantom with their true labels."""
-    drawn = [captioned_image(seed, number) for number in range(count)]
-    return [(picture(one), torch.from_numpy(one.label)) for one in drawn]
+    return pairs_of([captioned_image(seed, number) for number in range(count)])
+
+
+def pairs_of(images: Sequence[CaptionedImage]) -> list[Pair]:
+    """Generated images as they are learned from."""
+    return [(picture(one), torch.from_numpy(one.label)) for one in images]
 
 
 def diffumask(
@@ -95,8 +113,8 @@ def diffumask(
     made = draw_pairs(model, captions, NAMES, options.pairs, pairing)
     synthetic = [(pair.picture, pair.label) for pair in made.kept]
     scores = {
-        "synthetic": segmenter_dice(synthetic, test, options.seconds),
-        "real": segmenter_dice(real_pairs(len(synthetic)), test, options.seconds),
+        "synthetic": segmenter_dice(synthetic, pairs_of(test), options.seconds),
+        "real": segmenter_dice(real_pairs(len(synthetic)), pairs_of(test), options.seconds),
     }
     mean = {kind: sum(dice.values()) / len(dice) for kind, dice in scores.items()}
     shown(made.kept[:12], options.output / f"{NAME}_pairs.png")
@@ -128,6 +146,6 @@ def variants(
         found += [(variant, mask) for variant in kept]
     result = {}
     for kind, pairs in {"without": plain, "with": [*plain, *found]}.items():
-        dice = segmenter_dice(pairs, test, options.seconds)
+        dice = segmenter_dice(pairs, pairs_of(test), options.seconds)
         result[f"dice_{kind}"] = sum(dice.values()) / len(dice)
     return {"images": len(few), "drawn": asked, "kept": len(found), **result}

@@ -12,6 +12,7 @@ from .pairs import PairOptions as PairOptions
 from .pairs import draw_pairs as draw_pairs
 from .pairs import label_of as label_of
 from .pipeline import TextToImage as TextToImage
+from .prompt_options import PromptOptions as PromptOptions
 from .prompted_data import open_model as open_model
 from .prompted_data import prompt as prompt
 from .prompted_data import suited_options as suited_options
@@ -20,5 +21,4 @@ from .taught_head import ground as ground
 from .variants import VariantOptions as VariantOptions
 from .variants import kept_variants as kept_variants
 from .word_segmenter import Prompted as Prompted
-from .word_segmenter import PromptOptions as PromptOptions
 from .word_segmenter import PromptSegmenter as PromptSegmenter

@@ -107,7 +107,8 @@ def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[Attention
     Args:
         unet: U-Net whose processors are wrapped, and restored at the end.
         latents: Latents (B, C, h, w), used for their size.
-        layers: Part of the names of the cross-attention layers to record; empty for all layers.
+        layers: Part of the names of the cross-attention layers to record, or several with commas
+            between them; empty for all layers.
 
     Raises:
         UsageError: no cross-attention layer's name contains ``layers``.
@@ -116,11 +117,12 @@ def recorded(unet: Any, latents: Tensor, layers: str = "") -> Iterator[Attention
     height, width = latents.shape[-2:]
     record = AttentionRecord((height, width))
     crossing = [name for name in before if CROSS in name]
-    if not any(layers in name for name in crossing):
+    counted = [name for name in crossing if any(part in name for part in layers.split(","))]
+    if not counted:
         rule = f"no name of a cross-attention layer contains {layers!r}"
         raise UsageError("layers", rule, f"Choose a part of, for instance, {crossing[0]}")
     unet.set_attn_processor(
-        {name: RecordingProcessor(p, record, layers in name) for name, p in before.items()}
+        {name: RecordingProcessor(p, record, name in counted) for name, p in before.items()}
     )
     try:
         yield record

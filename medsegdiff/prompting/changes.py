@@ -23,7 +23,7 @@ def changed(options: T, changes: Mapping[str, Any]) -> T:
     Raises:
         UsageError: a field does not exist; the message names the closest one.
 
-    >>> from medsegdiff.prompting.word_segmenter import PromptOptions
+    >>> from medsegdiff.prompting.prompt_options import PromptOptions
     >>> changed(PromptOptions(), {"draws": 2, "levels": [0.1]}).levels
     (0.1,)
     """

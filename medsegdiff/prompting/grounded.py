@@ -21,6 +21,7 @@ from medsegdiff.prompting.grounding import (
 )
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.windows import windowed
 from medsegdiff.prompting.word_segmenter import Prompted, fit
 from medsegdiff.training.averaging import weight_average
 from medsegdiff.training.seeding import seeded
@@ -53,6 +54,9 @@ class TeachingOptions:
         draws: Number of draws of noise when the head finds words.
         template: Text around the names.
         layers: Part of the names of the cross-attention layers to use; empty for all layers.
+        absolute: Whether attention is a probability; see ``PromptOptions``.
+        windows: Sides in pixels of the windows that a picture is cut into when the head finds
+            words; see ``PromptOptions``.
         seed: Seed of all random numbers.
     """
 
@@ -63,6 +67,8 @@ class TeachingOptions:
     draws: int = 4
     template: str = "{}"
     layers: str = ""
+    absolute: bool = False
+    windows: tuple[int, ...] = ()
     seed: int = 0
 
 
@@ -117,7 +123,9 @@ def _taught(
             latents = encoded[chosen]
             noise = torch.randn(latents.shape, generator=generator).to(latents)
             caption = model.caption(names, options.template)
-            seen = unet_features(model, latents, noise, t, caption, options.layers)
+            seen = unet_features(
+                model, latents, noise, t, caption, options.layers, options.absolute
+            )
             logits = resize(head(*seen, word_embeddings(caption)), target.shape[-2:])
             total = total + _loss(logits, target[None].to(logits)) / options.batch
         done = step / options.steps
@@ -137,7 +145,8 @@ def _new_head(model: TextToImage, latents: Tensor, options: TeachingOptions) -> 
     with block_outputs(model.unet) as features:
         model.predict(latents, t, nothing.embedding)
         channels = [map_.shape[1] for map_ in features]
-    return GroundingHead(channels, nothing.embedding.shape[-1]).to(model.device)
+    text_dim = nothing.embedding.shape[-1]
+    return GroundingHead(channels, text_dim, absolute=options.absolute).to(model.device)
 
 
 def framed(example: Example, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -190,16 +199,21 @@ class GroundedSegmenter:
     @torch.no_grad()
     def __call__(self, picture: Tensor, names: Sequence[str], number: int = 0) -> Prompted:
         """Find names in a picture (1 or 3, H, W) in [-1, 1]; see ``PromptSegmenter``."""
-        frame, inside = fit(picture[None].to(self.model.device), self.model.size)
-        latents = self.model.encode(frame)
         noise = self.model.noise(self.options.draws, self.options.seed, number)
         caption = self.model.caption(names, self.options.template)
         t = self.model.timestep(self.options.level)
-        spread = latents.expand(len(noise), -1, -1, -1)
-        seen = unet_features(self.model, spread, noise, t, caption, self.options.layers)
-        logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
-        logits = resize(logits[..., inside[0], inside[1]], picture.shape[-2:])
-        probability = _exclusive_classes(logits.sigmoid())
+
+        def find(part: Tensor) -> Tensor:
+            frame, inside = fit(part[None], self.model.size)
+            spread = self.model.encode(frame).expand(len(noise), -1, -1, -1)
+            seen = unet_features(
+                self.model, spread, noise, t, caption, self.options.layers, self.options.absolute
+            )
+            logits = resize(self.head(*seen, word_embeddings(caption)), self.model.size)
+            return resize(logits[..., inside[0], inside[1]], part.shape[-2:]).sigmoid()
+
+        chance = windowed(picture.to(self.model.device), self.options.windows, find)
+        probability = _exclusive_classes(chance)
         present = (probability.mean(dim=0)[1:] > 0.5).flatten(1).any(dim=1)
         return Prompted(probability, present.cpu())
 
@@ -237,9 +251,10 @@ def load_head(file: Path) -> tuple[GroundingHead, TeachingOptions]:
     remedy = "Give a file that medsegdiff ground wrote"
     try:
         content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        head = GroundingHead(content["channels"], content["text_dim"])
+        options = TeachingOptions(**content["options"])
+        head = GroundingHead(content["channels"], content["text_dim"], absolute=options.absolute)
         head.load_state_dict(content["state"])
-        return head.eval(), TeachingOptions(**content["options"])
+        return head.eval(), options
     except FileNotFoundError:
         raise InputError(file, "no such file", remedy) from None
     except Exception as error:  # pickle and zip have many ways to fail

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from medsegdiff.prompting.attention import recorded
-from medsegdiff.prompting.maps import relative, resize, word_maps
+from medsegdiff.prompting.maps import relative, resize, token_sums, word_maps
 from medsegdiff.prompting.pipeline import Caption, TextToImage
 
 FINER = 2
@@ -32,14 +32,21 @@ class GroundingHead(nn.Module):
         width: Number of channels of the head.
         text_dropout: Probability of leaving out an embedding in training, so that the head learns
             to work from attention alone, as for words without masks.
+        absolute: Whether attention is a probability, as for ``PromptOptions.absolute``; else it is
+            divided by its mean, to remove its scale.
     """
 
     def __init__(
-        self, channels: Sequence[int], text_dim: int, width: int = 48, text_dropout: float = 0.5
+        self,
+        channels: Sequence[int],
+        text_dim: int,
+        width: int = 48,
+        text_dropout: float = 0.5,
+        absolute: bool = False,
     ) -> None:
         super().__init__()
         self.channels, self.text_dim = tuple(channels), text_dim
-        self.text_dropout = text_dropout
+        self.text_dropout, self.absolute = text_dropout, absolute
         self.levels = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(8, width)) for c in channels
         )
@@ -78,7 +85,8 @@ class GroundingHead(nn.Module):
         batch, count = attention.shape[:2]
         aligned = visual[:, None] * query[None, :, :, None, None]
         repeated = visual[:, None].expand(-1, count, -1, -1, -1)
-        joined = torch.cat([aligned, repeated, weighted(attention)[:, :, None]], dim=2)
+        maps = attention.float() - 0.5 if self.absolute else weighted(attention)
+        joined = torch.cat([aligned, repeated, maps[:, :, None]], dim=2)
         logits: Tensor = self.decoder(joined.flatten(0, 1))
         return logits.view(batch, count, *logits.shape[-2:])
 
@@ -117,18 +125,26 @@ def block_outputs(unet: Any) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def unet_features(
-    model: TextToImage, latents: Tensor, noise: Tensor, t: int, caption: Caption, layers: str = ""
+    model: TextToImage,
+    latents: Tensor,
+    noise: Tensor,
+    t: int,
+    caption: Caption,
+    layers: str = "",
+    absolute: bool = False,
 ) -> tuple[list[Tensor], Tensor]:
     """Run the U-Net once over latents (B, C, h, w), noised to step t, with a caption of K names.
 
-    ``layers`` is a part of the names of the cross-attention layers to use.
+    ``layers`` is a part of the names of the cross-attention layers to use. With ``absolute``, the
+    attention to a name is the sum over its tokens instead of the mean.
 
     Returns:
         Features of all blocks, and attention (B, K, h, w) to the names on the finest grid.
     """
     with recorded(model.unet, latents, layers) as record, block_outputs(model.unet) as blocks:
         model.predict(model.noised(latents, noise, t), t, caption.embedding)
-        return list(blocks), word_maps(record, caption.places)
+        maps = (token_sums if absolute else word_maps)(record, caption.places)
+        return list(blocks), maps
 
 
 def word_embeddings(caption: Caption) -> Tensor:

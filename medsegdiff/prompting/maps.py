@@ -43,6 +43,18 @@ def word_maps(
     return torch.stack([mean[:, list(tokens)].mean(dim=1) for tokens in places], dim=1)
 
 
+def token_sums(
+    record: AttentionRecord, places: Sequence[Sequence[int]], coarsest: int = 1
+) -> Tensor:
+    """Attention to each word as the sum over its tokens, else as ``word_maps``.
+
+    All tokens of a caption together have 1 at each place: what words get adds up to 1 at most.
+    """
+    counts = torch.tensor([len(tokens) for tokens in places])
+    maps = word_maps(record, places, coarsest)
+    return maps * counts.to(maps).view(-1, 1, 1)
+
+
 def propagated(maps: Tensor, record: AttentionRecord, power: int) -> Tensor:
     """Maps (B, K, h, w) spread along self-attention S: S^power · map.
 

@@ -20,8 +20,9 @@ from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.drawing import DrawOptions, draw
 from medsegdiff.prompting.maps import resize
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.prompt_options import PromptOptions
 from medsegdiff.prompting.refine import guided
-from medsegdiff.prompting.word_segmenter import Prompted, PromptOptions, PromptSegmenter
+from medsegdiff.prompting.word_segmenter import Prompted, PromptSegmenter
 
 logger = logging.getLogger(__name__)
 

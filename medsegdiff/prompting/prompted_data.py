@@ -23,8 +23,9 @@ from medsegdiff.data.manifest import class_slug
 from medsegdiff.prompting.changes import changed
 from medsegdiff.prompting.grounded import GroundedSegmenter, load_head
 from medsegdiff.prompting.pipeline import TextToImage, load_pipeline
+from medsegdiff.prompting.prompt_options import PromptOptions
 from medsegdiff.prompting.prompted_case import Axis, FoundWords, find_words
-from medsegdiff.prompting.word_segmenter import FindWords, PromptOptions, PromptSegmenter
+from medsegdiff.prompting.word_segmenter import FindWords, PromptSegmenter
 from medsegdiff.writers.segments import Algorithm, segments_of
 
 
@@ -54,7 +55,7 @@ def prompt(
         options: Options of finding words; None for those that the model's bundle recommends, else
             the defaults.
         grounding: File of a head from ``ground``, which finds words instead of attention alone; of
-            the options, only ``draws`` and ``seed`` are then used.
+            the options, only ``draws``, ``seed`` and ``windows`` are then used.
         axis: Plane of the slices of a volume.
         device: Name of a torch device, or ``auto``.
         formats: Formats of the files to write.
@@ -77,7 +78,9 @@ def prompt(
     record["grounding"] = grounding and digest([grounding])
     if grounding is not None:
         head, taught = load_head(grounding)
-        taught = dataclasses.replace(taught, draws=options.draws, seed=options.seed)
+        taught = dataclasses.replace(
+            taught, draws=options.draws, seed=options.seed, windows=options.windows
+        )
         segmenter = GroundedSegmenter(pipeline, head, taught)
     record |= {
         k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(options).items()

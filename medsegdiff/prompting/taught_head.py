@@ -53,7 +53,9 @@ def ground(
     """
     if options is None:
         suited = suited_options(model)
-        options = TeachingOptions(template=suited.template, layers=suited.layers)
+        options = TeachingOptions(
+            template=suited.template, layers=suited.layers, absolute=suited.absolute
+        )
     options = changed(options, settings)
     manifest = load_manifest(data)
     pipeline = open_model(model, device)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -27,75 +26,16 @@ from medsegdiff.prompting.maps import (
     relative,
     resize,
     scaled,
+    token_sums,
     word_maps,
 )
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.prompt_options import PromptOptions
 from medsegdiff.prompting.refine import conditional_field, guided
+from medsegdiff.prompting.windows import windowed
 
-Evidence = Literal["attention", "difference", "both"]
-
-
-@dataclass(frozen=True)
-class PromptOptions:
-    """Options of finding words.
-
-    Args:
-        template: Text around the names, with ``{}`` in their place.
-        evidence: ``attention``; ``difference`` between predictions with and without a word; or
-            ``both``, their product.
-        levels: Levels of noise, as shares of the forward process.
-        draws: Number of draws of noise at each level.
-        layers: Part of the names of the cross-attention layers to use; empty for all layers.
-        coarsest: Number of places along the longer side of the coarsest attention to use.
-        propagation: Number of times that maps are spread along self-attention.
-        background: Share of a map's range that a place must reach to be a word.
-        inverse_temperature: Sharpness of the competition between words.
-        radius: Radius of guided filtering, in pixels of the model's image; 0 for none.
-        crf: Weight of a conditional random field, which makes similar neighbouring pixels agree; 0
-            for none.
-        attended: Least attention to a word at its strongest places, in (0, 1], for the word to be
-            present; 0 for no such test.
-        presence: Standard errors by which a word must lower the denoising error to be present;
-            negative for no such test.
-        seed: Seed of the noise.
-    """
-
-    template: str = "{}"
-    evidence: Evidence = "attention"
-    levels: tuple[float, ...] = (0.1, 0.2, 0.3)
-    draws: int = 8
-    layers: str = ""
-    coarsest: int = 16
-    propagation: int = 1
-    background: float = 0.4
-    inverse_temperature: float = 10.0
-    radius: int = 2
-    crf: float = 0.0
-    attended: float = 0.0
-    presence: float = 2.0
-    seed: int = 0
-
-    @property
-    def tells_presence(self) -> bool:
-        """Whether the options test the presence of words."""
-        return self.attended > 0.0 or self.presence >= 0.0
-
-    def __post_init__(self) -> None:
-        if self.evidence not in get_args(Evidence):
-            rule = f"must be attention, difference or both, not {self.evidence!r}"
-            raise UsageError("evidence", rule, "Choose one of them")
-        if not self.levels or not all(0.0 < level < 1.0 for level in self.levels):
-            raise UsageError(
-                "levels", "must be shares between 0 and 1", "Give for instance 0.1,0.3"
-            )
-        if not 0.0 <= self.attended <= 1.0:
-            raise UsageError(
-                "attended", f"must be from 0 to 1, not {self.attended}", "Give for instance 0.2"
-            )
-        if self.crf < 0.0:
-            raise UsageError("crf", f"must be 0 or more, not {self.crf}", "Give for instance 8")
-        if self.draws < 1:
-            raise UsageError("draws", f"must be 1 or more, not {self.draws}", "Give for instance 8")
+STRONGEST = 16
+"""Pixels that tell whether a word is present, by absolute maps."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +102,8 @@ class PromptSegmenter:
         """
         if not names:
             raise UsageError("the words", "are missing", "Name a structure to find")
+        if self.options.absolute:
+            return self._attended(picture.to(self.model.device), names, number)
         fitted, inside = fit(picture[None].to(self.model.device), self.model.size)
         latents = self.model.encode(fitted)
         noise = self.model.noise(self.options.draws, self.options.seed, number)
@@ -186,6 +128,31 @@ class PromptSegmenter:
             kept = [0, *(1 + int(k) for k in present.nonzero())]
             probability[:, kept] = resize(found, picture.shape[-2:])
         return Prompted(probability, present)
+
+    def _attended(self, picture: Tensor, names: Sequence[str], number: int) -> Prompted:
+        """Find names by attention that is a probability; see ``PromptOptions.absolute``."""
+        options, size = self.options, self.model.size
+        noise = self.model.noise(options.draws, options.seed, number)
+        caption = self.model.caption(names, options.template)
+
+        def find(part: Tensor) -> Tensor:
+            fitted, inside = fit(part[None], size)
+            latents = self.model.encode(fitted)
+            with recorded(self.model.unet, latents, options.layers) as record:
+                for t in (self.model.timestep(level) for level in options.levels):
+                    x_t = self.model.noised(latents, noise, t)
+                    self.model.predict(x_t, t, caption.embedding)
+            maps = propagated(token_sums(record, caption.places, options.coarsest), record,
+                              options.propagation)  # fmt: skip
+            maps = guided(resize(maps, size), fitted, options.radius)
+            return resize(maps[..., inside[0], inside[1]], part.shape[-2:])
+
+        maps = windowed(picture, options.windows, find).clamp(0.0, 1.0)
+        found = with_none(maps, options.background)
+        found = conditional_field(found, picture[None], options.crf)
+        strongest = found[:, 1:].mean(dim=0).flatten(1).topk(min(STRONGEST, found[0, 0].numel()))
+        present = (strongest.values.mean(dim=1) >= options.attended).cpu()
+        return Prompted(without(found, ~present), present)
 
     def gather_evidence(
         self, latents: Tensor, noise: Tensor, names: Sequence[str], compares: bool = True
@@ -242,6 +209,32 @@ class PromptSegmenter:
             return evidence.difference
         attention = resize(scaled(evidence.attention), evidence.difference.shape[-2:])
         return attention * scaled(evidence.difference)
+
+
+def with_none(maps: Tensor, even: float = 0.5) -> Tensor:
+    """Attention (B, K, H, W) to words, as probabilities with that of none in front.
+
+    Where the words' sum is above 1, they are divided by it.
+
+    Args:
+        maps: Attention to each word, in [0, 1].
+        even: Attention to a word at which it is as probable as none, in (0, 1).
+
+    Returns:
+        Probabilities (B, K + 1, H, W), summing to 1.
+    """
+    total = maps.sum(dim=1, keepdim=True)
+    none, words = (1.0 - total).clamp_min(0.0), maps / total.clamp_min(1.0)
+    joined = torch.cat([even * none, (1.0 - even) * words], dim=1)
+    return joined / joined.sum(dim=1, keepdim=True)
+
+
+def without(probability: Tensor, absent: Tensor) -> Tensor:
+    """Probabilities (B, K + 1, H, W) of none and of words, of which some (K,) are taken away."""
+    kept = probability.clone()
+    kept[:, 1:][:, absent] = 0.0
+    kept[:, 0] = 1.0 - kept[:, 1:].sum(dim=1)
+    return kept
 
 
 def fit(picture: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[slice, slice]]:

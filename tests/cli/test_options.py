@@ -24,7 +24,7 @@ from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.changes import changed
 from medsegdiff.prompting.grounded import TeachingOptions
 from medsegdiff.prompting.pairs import PairOptions
-from medsegdiff.prompting.word_segmenter import PromptOptions
+from medsegdiff.prompting.prompt_options import PromptOptions
 
 RUNNER = CliRunner()
 

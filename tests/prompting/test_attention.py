@@ -101,6 +101,10 @@ def test_layers_are_chosen_by_their_names(tiny: TextToImage) -> None:
     with recorded(tiny.unet, latents, "down_blocks.0") as record:
         tiny.predict(latents, 10, embedding)
     assert list(record.cross) == [(16, 16)] and record.own
+    for several in ("down_blocks.0,mid_block", "mid_block,down_blocks.0"):
+        with recorded(tiny.unet, latents, several) as record:
+            tiny.predict(latents, 10, embedding)
+        assert set(record.cross) == {(16, 16), (8, 8)}
     rule = "no name of a cross-attention layer"
     for layers in ("x1", "attn1"):
         with pytest.raises(UsageError, match=rule), recorded(tiny.unet, latents, layers):

@@ -10,7 +10,8 @@ import torch
 from medsegdiff.prompting.drawing import DrawOptions, draw
 from medsegdiff.prompting.grounding import GroundingHead, unet_features, word_embeddings
 from medsegdiff.prompting.pipeline import TextToImage
-from medsegdiff.prompting.word_segmenter import PromptOptions, PromptSegmenter
+from medsegdiff.prompting.prompt_options import PromptOptions
+from medsegdiff.prompting.word_segmenter import PromptSegmenter
 from tests.tiny_pipeline import diffusers, tiny_tokenizer, transformers
 
 

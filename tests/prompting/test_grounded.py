@@ -54,6 +54,17 @@ def test_a_head_learns_the_masks_it_is_shown_and_is_read_again(
     assert torch.equal(same.probability, found.probability)
 
 
+def test_a_head_of_absolute_attention_is_read_as_such(tiny: TextToImage, tmp_path: Path) -> None:
+    options = TeachingOptions(steps=1, batch=1, absolute=True, windows=(16,))
+    head = teach(tiny, examples(), options)
+    save_head(tmp_path / "head.pt", head, options, "tiny")
+    again, taught = load_head(tmp_path / "head.pt")
+    assert head.absolute and again.absolute and taught == options
+    found = GroundedSegmenter(tiny, again, taught)(examples()[0].picture, ["left liver"])
+    assert found.probability.shape == (4, 2, *SIZE)
+    torch.testing.assert_close(found.probability.sum(dim=1), torch.ones(4, *SIZE))
+
+
 def test_a_head_follows_its_seed_alone_and_leaves_the_callers_numbers(tiny: TextToImage) -> None:
     options = TeachingOptions(steps=2, batch=1)
     torch.manual_seed(3)

@@ -17,8 +17,9 @@ from medsegdiff.prompting.pairs import (
     otsu_threshold,
 )
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.prompt_options import PromptOptions
 from medsegdiff.prompting.variants import VariantOptions, keeps_structures, kept_variants
-from medsegdiff.prompting.word_segmenter import Prompted, PromptOptions
+from medsegdiff.prompting.word_segmenter import Prompted
 
 FINDING = PromptOptions(draws=2, levels=(0.2,), presence=-1.0)
 LENIENT = PairOptions(DrawOptions(steps=2), FINDING, agreement=0.0, largest=1.0)

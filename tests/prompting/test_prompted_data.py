@@ -19,10 +19,11 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.manifest import load_manifest
 from medsegdiff.phantoms.captioned import write_captioned
 from medsegdiff.phantoms.cohort import write_cohort
+from medsegdiff.prompting.prompt_options import PromptOptions
 from medsegdiff.prompting.prompted_case import Axis, find_words, slices_of
 from medsegdiff.prompting.prompted_data import suited_options
 from medsegdiff.prompting.taught_head import examples_of
-from medsegdiff.prompting.word_segmenter import Prompted, PromptOptions
+from medsegdiff.prompting.word_segmenter import Prompted
 from tests.tiny_pipeline import save_tiny
 
 

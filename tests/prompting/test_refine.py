@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from medsegdiff.core.errors import UsageError
+from medsegdiff.prompting.prompt_options import PromptOptions
 from medsegdiff.prompting.refine import conditional_field
-from medsegdiff.prompting.word_segmenter import PromptOptions
 
 pytest.importorskip("kornia", reason="needs the extra text")
 

@@ -8,14 +8,9 @@ import torch
 from medsegdiff.core.errors import UsageError
 from medsegdiff.prompting.intensities import as_picture
 from medsegdiff.prompting.pipeline import TextToImage
+from medsegdiff.prompting.prompt_options import Evidence, PromptOptions
 from medsegdiff.prompting.refine import guided
-from medsegdiff.prompting.word_segmenter import (
-    Evidence,
-    PromptOptions,
-    PromptSegmenter,
-    WordEvidence,
-    fit,
-)
+from medsegdiff.prompting.word_segmenter import PromptSegmenter, WordEvidence, fit
 
 FEW = PromptOptions(draws=2, levels=(0.2,), presence=-1.0, radius=1)
 
