@@ -94,7 +94,7 @@ def test_what_a_viewer_is_told(tmp_path: Path) -> None:
 
 def test_codes_and_algorithm_are_the_bundles(tmp_path: Path) -> None:
     geometry = write_series(tmp_path / "series")
-    for name in ("hippocampus_mr", "lung_nodule_ct"):
+    for name in ("heart_mr", "hippocampus_mr", "lung_nodule_ct"):
         bundle = load_bundle(name)
         segments = segments_of(bundle.labels, bundle.codes)
         algorithm = Algorithm(bundle.name, bundle.metadata["version"])
@@ -120,7 +120,8 @@ def test_codes_of_the_bundles_are_in_pydicoms_dictionary() -> None:
         assert set(bundle.codes) == set(bundle.labels) - {0}
         for entry in bundle.codes.values():
             for value, scheme, meaning in entry.values():
-                known = getattr(getattr(codes, scheme), meaning.replace(" ", ""))
+                keyword = "".join(word[0].upper() + word[1:] for word in meaning.split())
+                known = getattr(getattr(codes, scheme), keyword)
                 assert (known.value, known.meaning) == (value, meaning)
 
 
