@@ -1,8 +1,8 @@
 """Ejection fractions of held-out patients from the sets of their two phases, and their intervals.
 
 The images have to be segmented (``medsegdiff segment DATA --fold K``). Of a patient's two images
-that with the larger ventricle is end diastole. Intervals are the members' own, and widened by a
-factor from the other patients (``medsegdiff.metrics.widening``).
+that with the larger ventricle in the reference is end diastole. Intervals are the members' own, and
+widened by a factor from the other patients (``medsegdiff.metrics.widening``).
 
 python -m benchmarks.accuracy.heart_function DATA CASES --ventricle "left ventricle"
 """
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None = None) -> None:
             volumes = read_json(record)["volume_ml"][slug]
             mask = read_reference(case, manifest)[0][0] == number
             phases[case.patient].append((volumes, int(mask.sum())))
-    pairs = [sorted(two, key=lambda one: -one[0]["ensemble"]) for two in phases.values()]
+    pairs = [sorted(two, key=lambda one: -one[1]) for two in phases.values()]
     pairs = [two for two in pairs if len(two) == 2]
     found = [ejection_fraction(diastole[0], systole[0]) for diastole, systole in pairs]
     references = [100.0 * (1.0 - systole[1] / diastole[1]) for diastole, systole in pairs]

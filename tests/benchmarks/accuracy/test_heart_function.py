@@ -54,3 +54,9 @@ def test_files_are_paired_by_patient(tmp_path: Path) -> None:
     told = json.loads(results.read_text())["lv"]
     assert told["patients"] == 3 and told["mean_absolute_error"] == pytest.approx(0.0)
     assert told["correlation"] == pytest.approx(1.0)
+    for name, size in (("c0", 2), ("c1", 8)):  # the ensemble takes systole for the larger
+        record = {"volume_ml": {"lv": {"ensemble": size, "members": [size, size]}}}
+        (tmp_path / "cases" / name / f"{name}_run.json").write_text(json.dumps(record))
+    main([str(tmp_path), cases, "--ventricle", "lv", "--results", str(results)])
+    told = json.loads(results.read_text())["lv"]
+    assert told["mean_absolute_error"] == pytest.approx((75 + 300) / 3)
