@@ -1,8 +1,9 @@
 """Whole heads through a bundle that learned from crops: are both hippocampi found, and how well?
 
 Each head is segmented as it is, stored in other orientations, at other voxel sizes, and turned. The
-answer for the head as it is, brought to the other grids as the image was, tells what of the Dice is
-lost by the references there, which have values of the nearest voxel.
+references there have values of the nearest voxel, which costs Dice: the answer for the head as it
+is, brought to the other grids as the image was, tells how much (`dice_carried`). Every answer is
+also brought back to the head's own grid, whose reference is as it was drawn (`dice_back`).
 
 python -m benchmarks.whole_scans --templates /usr/share/mricron/templates/ch2.nii.gz
 """
@@ -38,7 +39,9 @@ SIDES = {"left": 48, "right": 47}
 AS_IT_IS = "as it is"
 ORIENTATIONS = ("PIR", "ASL", "SLP")
 SPACINGS_MM = (0.7, 2.0)
-TURN = Rotation.from_euler("xz", (20.0, 5.0), degrees=True).as_matrix()
+TURNED = "turned 20 degrees"
+TURN = np.eye(4)
+TURN[:3, :3] = Rotation.from_euler("xz", (20.0, 5.0), degrees=True).as_matrix()
 FAR_MM = 10.0
 """Distance between the centres of a piece and of its hippocampus from which it is elsewhere."""
 Row = dict[str, Any]
@@ -91,7 +94,7 @@ def changes() -> dict[str, Change]:
         f"stored {axcodes}": partial(_reoriented, axcodes=axcodes) for axcodes in ORIENTATIONS
     }
     found |= {f"{mm:g} mm": partial(_resampled, mm=mm) for mm in SPACINGS_MM}
-    return found | {"turned 20 degrees": lambda one: _resampled(_turned(one), 1.0)}
+    return found | {TURNED: lambda one: _resampled(_turned(one), 1.0)}
 
 
 def changed(head: Head, change: Change) -> Head:
@@ -121,9 +124,15 @@ def _resampled(image: nib.Nifti1Image, mm: float) -> nib.Nifti1Image:
 
 
 def _turned(image: nib.Nifti1Image) -> nib.Nifti1Image:
-    turn = np.eye(4)
-    turn[:3, :3] = TURN
-    return nib.Nifti1Image(np.asarray(image.dataobj), turn @ image.affine)
+    return nib.Nifti1Image(np.asarray(image.dataobj), TURN @ image.affine)
+
+
+def _brought_back(answer: nib.Nifti1Image, name: str, head: Head) -> Any:
+    """Mask in the grid of the head as it is of the probability that was found in a variant."""
+    if name == TURNED:
+        answer = nib.Nifti1Image(np.asarray(answer.dataobj), np.linalg.inv(TURN) @ answer.affine)
+    back = resample_from_to(answer, (head.image.shape[:3], head.image.affine), order=1)
+    return np.asarray(back.dataobj) > 0.5
 
 
 def _rows(head: Head, wanted: Sequence[str] | None) -> Iterator[Row]:
@@ -144,8 +153,13 @@ def _rows(head: Head, wanted: Sequence[str] | None) -> Iterator[Row]:
             else:
                 case = Path(folder) / "out" / head.name
                 row |= _judged(case, one)
+                answer = _foreground(case)
                 if name == AS_IT_IS:
-                    foreground = _foreground(case)
+                    foreground = answer
+                if head.labels is not None:
+                    mask, reference = _brought_back(answer, name, head), _reference(head.labels)
+                    row["dice_back"] = round(float(dice(mask, reference)), 4)
+                    row["volume_ratio_back"] = round(float(mask.sum() / reference.sum()), 4)
             if foreground is not None and one.labels is not None:
                 mask = np.asarray(change(foreground).dataobj) > 0.5
                 row["dice_carried"] = round(float(dice(mask, _reference(one.labels))), 4)
@@ -207,7 +221,9 @@ def summary(rows: Sequence[Row]) -> dict[str, Row]:
             "dice": _mean(row["dice"] for row in known),
             "least_dice": min((row["dice"] for row in known), default=None),
             "dice_carried": _mean(row["dice_carried"] for row in known if "dice_carried" in row),
+            "dice_back": _mean(row["dice_back"] for row in known),
             "volume_ratio": _mean(row["volume_ratio"] for row in known),
+            "volume_ratio_back": _mean(row["volume_ratio_back"] for row in known),
             "seconds": max(row["seconds"]["total"] for row in of if "seconds" in row),
             "peak_memory_mb": max(row["peak_memory_mb"] for row in of if "seconds" in row),
         }

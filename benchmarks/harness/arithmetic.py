@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +74,16 @@ class Cost:
     passes: dict[str, int]
 
 
+@contextmanager
+def operations() -> Iterator[FlopCounterMode]:
+    """A counter of operations, without oneDNN, whose convolutions it would miss."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of devices that are not there
+        without = torch.backends.mkldnn.flags(enabled=False)
+        with without, FlopCounterMode(display=False) as counter:
+            yield counter
+
+
 @torch.no_grad()
 def cost(contender: Contender, image: Tensor) -> Cost:
     """Count while one image is predicted."""
@@ -81,7 +93,7 @@ def cost(contender: Contender, image: Tensor) -> Cost:
             modules = contender.counted(network) if contender.counted else {"network": network}
             for name, module in modules.items():
                 stack.enter_context(_counting(module, name, passes))
-        with FlopCounterMode(display=False) as counter:
+        with operations() as counter:
             contender.work(image)
     factor = contender.repeats
     return Cost(

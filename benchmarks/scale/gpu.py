@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness.arithmetic import operations
 from medsegdiff.bundle import load_bundle
 from medsegdiff.core import write_json, write_text
 
@@ -79,7 +79,7 @@ def _row(
 ) -> dict[str, Any]:
     """One form of one bundle."""
     work, image, network = _work(name, device, precision, compilation, options.members)
-    with FlopCounterMode(display=False) as counter:
+    with operations() as counter:
         work(image)  # which sets up kernels; what is compiled is not counted within
     for _ in range(2):
         labels = work(image).labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -39,12 +40,47 @@ def per_level(
     return [per_axis(value, dims) for value in chosen]
 
 
+class OneImageConv3d(nn.Conv3d):
+    """Convolution that takes a single image through oneDNN on a CPU, as it takes batches.
+
+    PyTorch takes single images with small maps another way (``use_mkldnn`` in ATen's
+    Convolution.cpp), which is several times slower. Training, other devices and precisions, and
+    networks that are compiled or exported go PyTorch's own way. Counters of operations do not know
+    oneDNN's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (B, o, *spatial / stride) of features (B, i, *spatial)."""
+        if _through_onednn(x):
+            padding = cast("tuple[int, ...]", self.padding)
+            return torch.mkldnn_convolution(
+                x, self.weight, self.bias, padding, self.stride, self.dilation, self.groups
+            )
+        return super().forward(x)
+
+
+def _through_onednn(x: Tensor) -> bool:
+    """Whether it is a single image that oneDNN can take, and nothing watches the operations."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and len(x) == 1
+    )
+
+
 def conv(
     dims: int, i: int, o: int, kernel: PerAxis = 3, stride: PerAxis = 1, bias: bool = True
 ) -> nn.Module:
     """Convolution over ``dims`` axes, ``i`` to ``o`` channels; it keeps the size at stride 1."""
-    layer = Conv[Conv.CONV, dims]
     kernel, stride = per_axis(kernel, dims), per_axis(stride, dims)
+    plain = dims == 2 or max(kernel) == 1  # of one voxel it is a product of matrices in any case
+    layer: type[nn.Module] = Conv[Conv.CONV, dims] if plain else OneImageConv3d
     return layer(
         i, o, kernel, stride=stride, padding=tuple((k - 1) // 2 for k in kernel), bias=bias
     )
@@ -67,7 +103,10 @@ def group_norm(channels: int, group_size: int = 8) -> nn.GroupNorm:
 class InstanceNorm(nn.Module):
     """Normalisation of each channel of each image by its mean and deviation, scaled and shifted.
 
-    Unlike ``nn.InstanceNorm3d`` it accepts maps of a single voxel; the result is then the bias.
+    Unlike ``nn.InstanceNorm3d`` it accepts maps of a single voxel; the result is then the bias. On
+    a CPU it is group normalisation of groups of one channel, which is the same and faster. Not of
+    channels-last maps: there PyTorch subtracts large squares, and loses what channels of a large
+    mean have.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -80,6 +119,9 @@ class InstanceNorm(nn.Module):
         """Normalised features (B, C, *spatial), same shape."""
         if x[0, 0].numel() == 1:
             return self.bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2)).expand_as(x).clone()
+        if x.is_cpu and x.is_contiguous() and not torch.compiler.is_compiling():
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return F.group_norm(x, x.shape[1], weight, bias, self.eps)
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
 
 
