@@ -36,11 +36,16 @@ class SamplingSettings:
             that of the members alone.
         noise_scale: Standard deviation of the members' noise.
         oversampling: Number of samples drawn for each member that is kept. Above 1 the N members
-            that represent all best are kept (``segmentation.representatives``); mean and variance
-            are over all samples. Members are chosen for an image as a whole; for a volume taken
-            slice by slice, by the mean distance over the slices.
+            that represent all best are kept (``segmentation.representative_members``); mean and
+            variance are over all samples. Members are chosen for an image as a whole; for a volume
+            taken slice by slice, by the mean distance over the slices.
         diversity_weight: Weight in [0, 1] of the members' diversity when they are chosen; 1: as
             diverse as all samples. It has no effect without oversampling.
+        member_noise: Numbers of the noise that the first members take, the same in every image and
+            for every seed; None: all noise is an image's own. Numbers that were chosen to represent
+            what a network draws, the most typical first, make a small set as good as one that is
+            chosen from many draws of each image. Only those of the mirror image (and fold) that a
+            member is drawn from represent it, so they hold for one ``mirror_axes``.
         empty_up_to: Largest value of background; a window without any greater value is background
             for sure and is not run. A number in the image's scale; ``lowest``: the image's lowest
             value, which padding, masking or clipping leave around a body; None: all windows are
@@ -61,6 +66,7 @@ class SamplingSettings:
     noise_scale: float = field(default=1.0, metadata=_BINDS)
     oversampling: int = field(default=1, metadata=_BINDS)
     diversity_weight: float = field(default=1.0, metadata=_BINDS)
+    member_noise: list[int] | None = field(default=None, metadata=_BINDS)
     empty_up_to: float | Literal["lowest"] | None = "lowest"
 
     def __post_init__(self) -> None:
@@ -68,6 +74,11 @@ class SamplingSettings:
         if min(self.members, self.oversampling) < 1:
             rule = "members and oversampling must be at least 1"
             raise ValueError(f"{rule}. Got {self.members}, {self.oversampling}.")
+        if self.member_noise is not None:
+            object.__setattr__(self, "member_noise", list(self.member_noise))
+            if len(set(self.member_noise)) < len(self.member_noise):
+                rule = "member_noise must name each noise once"
+                raise ValueError(f"{rule}. Got {self.member_noise}.")
         for name in ("diversity_weight", "anchor_share"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must be in [0, 1]. Got {getattr(self, name)}.")

@@ -167,6 +167,7 @@ def _description(
         "members": settings.members,
         "oversampling": settings.oversampling,
         "seed": settings.seed,
+        "member_noise": settings.member_noise,
         "noise_scale": settings.noise_scale,
         "anchor_share": settings.anchor_share,
         "start": start_factor(network.process),

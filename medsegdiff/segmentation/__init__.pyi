@@ -5,6 +5,8 @@ from .ensemble_step import ensemble_step as ensemble_step
 from .fusion import vote_shares as vote_shares
 from .noise import MemberNoise as MemberNoise
 from .noise import generator_for as generator_for
+from .representative_members import jaccard_distances as jaccard_distances
+from .representative_members import representatives as representatives
 from .segmented_case import SegmentedCase as SegmentedCase
 from .segmented_case import segment_case as segment_case
 from .sliding_window import EnsembleInferer as EnsembleInferer

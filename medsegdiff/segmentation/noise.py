@@ -1,4 +1,4 @@
-"""Noise that depends on (seed, case, member, place) alone.
+"""Noise that depends on (seed, case, member, place) alone, or on a number that cases share.
 
 So the same seed gives the same masks for any batch size, order of members or number of workers,
 and two windows share the noise where they overlap.
@@ -16,6 +16,8 @@ from torch import Tensor
 
 BLOCK = 16
 """Side of the blocks that a large image's noise is drawn in, in voxels."""
+SHARED = "shared"
+"""Key of noise that all cases have in common."""
 LARGEST_BLOCK = 2**16
 """Largest number of voxels of an image's states whose noise is drawn as one block."""
 
@@ -93,6 +95,8 @@ class MemberNoise:
             each.
         mirrored: Spatial axes along which the window and its noise are mirrored.
         scale: Standard deviation of the noise.
+        shared: Numbers of the noise that the first members take, the same in every case and for
+            every seed.
     """
 
     def __init__(
@@ -106,8 +110,11 @@ class MemberNoise:
         stride: int | Sequence[int] = 1,
         mirrored: Sequence[int] = (),
         scale: float = 1.0,
+        shared: Sequence[int] = (),
     ) -> None:
-        self.keys = [(seed, case, m) for m in members]
+        self.keys: list[tuple[object, ...]] = [
+            (SHARED, shared[m]) if m < len(shared) else (seed, case, m) for m in members
+        ]
         strides = [stride] * len(window) if isinstance(stride, int) else stride
         starts = [place.start // s for place, s in zip(window, strides, strict=True)]
         self.blocks = blocks

@@ -29,7 +29,7 @@ from medsegdiff.segmentation.ensemble import (
 )
 from medsegdiff.segmentation.fusion import StepUncertainty, fuse
 from medsegdiff.segmentation.noise import MemberNoise, blocks_of
-from medsegdiff.segmentation.representatives import jaccard_distances, representatives
+from medsegdiff.segmentation.representative_members import jaccard_distances, representatives
 
 Network = DiffusionSegmenter | FoldEnsemble
 """A network, or those of several folds."""
@@ -267,6 +267,7 @@ class EnsembleInferer(Inferer):
                     network.stride,
                     axes,
                     self.sampling.noise_scale,
+                    self.sampling.member_noise or (),
                 )
                 x_T = noise.start(network.num_classes).to(window.device)
                 probability = single.sample(

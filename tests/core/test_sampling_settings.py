@@ -45,6 +45,7 @@ def test_an_unknown_setting_is_refused() -> None:
         ({"noise_scale": -1.0}, "noise_scale must be 0 or more. Got -1.0."),
         ({"empty_up_to": "all"}, "empty_up_to must be a number, 'lowest' or None. Got 'all'."),
         ({"empty_up_to": True}, "empty_up_to must be a number, 'lowest' or None. Got True."),
+        ({"member_noise": [3, 3]}, "member_noise must name each noise once. Got [3, 3]."),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(setting: dict[str, Any], said: str) -> None:

@@ -57,6 +57,21 @@ def test_members_do_not_depend_on_their_batch() -> None:
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(draws, 2))
 
 
+def test_first_members_may_share_their_noise_with_all_cases_and_seeds() -> None:
+    place = window((3, 9), (0, 5))
+
+    def start(seed: int, case: str, members: list[int]) -> torch.Tensor:
+        noise = MemberNoise(seed, case, members, place, (6, 5), (16, 16), shared=[40, 7])
+        return noise.start(2)
+
+    first, second = start(0, "a", [0, 1, 2]), start(1, "b", [0, 1, 2])
+    assert torch.equal(first[:2], second[:2]) and not torch.equal(first[2], second[2])
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(start(0, "a", [1]), first[1:2])
+    own = MemberNoise(0, "a", [2], place, (6, 5), (16, 16)).start(2)
+    assert torch.equal(own, first[2:])
+
+
 @pytest.mark.parametrize("mirrored", [(), (0,), (0, 1)])
 def test_overlapping_windows_see_the_same_noise_mirrored_or_not(mirrored: tuple[int, ...]) -> None:
     left = MemberNoise(7, "case", [0], window((0, 40), (3, 9)), (40, 6), (16, 16), 1, mirrored)

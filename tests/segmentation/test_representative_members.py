@@ -1,6 +1,7 @@
 """Few members that stand for many: distances against SciPy, choices against trying all."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from scipy.spatial.distance import jaccard
 from torch import Tensor
 
 from medsegdiff.metrics.sample_sets import sample_set_metrics
-from medsegdiff.segmentation import representatives as module
-from medsegdiff.segmentation.representatives import jaccard_distances, representatives
+from medsegdiff.segmentation import representative_members as module
+from medsegdiff.segmentation.representative_members import jaccard_distances, representatives
 from medsegdiff.segmentation.sliding_window import EnsembleInferer
 from tests.tiny import tiny_segmenter
 
@@ -157,3 +158,25 @@ def test_members_of_a_volume_are_chosen_by_the_mean_over_its_slices() -> None:
     assert torch.equal(middle._kept(labels, 2, by_slice=True), labels[typical])
     plain = EnsembleInferer([8, 8], members=6)
     assert plain._kept(labels, 2, by_slice=True) is labels
+
+
+def test_members_of_groups_are_taken_in_turn() -> None:
+    """Member m is drawn from mirror image m modulo their number, and its noise stands for that."""
+    distances = jaccard_distances(annotations((9, 8), 12), 3)
+    taken = representatives(distances, 7, groups=3)
+    assert [m % 3 for m in taken] == [0, 1, 2, 0, 1, 2, 0] and len(set(taken)) == 7
+    assert taken[0] == 3 * int(distances.mean(dim=1)[::3].argmin())
+    with pytest.raises(ValueError, match="multiple of 5"):
+        representatives(distances, 2, groups=5)
+
+
+def test_noise_that_images_share_gives_members_that_do_not_depend_on_case_and_seed() -> None:
+    network, image = tiny_segmenter(2), torch.randn(1, 12, 10)
+
+    def labels(case: str, **options: Any) -> Tensor:
+        return EnsembleInferer([16, 16], members=3, **options).ensemble(image, network, case).labels
+
+    shared = labels("a", member_noise=[5, 2])
+    assert torch.equal(labels("b", member_noise=[5, 2], seed=1)[:2], shared[:2])
+    assert torch.equal(labels("a")[2], shared[2])
+    assert not torch.equal(labels("a")[0], shared[0])

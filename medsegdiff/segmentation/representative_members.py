@@ -43,7 +43,9 @@ def jaccard_distances(labels: Tensor, num_classes: int) -> Tensor:
     return distances / max(num_classes - 1, 1)
 
 
-def representatives(distances: Tensor, count: int, diversity_weight: float = 1.0) -> list[int]:
+def representatives(
+    distances: Tensor, count: int, diversity_weight: float = 1.0, groups: int = 1
+) -> list[int]:
     """Indices of those of M members that represent all of them best, the most typical first.
 
     Members are taken one by one. Each time the one is taken that most lowers the energy distance
@@ -56,12 +58,14 @@ def representatives(distances: Tensor, count: int, diversity_weight: float = 1.0
         count: Number of members to take, up to M.
         diversity_weight: Weight of the diversity; 1: the chosen are as diverse as all members. At a
             lower weight they are nearer to the middle, at 0 those nearest to all others.
+        groups: Number G of groups; member m is of group m modulo G, and so is the m-th that is
+            taken.
 
     Returns:
         Indices of the chosen members.
 
     Raises:
-        ValueError: ``count`` is greater than M.
+        ValueError: ``count`` is greater than M, or M no multiple of G.
 
     Example:
         >>> spots = torch.arange(9.0)
@@ -70,12 +74,15 @@ def representatives(distances: Tensor, count: int, diversity_weight: float = 1.0
     """
     if count > len(distances):
         raise ValueError(f"count must be at most {len(distances)}, all members. Got {count}.")
+    if len(distances) % groups:
+        raise ValueError(f"the number of members must be a multiple of {groups}, the groups.")
     to_all = distances.mean(dim=1)
     to_taken = torch.zeros_like(to_all)
     taken: list[int] = []
     for n in range(1, count + 1):
         gain = n * to_all - diversity_weight * to_taken
         gain[taken] = torch.inf
+        gain[[m for m in range(len(gain)) if m % groups != (n - 1) % groups]] = torch.inf
         best = int(gain.argmin())
         taken.append(best)
         to_taken = to_taken + distances[best]
