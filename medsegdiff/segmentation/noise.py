@@ -138,3 +138,23 @@ class MemberNoise:
         if x.is_cuda:  # pinned, so that the host does not wait for the device
             drawn = drawn.pin_memory()
         return drawn.to(x, non_blocking=True)
+
+
+class JoinedNoise:
+    """The noise of several equally large groups of members, one group after the other.
+
+    Args:
+        parts: Noise of each group.
+    """
+
+    def __init__(self, parts: Sequence[MemberNoise]) -> None:
+        self.parts = parts
+
+    def start(self, channels: int) -> Tensor:
+        """The states x_T (groups * N, K, *size) float32 on the CPU, K = ``channels``."""
+        return torch.cat([part.start(channels) for part in self.parts])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """New normal noise like ``x`` (groups * N, K, *size), member by member."""
+        groups = x.chunk(len(self.parts))
+        return torch.cat([part(one) for part, one in zip(self.parts, groups, strict=True)])

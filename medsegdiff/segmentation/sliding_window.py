@@ -28,7 +28,7 @@ from medsegdiff.segmentation.ensemble import (
     stack_slices,
 )
 from medsegdiff.segmentation.fusion import StepUncertainty, fuse
-from medsegdiff.segmentation.noise import MemberNoise, blocks_of
+from medsegdiff.segmentation.noise import JoinedNoise, MemberNoise, blocks_of
 from medsegdiff.segmentation.representative_members import jaccard_distances, representatives
 
 Network = DiffusionSegmenter | FoldEnsemble
@@ -36,6 +36,9 @@ Network = DiffusionSegmenter | FoldEnsemble
 
 ROUNDING = 1e-6
 """Share of an image's range by which its background may vary."""
+
+SMALL = 2**15
+"""Voxels of a window up to which its mirror images are computed together."""
 
 
 class EnsembleInferer(Inferer):
@@ -217,6 +220,23 @@ class EnsembleInferer(Inferer):
         maps, labels = blend.result()
         return Ensemble(labels=labels, seconds={}, windows={}, **maps)
 
+    def _together(self, passes: Sequence[Any], window: Tensor) -> list[list[int]]:
+        """Numbers of the passes of one network that are computed as one batch.
+
+        All mirror images of a small window, where each operation costs more than its arithmetic.
+        """
+        networks = [id(single) for _, single in passes]
+        each, rest = divmod(self.sampling.drawn, len(passes))
+        small = window[0, 0].numel() <= SMALL
+        if rest or not small or self.fusion == "step_uncertainty":
+            return [[number] for number in range(len(passes))]
+        found = [
+            [n for n, one in enumerate(networks) if one == of] for of in dict.fromkeys(networks)
+        ]
+        if each * len(found[0]) > self.member_batch:
+            return [[number] for number in range(len(passes))]
+        return found
+
     def _empty(self, num_classes: int, roi: Sequence[int]) -> tuple[dict[str, Tensor], Tensor]:
         """Maps and labels of a window that is background for sure."""
         zeros = torch.zeros(num_classes, *roi)
@@ -242,46 +262,54 @@ class EnsembleInferer(Inferer):
         """
         moments, anchors = RunningMoments(), RunningMoments()
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
-        labels = torch.zeros(self.sampling.drawn, *window.shape[2:], dtype=torch.uint8)
+        drawn, settings = self.sampling.drawn, self.sampling
+        labels = torch.zeros(drawn, *window.shape[2:], dtype=torch.uint8)
         state = network.state_size(window.shape[2:])
         passes = [(axes, single) for axes in self.mirrors for single in networks_of(network)]
-        for number, (axes, single) in enumerate(passes[: self.sampling.drawn]):
-            mine = range(number, self.sampling.drawn, len(passes))
-            flipped = [2 + a for a in axes]
+        for numbers in self._together(passes[:drawn], window):
+            single, axes = passes[numbers[0]][1], [passes[n][0] for n in numbers]
             started = time.perf_counter()
-            condition = single.encode(window.flip(flipped) if axes else window)
+            condition = single.encode(torch.cat([_mirrored(window, one) for one in axes]))
             anchor = torch.softmax(condition.anchor.float(), dim=1)
-            anchors.update(anchor.flip(flipped) if axes else anchor)
+            for one, mirrored in zip(anchor.split(1), axes, strict=True):
+                anchors.update(_mirrored(one, mirrored))
             encoded = time.perf_counter()
             seconds["encode"] += encoded - started
-            watch = None if by_steps is None else _mirrored(by_steps, flipped)
-            for start in range(0, len(mine), self.member_batch):
-                batch = mine[start : start + self.member_batch]
-                noise = MemberNoise(
-                    self.sampling.seed,
-                    case,
-                    batch,
-                    place,
-                    state,
-                    blocks,
-                    network.stride,
-                    axes,
-                    self.sampling.noise_scale,
-                    self.sampling.member_noise or (),
+            watch = None if by_steps is None else _watching(by_steps, axes[0])
+            members = [range(n, drawn, len(passes)) for n in numbers]
+            for start in range(0, len(members[0]), self.member_batch):
+                batches = [mine[start : start + self.member_batch] for mine in members]
+                noise = JoinedNoise(
+                    [
+                        MemberNoise(
+                            settings.seed,
+                            case,
+                            batch,
+                            place,
+                            state,
+                            blocks,
+                            network.stride,
+                            mirrored,
+                            settings.noise_scale,
+                            settings.member_noise or (),
+                        )
+                        for batch, mirrored in zip(batches, axes, strict=True)
+                    ]
                 )
-                x_T = noise.start(network.num_classes).to(window.device)
                 probability = single.sample(
                     condition,
-                    x_T,
+                    noise.start(network.num_classes).to(window.device),
                     noise,
                     sampler=self.sampler,
-                    steps=self.sampling.steps,
-                    start=self.sampling.warm_start,
+                    steps=settings.steps,
+                    start=settings.warm_start,
                     watch=watch,
                 )
-                probability = probability.flip(flipped) if axes else probability
-                moments.update(probability)
-                labels[list(batch)] = most_probable(probability).cpu()
+                parts = probability.split(len(batches[0]))
+                for part, batch, mirrored in zip(parts, batches, axes, strict=True):
+                    part = _mirrored(part, mirrored)
+                    moments.update(part)
+                    labels[list(batch)] = most_probable(part).cpu()
             seconds["sample"] += time.perf_counter() - encoded
         mean = moments.mean.lerp(anchors.mean, self.sampling.anchor_share)
         maps = {"mean": mean, "variance": moments.variance, "anchor": anchors.mean}
@@ -290,6 +318,11 @@ class EnsembleInferer(Inferer):
         return maps, labels
 
 
-def _mirrored(steps: StepUncertainty, flipped: list[int]) -> Callable[[int, Tensor], None]:
+def _mirrored(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Maps (B, C, *spatial) mirrored along spatial axes."""
+    return x.flip([2 + axis for axis in axes]) if axes else x
+
+
+def _watching(steps: StepUncertainty, axes: Sequence[int]) -> Callable[[int, Tensor], None]:
     """A callback that mirrors masks back before it adds them to ``steps``."""
-    return lambda call, members: steps.add(call, members.flip(flipped))
+    return lambda call, members: steps.add(call, _mirrored(members, axes))

@@ -12,8 +12,9 @@ from medsegdiff.core.errors import UsageError
 from medsegdiff.core.storage import Storage
 from medsegdiff.diffusion.categorical import CategoricalProcess
 from medsegdiff.diffusion.prediction import anchor_mask
+from medsegdiff.models.fold_ensemble import FoldEnsemble
 from medsegdiff.networks.denoiser import Conditioned
-from medsegdiff.segmentation import noise
+from medsegdiff.segmentation import noise, sliding_window
 from medsegdiff.segmentation.sliding_window import EnsembleInferer
 from tests.tiny import tiny_segmenter
 
@@ -399,7 +400,40 @@ def test_fewer_members_than_mirror_images_use_the_first() -> None:
     inferer = EnsembleInferer([8, 8], members=2, steps=1, mirror_axes=(0, 1))
     assert inferer.mirrors == [(), (0,), (1,), (0, 1)]
     inferer.ensemble(torch.rand(1, 6, 5), network, "")
-    assert len(network.encoded) == 2 and all(one["watch"] is None for one in network.drawn)
+    assert sum(len(image) for image in network.encoded) == 2
+    assert all(one["watch"] is None for one in network.drawn)
+
+
+@pytest.mark.parametrize("members", [8, 6, 20])
+@pytest.mark.parametrize("networks", [1, 2])
+def test_mirror_images_of_small_windows_are_computed_together(
+    members: int, networks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which changes nothing but the number of calls: all at once, if members divide and are few."""
+    torch.manual_seed(1)
+    image, single = torch.randn(1, 12, 10), tiny_segmenter(2)
+    network = FoldEnsemble(single, networks) if networks > 1 else single
+    inferer = EnsembleInferer([16, 16], members=members, mirror_axes=(0, 1))
+    calls = []
+    encode = type(single).encode
+
+    def counted(self: Any, image: torch.Tensor) -> Any:
+        calls.append(len(image))
+        return encode(self, image)
+
+    monkeypatch.setattr(type(single), "encode", counted)
+    found = inferer.ensemble(image, network, "a")
+    together = members % (4 * networks) == 0 and members <= 16 * networks
+    assert sorted(calls) == ([4] * networks if together else sorted(calls))
+    assert sum(calls) == min(4 * networks, members)
+    calls.clear()
+    monkeypatch.setattr(sliding_window, "SMALL", 0)
+    alone = inferer.ensemble(image, network, "a")
+    assert set(calls) == {1}
+    torch.testing.assert_close(found.mean, alone.mean)
+    torch.testing.assert_close(found.anchor, alone.anchor)
+    torch.testing.assert_close(found.variance, alone.variance)
+    assert (found.labels != alone.labels).float().mean() < 0.001
 
 
 def test_an_empty_window_is_certain_of_background() -> None:
