@@ -221,9 +221,11 @@ def summary(rows: Sequence[Row]) -> dict[str, Row]:
             "dice": _mean(row["dice"] for row in known),
             "least_dice": min((row["dice"] for row in known), default=None),
             "dice_carried": _mean(row["dice_carried"] for row in known if "dice_carried" in row),
-            "dice_back": _mean(row["dice_back"] for row in known),
+            "dice_back": _mean(row["dice_back"] for row in known if "dice_back" in row),
             "volume_ratio": _mean(row["volume_ratio"] for row in known),
-            "volume_ratio_back": _mean(row["volume_ratio_back"] for row in known),
+            "volume_ratio_back": _mean(
+                row["volume_ratio_back"] for row in known if "volume_ratio_back" in row
+            ),
             "seconds": max(row["seconds"]["total"] for row in of if "seconds" in row),
             "peak_memory_mb": max(row["peak_memory_mb"] for row in of if "seconds" in row),
         }

@@ -32,7 +32,7 @@ def test_labels_stay_where_the_image_is(name: str) -> None:
     found = changed(given, changes()[name])
     assert given.labels is not None and found.labels is not None
     assert found.image.shape == found.labels.shape
-    turn = TURN if name.startswith("turned") else np.eye(3)
+    turn = TURN[:3, :3] if name.startswith("turned") else np.eye(3)
     for value in SIDES.values():
         before, after = centre(given.labels, value), centre(found.labels, value)
         assert np.linalg.norm(turn @ before - after) < 1.0

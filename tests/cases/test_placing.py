@@ -69,7 +69,7 @@ def test_a_box_is_segmented_as_if_it_were_a_file_of_its_own(bundle: Bundle, tmp_
     assert a["volume_ml"] == b["volume_ml"] and b["location"] is None
     assert a["location"]["by"] == "user" and a["location"]["score"] is None
     (volumes,) = a["location"]["volume_ml"].values()
-    assert volumes == {name: one["ensemble"] for name, one in a["volume_ml"].items()}
+    assert volumes == pytest.approx({n: one["ensemble"] for n, one in a["volume_ml"].items()})
 
 
 def test_points_may_lie_near_each_other(bundle: Bundle, tmp_path: Path) -> None:
