@@ -56,7 +56,10 @@ def main(words: Sequence[str] | None = None) -> None:
     held_out = drawn(study.held_out)
     compared: dict[str, Any] = {}
     for w in weights:
-        rows = {"of the training": lambda _, w=w: chosen[w], "of each slice": _anew(w)}
+        rows = {
+            "of the training": lambda _, w=w: chosen[w],
+            "of each slice": _anew(w, arguments.count),
+        }
         compared[f"{w:g}"] = {name: _figures(held_out, choose) for name, choose in rows.items()}
     compared["the first"] = _figures(held_out, lambda _: list(range(arguments.count)))
     write_json(
@@ -72,11 +75,11 @@ def main(words: Sequence[str] | None = None) -> None:
     )
 
 
-def _anew(weight: float) -> Any:
+def _anew(weight: float, count: int) -> Any:
     """The choice of members of one slice, of the first of them."""
 
     def choose(labels: Tensor) -> list[int]:
-        return representatives(jaccard_distances(labels[:ANEW], 2), 16, weight)
+        return representatives(jaccard_distances(labels[:ANEW], 2), count, weight)
 
     return choose
 

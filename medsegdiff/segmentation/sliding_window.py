@@ -262,10 +262,25 @@ class EnsembleInferer(Inferer):
         """
         moments, anchors = RunningMoments(), RunningMoments()
         by_steps = StepUncertainty() if self.fusion == "step_uncertainty" else None
-        drawn, settings = self.sampling.drawn, self.sampling
+        settings, drawn = self.sampling, self.sampling.drawn
         labels = torch.zeros(drawn, *window.shape[2:], dtype=torch.uint8)
         state = network.state_size(window.shape[2:])
         passes = [(axes, single) for axes in self.mirrors for single in networks_of(network)]
+
+        def noise_of(members: Sequence[int], mirrored: Sequence[int]) -> MemberNoise:
+            return MemberNoise(
+                settings.seed,
+                case,
+                members,
+                place,
+                state,
+                blocks,
+                network.stride,
+                mirrored,
+                settings.noise_scale,
+                settings.member_noise or (),
+            )
+
         for numbers in self._together(passes[:drawn], window):
             single, axes = passes[numbers[0]][1], [passes[n][0] for n in numbers]
             started = time.perf_counter()
@@ -279,23 +294,7 @@ class EnsembleInferer(Inferer):
             members = [range(n, drawn, len(passes)) for n in numbers]
             for start in range(0, len(members[0]), self.member_batch):
                 batches = [mine[start : start + self.member_batch] for mine in members]
-                noise = JoinedNoise(
-                    [
-                        MemberNoise(
-                            settings.seed,
-                            case,
-                            batch,
-                            place,
-                            state,
-                            blocks,
-                            network.stride,
-                            mirrored,
-                            settings.noise_scale,
-                            settings.member_noise or (),
-                        )
-                        for batch, mirrored in zip(batches, axes, strict=True)
-                    ]
-                )
+                noise = JoinedNoise([noise_of(*one) for one in zip(batches, axes, strict=True)])
                 probability = single.sample(
                     condition,
                     noise.start(network.num_classes).to(window.device),
@@ -311,7 +310,7 @@ class EnsembleInferer(Inferer):
                     moments.update(part)
                     labels[list(batch)] = most_probable(part).cpu()
             seconds["sample"] += time.perf_counter() - encoded
-        mean = moments.mean.lerp(anchors.mean, self.sampling.anchor_share)
+        mean = moments.mean.lerp(anchors.mean, settings.anchor_share)
         maps = {"mean": mean, "variance": moments.variance, "anchor": anchors.mean}
         if by_steps is not None:
             maps["by_steps"] = by_steps.fused
