@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,25 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def check_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """The check of MLflow's database as it is; in tests one is made once a process, and copied."""
+    from medsegdiff.training import tracking
+
+    template, make = tmp_path_factory.mktemp("mlflow") / "mlruns.db", tracking._check_database
+
+    def check(path: Path) -> None:
+        if not path.exists() and path.parent.is_dir():
+            if not template.exists():
+                make(template)
+            shutil.copy(template, path)
+        make(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_check_database", check)
+        yield make
 
 
 @pytest.fixture(autouse=True)

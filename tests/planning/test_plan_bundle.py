@@ -86,13 +86,13 @@ def test_volumes(raters: int, tmp_path: Path) -> None:
 
 
 def small_structures(folder: Path, cases: int = 5) -> Path:
-    """Volumes of 48 voxels with a ball of 7 to 9 voxels, which lies anywhere."""
+    """Volumes of 36 voxels with a ball of 5 to 6.5 voxels, which lies anywhere."""
     rng = np.random.default_rng(0)
-    at = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"), axis=-1)
+    at = np.stack(np.meshgrid(*[np.arange(36)] * 3, indexing="ij"), axis=-1)
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
     for i in range(cases):
-        ball = np.linalg.norm(at - rng.uniform(10, 38, 3), axis=-1) < rng.uniform(7, 9)
+        ball = np.linalg.norm(at - rng.uniform(8, 28, 3), axis=-1) < rng.uniform(5, 6.5)
         image = rng.normal(size=ball.shape).astype(np.float32) + 5.0 * ball
         for name, values in (("images", image), ("labels", ball.astype(np.uint8))):
             nib.save(nib.Nifti1Image(values, np.eye(4)), folder / name / f"case{i}.nii.gz")
@@ -104,19 +104,19 @@ def test_small_structures_are_looked_for_first(tmp_path: Path) -> None:
     data, root = small_structures(tmp_path / "data"), tmp_path / "balls"
     plan(data, root, hours=0.001, device="cpu")
     content = json.loads((root / "plan.json").read_text())["plan"]
-    assert max(content["patch"]) <= 32 and content["coarse"]["steps"] >= 50
+    assert max(content["patch"]) <= 24 and content["coarse"]["steps"] >= 50
     assert "| `coarse` | box of" in (root / "plan.md").read_text()
     trained(root, data, tmp_path / "run")
     image = data / "images" / "case0.nii.gz"
     assert segment(image, root, tmp_path / "out", members=2, device="cpu") == {}
     record = json.loads((tmp_path / "out" / "case0" / "case0_run.json").read_text())
     assert record["location"]["by"] == "network"
-    crop = nib.load(image).slicer[2:46, 2:46, 2:46]  # hardly larger than the box, and looked in too
+    crop = nib.load(image).slicer[2:34, 2:34, 2:34]  # hardly larger than the box, and looked in too
     nib.save(crop, tmp_path / "crop.nii.gz")
     assert segment(tmp_path / "crop.nii.gz", root, tmp_path / "out", members=2, device="cpu") == {}
     record = json.loads((tmp_path / "out" / "crop" / "crop_run.json").read_text())
     assert record["location"]["by"] == "network"
-    assert nib.load(tmp_path / "out" / "case0" / "case0_seg.nii.gz").shape == (48, 48, 48)
+    assert nib.load(tmp_path / "out" / "case0" / "case0_seg.nii.gz").shape == (36, 36, 36)
 
 
 def test_photographs(tmp_path: Path) -> None:

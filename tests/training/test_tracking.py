@@ -7,7 +7,7 @@ import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +92,11 @@ def test_a_half_made_database_is_told(database: str, tmp_path: Path) -> None:
     check_tracking(f"sqlite:///{other}")
 
 
-def test_a_database_is_whole_or_absent(database: str, tmp_path: Path) -> None:
+def test_a_database_is_whole_or_absent(
+    database: str, tmp_path: Path, check_database: Callable[[Path], None]
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medsegdiff.training.tracking._check_database", check_database)
 
         def killed(*_: Any) -> None:
             raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.formats import is_photograph
@@ -17,15 +18,21 @@ from medsegdiff.data.label_values import nearly_whole
 
 MOST_CLASSES = 64
 """Number of different values from which a label file is taken for something else."""
+FEWEST_OBJECTS = 10
+"""Number of objects that one label file must have at least, if values are to number objects."""
+ANY_OBJECT = "1-999999999"
 _LOOKED_AT = 20
 """Number of photographs that are looked at for colours."""
+_PIECES_OF = 5
+"""Number of label files that are looked at for the pieces of each value."""
 
 
 def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) -> dict[str, Any]:
     """``labels``, ``label_values`` if the values are no class numbers, and ``notes``.
 
     All label files are read. Values become classes in their order; 0, or the least value, is the
-    background. A mask with values in between, such as a JPEG, is cut at the half of 255.
+    background. A mask with values in between, such as a JPEG, is cut at the half of 255. Values
+    that number objects (cells, lesions), from 1 on in each file, are one class.
 
     Args:
         files: Paths of the label files; those that do not exist are passed over.
@@ -36,7 +43,12 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
     """
     names = names or {}
     there = tuple(file for file in files if os.path.exists(file))
-    values = sorted(set().union(*(_values_of(file, *_state(file)) for file in there)) | {0})
+    of_files = [_values_of(file, *_state(file)) for file in there]
+    values = sorted(set().union(*of_files) | {0})
+    if there and not names and _number_objects(there, of_files):
+        note = f"label values number objects, up to {values[-1]} in a file: all are taken as class 1"
+        labels = {"0": "background", "1": "class 1"}
+        return {"labels": labels, "label_values": {"0": 0, ANY_OBJECT: 1}, "notes": [note]}
     lossy = any(file.suffix.lower() in (".jpg", ".jpeg") for file in there)
     between = len(values) > MOST_CLASSES or (lossy and len(values) > 2 and values[-1] > 127)
     if between and values[-1] <= 255 and all(map(is_photograph, there)):
@@ -45,9 +57,11 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
         return {"labels": labels, "label_values": {"0-127": 0, "128-255": 1}, "notes": [note]}
     if len(values) > MOST_CLASSES:
         rule = f"label files hold {len(values)} different values, from {values[0]} to {values[-1]}"
-        raise InputError(
-            there[0].parent, rule, "Are they images? Name the classes in a labels.json"
+        remedy = (
+            "Are they images? Name the classes in a labels.json; if values number objects, write"
+            f' "label_values": {{"0": 0, "{ANY_OBJECT}": 1}} into a dataset.json'
         )
+        raise InputError(there[0].parent, rule, remedy)
     if len(values) < 2:  # what check says of it names the remedy
         return {"labels": {"0": "background", "1": "class 1"}, "notes": []}
     number = {value: index for index, value in enumerate(values)}
@@ -59,6 +73,32 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
     told = ", ".join(f"{value} is {labels[str(i)]}" for value, i in number.items())
     given = {str(value): i for value, i in number.items()}
     return {"labels": labels, "label_values": given, "notes": [f"label values: {told}"]}
+
+
+def _number_objects(files: Sequence[Path], of_files: Sequence[frozenset[int]]) -> bool:
+    """Whether values number the objects of each file.
+
+    They then go from 1 to another end in many files, with few gaps, and each is one piece. Classes
+    have the same end in all files but those that lack the last.
+    """
+    counts, ends = zip(*((len(one - {0}), max(one, default=0)) for one in of_files), strict=True)
+    without_gaps = all(end <= 1.2 * n + 2 for n, end in zip(counts, ends, strict=True))
+    if max(counts) < FEWEST_OBJECTS or not without_gaps:
+        return False
+    if len(set(ends)) < max(4, min(len(ends) // 2, 12)):
+        return False
+    most = sorted(zip(counts, files, strict=True), reverse=True)[:_PIECES_OF]
+    pieces = np.concatenate([_pieces(file) for _, file in most])
+    return bool((pieces == 1).mean() > 0.5)
+
+
+def _pieces(file: Path) -> np.ndarray:
+    """Number of connected pieces of each value but 0, those that touch at a corner are one."""
+    values, geometry = read_image(file, label=True)
+    plane = np.rint(values.reshape(*geometry.shape, -1)[..., 0]).astype(np.int64)
+    touching = np.ones((3,) * plane.ndim)
+    boxes = enumerate(ndimage.find_objects(plane), start=1)
+    return np.array([ndimage.label(plane[box] == v, touching)[1] for v, box in boxes if box])
 
 
 def inferred_images(images: Sequence[Sequence[Path]]) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def test_steps_and_weights_are_shared_as_told(of_planes: list[dict[str, Any]]) -
     assert ours["parameters"] == anchor["parameters"]
 
 
+@pytest.mark.long
 def test_volumes_and_the_page(cohort: str, tmp_path: Path) -> None:
     def names() -> list[str]:
         path = tmp_path / "accuracy_per_second.json"

@@ -30,6 +30,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]
 
 
+@pytest.mark.long
 def test_rows_are_kept_and_written_as_a_page_and_a_plot(words: list[str], tmp_path: Path) -> None:
     chosen = ["unet", "features", "self_trained", "pretrained_diffusion"]
     rows = label_counts.main([*words, "--counts", "1", "--methods", *chosen[:2]])

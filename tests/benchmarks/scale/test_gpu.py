@@ -9,6 +9,7 @@ import torch
 from benchmarks.scale.gpu import agreement, main, peak
 
 
+@pytest.mark.long
 def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--device", "cpu", "--bundles", "lung_nodule_ct", "--compilations", "off"]
     main([*few, "--members", "2", "--rounds", "1", "--output", str(tmp_path)])

@@ -176,7 +176,8 @@ def test_training_saves_a_pipeline_that_loads_as_any_other(model: Path) -> None:
 def test_training_goes_on_from_what_is_there(model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "further"
     shutil.copytree(model, folder)
-    train(["--output", str(folder), "--autoencoder-minutes", "0.01", "--minutes", "0.03",
+    spent = torch.load(folder / "state" / "diffusion.pt", weights_only=True)["minutes"]
+    train(["--output", str(folder), "--autoencoder-minutes", "0.01", "--minutes", f"{spent + 0.01}",
            "--images", "20"])  # fmt: skip
 
     def weights(where: Path, part: str) -> dict[str, torch.Tensor]:
@@ -231,7 +232,7 @@ def test_real_scans_are_looked_at_when_they_are_there(
     model: Path, tmp_path: Path, shared_data: Path
 ) -> None:
     words = ["--model", str(model), "--output", str(tmp_path), "--scans", "1", "--draws", "1",
-             "--whole-heads", str(shared_data / "whole_head"), "--every", "60", "--real-steps", "2",
+             "--whole-heads", str(shared_data / "whole_head"), "--every", "150", "--real-steps", "2",
              "--real-taught", "4", "--slices", f"acdc={shared_data / 'acdc'}",
              "--parts", "real_prompted,real_grounding"]  # fmt: skip
     result = main(words)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,55 @@ def test_a_jpeg_mask_of_few_values_is_cut_as_well(tmp_path: Path) -> None:
     manifest = load_manifest(tmp_path)
     assert manifest.labels == {0: "background", 1: "class 1"}
     assert manifest.cases[0].label_values == ((0, 127, 0), (128, 255, 1))
+
+
+def _objects(count: int) -> np.ndarray:
+    """A picture of squares of two pixels, numbered from 1 on, of which the third is lost."""
+    found = np.zeros((30, 30), np.uint16)
+    for number in set(range(count)) - {2}:
+        row, column = divmod(number, 10)
+        found[3 * row : 3 * row + 2, 3 * column : 3 * column + 2] = number + 1
+    return found
+
+
+def _save_pictures(folder: Path, labels: Sequence[np.ndarray]) -> None:
+    for seed, values in enumerate(labels):
+        save(folder / "images" / f"{seed}.png", image(seed, values.shape))
+        save(folder / "masks" / f"{seed}.png", values)
+
+
+@pytest.mark.parametrize("counts", [(4, 12, 31, 0), (90, 70, 65, 100)], ids=str)
+def test_numbers_of_objects_are_one_class(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    _save_pictures(tmp_path, [_objects(count) for count in counts])
+    manifest = load_manifest(tmp_path)
+    assert manifest.labels == {0: "background", 1: "class 1"}
+    assert "number objects" in manifest.notes[0] and str(max(counts)) in manifest.notes[0]
+    report = check(manifest)
+    assert report.fit
+    assert report.facts["label_voxels"]["class 1"] == 4 * sum(n - (n > 2) for n in counts)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [_objects(count) for count in (12, 12, 12, 11)],  # classes; one file lacks the last
+        [_objects(count) for count in (1, 2, 3, 4, 5)],
+        [np.tile(np.arange(n, dtype=np.uint16), (30, 2)) for n in (12, 14, 16, 17)],  # two pieces
+        [_objects(12) + 13 * (_objects(12) > 0) * n for n in range(4)],  # not from 1 on
+    ],
+)
+def test_classes_are_not_taken_for_numbers_of_objects(
+    tmp_path: Path, labels: list[np.ndarray]
+) -> None:
+    _save_pictures(tmp_path, [values.astype(np.uint16) for values in labels])
+    manifest = load_manifest(tmp_path)
+    assert len(manifest.labels) > 2 and not any("objects" in note for note in manifest.notes)
+
+
+def test_a_file_names_what_would_be_numbers_of_objects(tmp_path: Path) -> None:
+    _save_pictures(tmp_path, [_objects(count) for count in (4, 12, 31)])
+    write_json(tmp_path / "labels.json", {str(n): f"tooth {n}" for n in range(1, 32)})
+    assert len(load_manifest(tmp_path).labels) == 31
 
 
 def test_names_of_classes_from_a_file(tmp_path: Path) -> None:
