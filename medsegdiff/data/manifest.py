@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -193,8 +194,14 @@ def load_manifest(data: str | Path) -> Manifest:
     found = find_set(data)
     manifest = _parse(found.described, found.root, found.file)
     for note in manifest.notes:
-        logger.info("%s: %s", manifest.name, note)
+        _tell_once(f"{manifest.name}: {note}")
     return manifest
+
+
+@lru_cache(maxsize=1000)
+def _tell_once(note: str) -> None:
+    """Log what was inferred of a set, which a process may load several times."""
+    logger.info(note)
 
 
 def parse_fold(text: str) -> Fold:

@@ -388,8 +388,8 @@ def _window(
 
 def _state_stride(strides: Sequence[Sequence[int]], why: dict[str, str]) -> tuple[int, ...]:
     why["stride"] = (
-        "masks are denoised on a grid half as fine along each axis that is halved first: raters "
-        "differ by more than a voxel"
+        "masks are denoised on a grid half as fine along each axis that is halved first: what "
+        "members disagree on is wider than a voxel"
     )
     return tuple(strides[1])
 
