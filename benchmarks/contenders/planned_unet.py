@@ -91,8 +91,7 @@ def train_for(bundle: Bundle, changes: dict[str, Any], seconds: float) -> tuple[
     encoder = parser["network_def"]["encoder"]
     channels, classes = (parser.get_parsed_content(key) for key in ("channels", "num_classes"))
     network = PlannedUNet(encoder, channels, classes).train()
-    flat = encoder["spatial_dims"] == 2
-    layout = torch.channels_last if flat else torch.channels_last_3d
+    layout = parser.get_parsed_content("memory_format")
     network.to(memory_format=layout)  # type: ignore[call-overload]
     rate = float(parser.get_parsed_content("learning_rate"))
     decay = float(parser["train"]["optimizer"]["weight_decay"])

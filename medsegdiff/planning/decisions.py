@@ -60,6 +60,8 @@ COARSE_WIDTHS = (16, 32, 64, 64)
 """Widths of the coarse network's levels."""
 
 Normalisation = Literal["z-score", "ct"]
+Layout = Literal["channels_last", "contiguous"]
+"""Order of features in memory."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Plan:
         test_mirror: Axes along which images are mirrored when they are segmented.
         several_raters: Whether the members learn from all raters of an image at once.
         anchor_time: Share of the training time of the encoder alone.
+        layout: Order of features in memory in training: ``channels_last`` or ``contiguous``.
         seconds: Seconds of a training step of the encoder, and of the denoiser, patches included.
         memory_gib: Peak memory of a training step, in GiB.
         anchor_steps: Number of training steps of the encoder alone.
@@ -142,6 +145,7 @@ class Plan:
     test_mirror: tuple[int, ...]
     several_raters: bool
     anchor_time: float
+    layout: Layout = "channels_last"
     seconds: tuple[float, float] = (0.0, 0.0)
     memory_gib: float = 0.0
     anchor_steps: int = 0

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from medsegdiff.bundle.bundle import Bundle, checked_device
 from medsegdiff.bundle.trusted_bundles import trust_own
@@ -23,11 +23,17 @@ from medsegdiff.data.manifest import Case, Manifest, load_manifest
 from medsegdiff.models.precision import autocast
 from medsegdiff.networks.encoder import ImageEncoder
 from medsegdiff.planning.bundle_files import write_bundle
-from medsegdiff.planning.decisions import Plan, decide, median_shape
+from medsegdiff.planning.decisions import Layout, Plan, decide, median_shape
 from medsegdiff.planning.fingerprint import Fingerprint, fingerprint_of
 from medsegdiff.planning.inference_config import inference
-from medsegdiff.planning.training_config import training
-from medsegdiff.planning.training_time import Times, timed, with_fewer_features, with_smaller_batch
+from medsegdiff.planning.training_config import memory_format, training
+from medsegdiff.planning.training_time import (
+    Times,
+    faster,
+    timed,
+    with_fewer_features,
+    with_smaller_batch,
+)
 from medsegdiff.planning.validation_config import EVERY
 from medsegdiff.training.seeding import seeded
 
@@ -206,10 +212,17 @@ def _time_steps(
         do()
         return sorted(_seconds(do, device) for _ in range(TIMED_STEPS))[TIMED_STEPS // 2]
 
+    def encoder_in(layout: Layout) -> float:
+        _order(network, layout, chosen.dims)
+        return median(step)
+
     shape = median_shape(chosen, fingerprint)
     item = _random_item(shape, fingerprint, manifest)
     patches = chosen.batch * median(lambda: augmentation(dict(item)))
-    encoder = median(step)
+    last = encoder_in("channels_last")
+    contiguous = encoder_in("contiguous") if device.type == "cpu" else None
+    layout = faster(last, contiguous)
+    _order(network, layout, chosen.dims)
     prepare.anchor_steps = prepare.steps  # the next step is the first of the denoiser
     denoiser = median(step)
     used = _peak_gib(device)
@@ -217,7 +230,13 @@ def _time_steps(
     seen = torch.as_tensor(item["image"].as_tensor()).to(device)
     one = _seconds(lambda: inferer.ensemble(seen, network, "timed"), device)
     held_out = _held_out_items(fingerprint, chosen, manifest)
-    return Times(encoder, denoiser, patches, one * held_out), used
+    encoder, other = (last, contiguous) if layout == "channels_last" else (contiguous, last)
+    return Times(encoder or last, denoiser, patches, one * held_out, layout, other), used
+
+
+def _order(network: nn.Module, layout: Layout, dims: int) -> None:
+    """Put the weights in this order in memory; features follow."""
+    network.to(memory_format=getattr(torch, memory_format(layout, dims)))  # type: ignore[call-overload]
 
 
 def _parts_of_training(chosen: Plan, of: Fingerprint, manifest: Manifest) -> ConfigParser:
@@ -231,7 +250,7 @@ def _parts_of_training(chosen: Plan, of: Fingerprint, manifest: Manifest) -> Con
     settings |= {
         key: glue[key] for key in ("patch_size", "random_transforms", "augmentation", "seed")
     }
-    settings |= {"network": "@network_def", "anchor_steps": 2 * TIMED_STEPS}
+    settings |= {"network": "@network_def", "anchor_steps": 4 * TIMED_STEPS}
     settings["train"] = {key: glue["train"][key] for key in ("loss", "prepare_batch")}
     settings["validate"] = {"inferer": glue["validate"]["inferer"]}
     return ConfigParser(settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medsegdiff.data.around_structures import MARGIN
-from medsegdiff.planning.decisions import Plan
+from medsegdiff.planning.decisions import Layout, Plan
 from medsegdiff.planning.fingerprint import Fingerprint
 from medsegdiff.planning.inference_config import READ
 from medsegdiff.planning.validation_config import planes_or_cases, validation
@@ -23,7 +23,6 @@ WIDER = 1.25
 
 def training(plan: Plan, of: Fingerprint, name: str, data: str) -> dict[str, Any]:
     """Content of ``configs/train.yaml``."""
-    layout = "channels_last" if plan.dims == 2 else "channels_last_3d"
     return {
         "imports": [
             *("$import datetime", "$import pathlib", "$import monai", "$import torch"),
@@ -40,7 +39,8 @@ def training(plan: Plan, of: Fingerprint, name: str, data: str) -> dict[str, Any
         "manifest": "$medsegdiff.data.load_manifest(@dataset_dir)",
         "split": "$@manifest.split(@fold)",
         **{key: f"%configs/inference.yaml#{key}" for key in (*READ, *_coarse_keys(plan))},
-        "network": f"$@network_def.to(@device, memory_format=torch.{layout})",
+        "memory_format": f"$torch.{memory_format(plan.layout, plan.dims)}",
+        "network": "$@network_def.to(@device, memory_format=@memory_format)",
         "patch_size": list(plan.patch),
         **_around(plan, of.spacing),
         "random_transforms": _augmentation(plan),
@@ -82,6 +82,17 @@ def training(plan: Plan, of: Fingerprint, name: str, data: str) -> dict[str, Any
         ],
         "run": ["$@train#trainer.run()"],
     }
+
+
+def memory_format(layout: Layout, dims: int) -> str:
+    """Name of PyTorch's memory format of an order of features, over 2 or 3 axes.
+
+    >>> memory_format("channels_last", 3), memory_format("contiguous", 2)
+    ('channels_last_3d', 'contiguous_format')
+    """
+    if layout == "contiguous":
+        return "contiguous_format"
+    return "channels_last" if dims == 2 else "channels_last_3d"
 
 
 def _coarse_keys(plan: Plan) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
-from medsegdiff.planning.decisions import WIDTHS, Plan
+from medsegdiff.planning.decisions import WIDTHS, Layout, Plan
 
 LEAST_STEPS = 10_000
 """Training steps below which a step takes fewer patches, so that there are more steps. Slices of
@@ -42,6 +42,9 @@ MOST_ANCHOR_TIME = 0.8
 VALIDATING = 0.05
 """Share of the time that validations take at most."""
 
+FASTER = 0.95
+"""Ratio of times below which another order of features in memory is taken."""
+
 
 @dataclass(frozen=True)
 class Times:
@@ -52,12 +55,26 @@ class Times:
         denoiser: Time of a training step of the denoiser.
         patches: Time to make the patches of a step.
         validation: Time of a validation.
+        layout: Order of features in memory that they are of.
+        other: Time of a step of the encoder in the other order; None: not timed.
     """
 
     encoder: float
     denoiser: float
     patches: float = 0.0
     validation: float = 0.0
+    layout: Layout = "channels_last"
+    other: float | None = None
+
+
+def faster(channels_last: float, contiguous: float | None) -> Layout:
+    """The order of features in memory in which steps are faster.
+
+    >>> faster(1.0, 0.8), faster(1.0, 0.99), faster(1.0, None)
+    ('contiguous', 'channels_last', 'channels_last')
+    """
+    much = contiguous is not None and contiguous < FASTER * channels_last
+    return "contiguous" if much else "channels_last"
 
 
 def timed(plan: Plan, times: Times, hours: float) -> Plan:
@@ -95,8 +112,14 @@ def timed(plan: Plan, times: Times, hours: float) -> Plan:
         f"the denoiser {seconds[1]:.2f} s, {times.patches:.2f} s of it for the patches: {total} "
         f"steps in {hours:g} hours, {100 * VALIDATING:.0f} % kept for validation"
     )
+    if times.other is not None:
+        reasons["layout"] = (
+            f"a step of the encoder takes {times.encoder:.2f} s here, {times.other:.2f} s with "
+            "features in memory in the other order"
+        )
     return replace(
         plan,
+        layout=times.layout,
         seconds=seconds,
         anchor_steps=anchor,
         epochs=epochs,

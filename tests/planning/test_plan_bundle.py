@@ -19,6 +19,7 @@ from medsegdiff.cases.job import segment
 from medsegdiff.cli.main import app
 from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.phantoms.cohort import write_cohort
+from medsegdiff.planning import plan_bundle
 from medsegdiff.planning.plan_bundle import plan
 from medsegdiff.training.run import train
 
@@ -83,6 +84,20 @@ def test_volumes(raters: int, tmp_path: Path) -> None:
     name = image.name.removesuffix(".nii.gz")
     mask = nib.load(tmp_path / "out" / name / f"{name}_seg.nii.gz")
     assert mask.shape == nib.load(image).shape
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "contiguous"])
+def test_the_training_has_the_order_of_features_that_was_faster(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan_bundle, "faster", lambda *_: layout)
+    data, root = photographs(tmp_path / "data"), tmp_path / "discs"
+    bundle = plan(data, root, hours=0.001, device="cpu")
+    assert json.loads((root / "plan.json").read_text())["plan"]["layout"] == layout
+    network = bundle.parser("train", {"fold": 0}).get_parsed_content("network")
+    weights = [one for one in network.parameters() if one.ndim == 4 and min(one.shape) > 1]
+    last = layout == "channels_last"
+    assert all(one.is_contiguous(memory_format=torch.channels_last) == last for one in weights)
 
 
 def small_structures(folder: Path, cases: int = 5) -> Path:

@@ -14,6 +14,7 @@ from medsegdiff.planning.training_time import (
     LEAST_STEPS_OF_WIDE,
     MOST_ANCHOR_TIME,
     Times,
+    faster,
     timed,
     with_fewer_features,
     with_smaller_batch,
@@ -31,6 +32,16 @@ def test_hours_become_steps() -> None:
     assert validations >= 2 and 20.0 * validations <= 0.06 * 3600
     assert found.anchor_steps * 0.5 == pytest.approx(plan.anchor_time * spent, rel=0.05)
     assert 200 <= found.steps_per_epoch <= 300
+
+
+def test_features_are_in_the_faster_order() -> None:
+    plain = timed(decide(BRAIN), Times(0.4, 0.9), 1.0)
+    assert plain.layout == "channels_last" and "layout" not in (plain.reasons or {})
+    found = timed(decide(BRAIN), Times(0.3, 0.9, layout="contiguous", other=0.4), 1.0)
+    assert found.layout == "contiguous"
+    assert "0.30 s here, 0.40 s" in (found.reasons or {})["layout"]
+    assert faster(1.0, 0.9) == "contiguous" and faster(0.9, 1.0) == "channels_last"
+    assert faster(1.0, 0.97) == faster(1.0, None) == "channels_last"
 
 
 def test_with_several_raters_the_encoder_has_the_steps_that_it_needs_first() -> None:

@@ -46,7 +46,7 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
     of_files = [_values_of(file, *_state(file)) for file in there]
     values = sorted(set().union(*of_files) | {0})
     if there and not names and _number_objects(there, of_files):
-        note = f"label values number objects, up to {values[-1]} in a file: all are taken as class 1"
+        note = f"label values number objects, up to {values[-1]} in a file: all are class 1"
         labels = {"0": "background", "1": "class 1"}
         return {"labels": labels, "label_values": {"0": 0, ANY_OBJECT: 1}, "notes": [note]}
     lossy = any(file.suffix.lower() in (".jpg", ".jpeg") for file in there)

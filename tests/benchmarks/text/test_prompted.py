@@ -232,8 +232,9 @@ def test_real_scans_are_looked_at_when_they_are_there(
     model: Path, tmp_path: Path, shared_data: Path
 ) -> None:
     words = ["--model", str(model), "--output", str(tmp_path), "--scans", "1", "--draws", "1",
-             "--whole-heads", str(shared_data / "whole_head"), "--every", "150", "--real-steps", "2",
-             "--real-taught", "4", "--slices", f"acdc={shared_data / 'acdc'}",
+             "--whole-heads", str(shared_data / "whole_head"), "--every", "150",
+             "--real-steps", "2", "--real-taught", "4",
+             "--slices", f"acdc={shared_data / 'acdc'}",
              "--parts", "real_prompted,real_grounding"]  # fmt: skip
     result = main(words)
     assert set(result["real_prompted"]["heart"]["by_name"]) <= {
