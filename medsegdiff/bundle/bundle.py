@@ -79,6 +79,13 @@ class Bundle:
         return _channel_def(self.metadata)
 
     @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the image's channels, in their order; empty where the metadata have none."""
+        image = self.metadata["network_data_format"].get("inputs", {}).get("image", {})
+        named = image.get("channel_def") or {}
+        return tuple(str(named[number]) for number in sorted(named, key=int))
+
+    @property
     def codes(self) -> dict[int, dict[str, list[str]]]:
         """Class number -> its DICOM codes, from the metadata's ``segment_codes``; may be empty."""
         return {int(v): c for v, c in self.metadata.get("segment_codes", {}).items()}

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import zipfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +24,7 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.formats import Kind, format_of, list_endings
 from medsegdiff.data.images import Source, only_series
 from medsegdiff.data.layouts import bids
+from medsegdiff.data.layouts.case_folders import channel_files
 from medsegdiff.data.layouts.channel_files import split_channel
 from medsegdiff.data.layouts.image_and_label_folders import label_folder
 from medsegdiff.data.manifest import Case, case_id, load_manifest
@@ -69,6 +70,7 @@ def found_cases(
     output: Path,
     options: DicomOptions | None = None,
     channels: int = 1,
+    names: Sequence[str] = (),
 ) -> Iterator[tuple[list[CaseInput], dict[str, InputError]]]:
     """Find the cases in ``inputs``, and the inputs without a case, with the reason.
 
@@ -82,6 +84,7 @@ def found_cases(
         options: Options for DICOM inputs.
         channels: Number of channels of a case; as many files ``x_0000``, ``x_0001``, ... of a
             folder are one case.
+        names: Names of these channels; a folder with a file of each name is one case, too.
     """
     options = options or DicomOptions()
     found: list[tuple[CaseInput, Path | Address]] = []
@@ -101,7 +104,8 @@ def found_cases(
             except OSError as error:  # its own message may name files inside the input
                 rule = f"cannot be read ({error.strerror})"
                 failures[str(given)] = InputError(given, rule, "Check it")
-        cases = joined_files(_told_apart(found), channels, failures)
+        cases = _joined_folders(_told_apart(found), names)
+        cases = joined_files(cases, channels, failures)
         yield _with_unique_ids([*listed, *cases]), failures
 
 
@@ -225,6 +229,27 @@ def joined_files(
             replaced |= dict.fromkeys(map(id, members), None)
     joined = [replaced.get(id(case), case) for case in cases]
     return [case for case in joined if case is not None]
+
+
+def _joined_folders(cases: Sequence[CaseInput], names: Sequence[str]) -> list[CaseInput]:
+    """Cases of one file each, of which those in a folder with all channels are one case."""
+    if len(names) < 2:
+        return list(cases)
+    given = [path for case in cases for path in case.image if isinstance(path, Path)]
+    files = {folder: channel_files(folder, names) for folder in {path.parent for path in given}}
+    files = {folder: found for folder, found in files.items() if set(found) <= set(given)}
+    repeated = Counter(folder.name for folder, found in files.items() if found)
+    joined: list[CaseInput] = []
+    for case in cases:
+        path = case.image[0]
+        found = files.get(path.parent, ()) if isinstance(path, Path) else ()
+        if not found or len(case.image) > 1:
+            joined.append(case)
+        elif path == found[0]:
+            place = path.parent.absolute()
+            above = f"{place.parent.name}_" if repeated[place.name] > 1 else ""
+            joined.append(CaseInput(f"{above}{place.name}", found))
+    return joined
 
 
 def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:

@@ -168,7 +168,8 @@ class CaseSegmenter:
         """
         parsed = parse_inputs(inputs)
         target = check_store(store, self.formats, parsed)
-        found = found_cases(parsed, self.output, self.dicom_options, self.channels)
+        names = self.bundle.channels if self.channels > 1 else ()
+        found = found_cases(parsed, self.output, self.dicom_options, self.channels, names)
         with found as (cases, failures):
             if key is not None:
                 write_key(key, cases)

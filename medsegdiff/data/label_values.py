@@ -26,6 +26,10 @@ WHOLE = 1e-3
 """Greatest distance of a label value from the whole number that it stands for."""
 
 
+_LARGEST_TABLE = 2**20
+"""Greatest label value that classes are looked up for in a table."""
+
+
 class UnknownValuesError(InputError):
     """A label file holds values that are no classes; ``found`` are all its values."""
 
@@ -132,18 +136,21 @@ def renumber(values: NDArray[Any], ranges: LabelValues, source: object) -> NDArr
     [0, 3, 2]
     """
     values = nearly_whole(values)
-    if not ranges:
+    if not ranges or not values.size:
         return values
-    classes = np.zeros(values.shape, dtype=np.uint8)
-    known = np.zeros(values.shape, dtype=bool)
-    for low, high, number in ranges:
-        within = values == low if low == high else (values >= low) & (values <= high)
-        classes[within] = number
-        known |= within
-    if not known.all():
-        found = np.unique(values)
-        unknown = np.unique(values[~known])[:5].tolist()
-        rule = f"label values {unknown} are not among the 'label_values' of the data set"
+    found = np.unique(values)
+    lows, highs, numbers = (np.array(column) for column in zip(*sorted(ranges), strict=True))
+    place = np.searchsorted(lows, found, side="right") - 1
+    unknown = found[(place < 0) | ~(found <= highs[place])]  # NaN is in no range
+    if len(unknown):
+        rule = (
+            f"label values {unknown[:5].tolist()} are not among the 'label_values' of the data set"
+        )
         remedy = "Name their classes there. Is it a file of this set, as it was downloaded?"
         raise UnknownValuesError(source, rule, remedy, tuple(found.astype(int).tolist()))
-    return classes
+    of_found = numbers[place].astype(np.uint8)
+    if found[-1] > _LARGEST_TABLE:
+        return of_found[np.searchsorted(found, values)]
+    table = np.zeros(int(found[-1]) + 1, np.uint8)
+    table[found.astype(np.intp)] = of_found
+    return table[values.astype(np.intp, copy=False)]

@@ -238,8 +238,9 @@ def read_channels(
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
         where = (
-            "in the last axis of one file, as one file per channel in a dataset.json, or as series "
-            "of a DICOM study (segment --channels)"
+            "in the last axis of one file, in a folder a case with files of their names, as "
+            "one file per channel in a dataset.json, or as series of a DICOM study (segment "
+            "--channels)"
         )
         raise InputError(subject, rule, f"Give the model's channels, in its order, {where}")
     return image, geometry

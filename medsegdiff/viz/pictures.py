@@ -39,6 +39,7 @@ _WORLD = ("RL", "AP", "SI")
 _PLANES = (("axial", 0, 1), ("coronal", 0, 2), ("sagittal", 1, 2))
 _WIDTH, _MAX_PANELS, _MIN_ROW, _GAP = 10.0, 11.0, 0.7, 0.08  # inches
 _LEFT, _RIGHT, _BOTTOM = 0.55, 0.8, 0.45  # inches around the panels
+_DRAWN = 1024  # largest number of pixels along an axis of a panel, which has some 400 on the page
 _SAMPLED = 2**23  # largest number of voxels that the grey range is computed from
 
 
@@ -56,6 +57,12 @@ class _Plane:
         """The array's (rows, columns[, channels]) in this plane, upper row first."""
         plane = np.swapaxes(array[self.cut], 0, 1)
         return plane if self.photograph else plane[::-1, ::-1]
+
+    def drawn(self, array: Array) -> Array:
+        """Every n-th row and column of it, so many that a panel still shows more than it can."""
+        plane = self.of(array)
+        step = math.ceil(max(plane.shape[:2]) / _DRAWN)
+        return plane[::step, ::step]
 
 
 def three_planes(
@@ -105,7 +112,7 @@ def three_planes(
         grey = grey_range(image, mask.ndim)
         for row, plane in zip(grid, planes, strict=True):
             for panel in row[:2]:
-                panel.imshow(_pixels(plane.of(image), grey), extent=_extent(plane), cmap="gray")
+                panel.imshow(_pixels(plane.drawn(image), grey), extent=_extent(plane), cmap="gray")
             _draw_mask(row[1], plane, mask, filled=True)
             if reference is not None:
                 _draw_reference(row[1], plane, reference)
@@ -165,11 +172,11 @@ def members_picture(
     with rc_context(_STYLE):
         figure, panels = _row_of_panels(plane, headings, title)
         for panel in panels[:-2]:
-            pixels = _pixels(plane.of(image), grey_range(image, ndim))
+            pixels = _pixels(plane.drawn(image), grey_range(image, ndim))
             panel.imshow(pixels, extent=_extent(plane), cmap="gray")
         for panel, n in zip(panels[1:-2], shown, strict=True):
             _draw_mask(panel, plane, masks[n], filled=True)
-        panels[-2].imshow(plane.of(mean), extent=_extent(plane), cmap="gray", vmin=0.0, vmax=1.0)
+        panels[-2].imshow(plane.drawn(mean), extent=_extent(plane), cmap="gray", vmin=0.0, vmax=1.0)
         _draw_variance(panels[-1], plane, variance)
     return figure
 
@@ -197,9 +204,13 @@ def _row_of_panels(plane: _Plane, headings: Sequence[str], title: str) -> tuple[
 
 
 def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure to ``path`` as PNG, 128 dots per inch; the file is complete or absent."""
+    """Write a figure to ``path`` as PNG, 128 dots per inch; the file is complete or absent.
+
+    The figure is cleared: it would keep its images until the next full garbage collection.
+    """
     with written_aside(path) as aside:
         aside.write_bytes(_png(figure))
+    figure.clear()
 
 
 def _png(figure: Figure) -> bytes:
@@ -408,7 +419,7 @@ def _draw_mask(panel: Axes, plane: _Plane, mask: Array, *, filled: bool) -> None
         inside = mask == label
         if filled:
             red, green, blue = (int(_colour(label)[i : i + 2], 16) / 255 for i in (1, 3, 5))
-            tint = np.array([red, green, blue, 0.4]) * plane.of(inside)[..., None]
+            tint = np.array([red, green, blue, 0.4]) * plane.drawn(inside)[..., None]
             panel.imshow(tint, extent=_extent(plane), interpolation="nearest")
         colour = _colour(label) if filled else _CYAN
         _outline(panel, plane, inside, 1.4 if filled else 0.9, colors=[colour])
@@ -423,7 +434,7 @@ def _draw_reference(panel: Axes, plane: _Plane, reference: Array) -> None:
 
 def _draw_variance(panel: Axes, plane: _Plane, variance: Array) -> None:
     highest = max(float(np.nanmax(variance)), 1e-6)
-    shown = np.nan_to_num(plane.of(variance).astype(np.float64))
+    shown = np.nan_to_num(plane.drawn(variance).astype(np.float64))
     panel.imshow(shown, extent=_extent(plane), cmap="magma", vmin=0.0, vmax=highest)
 
 

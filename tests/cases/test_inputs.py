@@ -66,6 +66,30 @@ def test_channels_of_one_name_in_several_folders(tmp_path: Path) -> None:
         assert [case.id for case in cases] == ["subjA_x", "subjB_x"]
 
 
+def test_a_folder_with_a_file_of_each_channel_is_one_case(tmp_path: Path) -> None:
+    named = {
+        "P1": ("P1_T1", "P1_flair", "P1_seg"),
+        "P2": ("flair", "t1"),
+        "P3": ("t1", "t2"),
+        "deep/P2": ("t1", "flair"),
+    }
+    for folder, names in named.items():
+        for name in names:
+            volume(tmp_path / folder / f"{name}.nii.gz")
+    with found_cases([tmp_path], tmp_path / "out", None, 2, ("FLAIR", "T1")) as (cases, _):
+        of_folders = {case.id: [Path(str(path)).name for path in case.image] for case in cases}
+    assert of_folders == {
+        "P1": ["P1_flair.nii.gz", "P1_T1.nii.gz"],
+        f"{tmp_path.name}_P2": ["flair.nii.gz", "t1.nii.gz"],
+        "deep_P2": ["flair.nii.gz", "t1.nii.gz"],
+        "P3_t1": ["t1.nii.gz"],
+        "P3_t2": ["t2.nii.gz"],
+    }
+    alone = tmp_path / "P2" / "flair.nii.gz"
+    with found_cases([alone], tmp_path / "out", None, 2, ("FLAIR", "T1")) as (cases, _):
+        assert [case.image for case in cases] == [(alone,)]
+
+
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_channel_files_are_one_case(tmp_path: Path, one_by_one: bool) -> None:
     names = ("a_0000", "a_0001", "b_0000", "b_0001", "c", "d_0000")

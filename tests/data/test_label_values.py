@@ -45,6 +45,16 @@ def test_renumbering_agrees_with_a_table(dtype: type) -> None:
     np.testing.assert_array_equal(found, np.array([0, 1, 2, -1, 3])[values])
 
 
+def test_ranges_and_large_numbers() -> None:
+    ranges = ((0, 0, 0), (1, 99, 1), (2**21, 2**40, 2))
+    values = np.array([[0, 1, 57], [99, 2**21, 2**40]])
+    np.testing.assert_array_equal(renumber(values, ranges, "seg"), [[0, 1, 1], [1, 2, 2]])
+    np.testing.assert_array_equal(renumber(values[:1], ranges, "seg"), [[0, 1, 1]])
+    assert renumber(values[:0], ranges, "seg").shape == (0, 3)
+    with pytest.raises(InputError, match=r"\[-1, 100\]"):
+        renumber(np.array([0, -1, 100, 5]), ranges, "seg")
+
+
 @pytest.mark.parametrize("odd", [3.0, 0.5, np.nan])
 def test_value_that_is_not_named(odd: float) -> None:
     with pytest.raises(InputError, match="not among the 'label_values'"):

@@ -128,6 +128,19 @@ def test_png_is_1280_pixels_wide_and_complete(
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
+def test_large_images_are_drawn_by_some_of_their_pixels_and_let_go(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).random((2100, 1500), np.float32)
+    mask = np.zeros(image.shape, np.uint8)
+    mask[600:1200, 300:900] = 1
+    figure = three_planes(image, mask, image / 4, (1.0, 1.0))
+    drawn = [np.asarray(one.get_array()) for axes in figure.axes for one in axes.images]
+    assert all(max(one.shape[:2]) <= 1024 for one in drawn[:4])
+    np.testing.assert_allclose(drawn[-1], image.T[::3, ::3] / 4)
+    assert all(one.get_extent()[1] == 1050.0 for one in figure.axes[0].images)
+    save_png(figure, tmp_path / "a.png")
+    assert figure.axes == []  # else the arrays live until the next full garbage collection
+
+
 def test_wrong_shapes_are_refused(volume: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     image, mask, variance = volume
     with pytest.raises(ValueError, match="variance must have"):

@@ -13,7 +13,7 @@ from medsegdiff.data.formats import format_of, without_ending
 LABEL_WORDS = frozenset(
     {
         *("mask", "masks", "seg", "segmentation", "segmentations", "label", "labels"),
-        *("gt", "groundtruth", "annotation", "manual"),
+        *("gt", "groundtruth", "truth", "annotation", "annotations", "manual"),
     }
 )
 IMAGE_WORDS = frozenset(("image", "images", "img", "imgs", "volume", "vol", "scan"))
@@ -54,8 +54,8 @@ def pair(images: Mapping[str, object], labels: Mapping[str, Path], folder: Path)
             paired[image] = path
     if strangers:
         alone = sorted(set(images) - set(paired))
-        rule = f"labels without an image: {_listed(strangers)}"
-        rule += f"; images without a label: {_listed(alone)}" if alone else ""
+        rule = f"labels without an image: {listed(strangers)}"
+        rule += f"; images without a label: {listed(alone)}" if alone else ""
         raise InputError(folder, rule, f"Rename the files: {RULE}")
     return paired
 
@@ -66,8 +66,7 @@ def plain(name: str) -> str:
     >>> [plain(name) for name in ("case_3-seg", "case_3", "volume-7", "mask007")]
     ['case_3', 'case_3', '7', '007']
     """
-    words = _words(name)
-    return "_".join(word for word in words if word.lower() not in LABEL_WORDS | IMAGE_WORDS)
+    return "_".join(w for w in words(name) if w.lower() not in LABEL_WORDS | IMAGE_WORDS)
 
 
 def is_label(name: str) -> bool:
@@ -76,10 +75,11 @@ def is_label(name: str) -> bool:
     >>> is_label("case_3-seg"), is_label("segment_3")
     (True, False)
     """
-    return any(word.lower() in LABEL_WORDS for word in _words(name))
+    return any(word.lower() in LABEL_WORDS for word in words(name))
 
 
-def _words(name: str) -> list[str]:
+def words(name: str) -> list[str]:
+    """Words of a file's name."""
     return [word for word in _BETWEEN.split(name) if word]
 
 
@@ -115,6 +115,7 @@ def _visible(folder: Path) -> Iterable[Path]:
     return (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -15,6 +15,7 @@ from typing import Any
 
 from medsegdiff.data.layouts import (
     bids,
+    case_folders,
     image_and_label_folders,
     monai_datalist,
     nnunet_raw,
@@ -52,6 +53,7 @@ FOLDER_LAYOUTS = (
     ),
     FolderLayout("BIDS", bids.recognises, bids.describe),
     FolderLayout("images and labels in one folder", one_folder.recognises, one_folder.describe),
+    FolderLayout("one folder a case", case_folders.recognises, case_folders.describe),
 )
 """All layouts; the first that recognises a folder counts."""
 
