@@ -171,11 +171,12 @@ def _facts(case: Case, manifest: Manifest) -> _CaseFacts:
     any_class = np.asarray((marked > 0).any(axis=0)).transpose(order)
     spacing = tuple(geometry.spacing[axis] for axis in order)
     inside = any_class if any_class.any() else np.ones_like(any_class)
+    there = [int(value) for value in np.unique(marked) if value]
+    turned = marked.transpose(0, *(1 + axis for axis in order))
+    found = ndimage.center_of_mass(turned > 0, turned, there) if there else []
     centres = {
-        value: np.array(ndimage.center_of_mass(np.any(marked == value, axis=0).transpose(order)))
-        * _signs(geometry, order)
-        for value in manifest.labels
-        if value and (marked == value).any()
+        value: np.array(centre[1:]) * _signs(geometry, order)
+        for value, centre in zip(there, found, strict=True)
     }
     ordered = channels.transpose(0, *(1 + axis for axis in order))
     return _CaseFacts(

@@ -1,7 +1,9 @@
 """A folder of images and a folder of labels, paired by name.
 
 ``images/`` and ``labels/``, or ``imagesTr/`` and ``labelsTr/``, ``image/`` and ``masks/``; those of
-the test, ``imagesTs/`` and ``labelsTs/``, are kept apart. Names of the classes may stand in
+the test, ``imagesTs/`` and ``labelsTs/``, are kept apart. Both may lie in ``train/``, ``val/`` and
+``test/``, or the other way round (``images/train/``): those of the test are kept apart, all others
+are dealt to the folds. Names of the classes may stand in
 ``labels.json`` (as ``labels`` of a ``dataset.json``), and anything else in a ``dataset.json``
 without a list of cases.
 """
@@ -9,6 +11,8 @@ without a list of cases.
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +24,13 @@ from medsegdiff.data.layouts.name_pairs import RULE, named_files, pair, plain
 IMAGES = ("imagestr", "images", "image", "imgs", "img")
 LABELS = ("labelstr", "labels", "label", "masks", "mask", "segmentations", "annotations")
 TEST_IMAGES, TEST_LABELS = ("imagests",), ("labelsts",)
+FOR_TRAINING = ("train", "training", "val", "valid", "validation")
+FOR_TEST = ("test", "testing")
 
 
 def recognises(folder: Path, described: dict[str, Any]) -> bool:
-    """Whether there are both folders, and no list of cases."""
-    return "training" not in described and label_folder(folder) is not None
+    """Whether there are both folders, of all or of a part of it, and no list of cases."""
+    return "training" not in described and any(map(label_folder, (folder, *_splits(folder))))
 
 
 def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
@@ -33,8 +39,13 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: Files do not belong together by their names, or cannot be read.
     """
-    training = paired_cases(folder, IMAGES, LABELS)
-    test = paired_cases(folder, TEST_IMAGES, TEST_LABELS)
+    cases = paired_cases(folder, folder, IMAGES, LABELS)
+    for split in _splits(folder):
+        cases += paired_cases(split, folder, IMAGES, LABELS)
+    _tell_apart(cases)
+    training = [entry for entry in cases if not _for_test(entry)]
+    test = paired_cases(folder, folder, TEST_IMAGES, TEST_LABELS)
+    test += [entry for entry in cases if _for_test(entry)]
     labelled = [entry for entry in training if "label" in entry]
     if not labelled:
         raise InputError(folder, "no image has a label", f"Rename the files: {RULE}")
@@ -50,10 +61,37 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     return found | described
 
 
+def _splits(folder: Path) -> list[Path]:
+    """Folders such as ``train`` that hold a part of the set."""
+    inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    named = (path for path in inner if path.name.lower() in (*FOR_TRAINING, *FOR_TEST))
+    return [path for path in named if subfolder(path, IMAGES)]
+
+
+def _for_test(entry: dict[str, Any]) -> bool:
+    """Whether a case lies in ``test/images/`` or ``images/test/``."""
+    return any(part.lower() in FOR_TEST for part in Path(entry["image"][0]).parts[:-1][:2])
+
+
+def _tell_apart(entries: Sequence[dict[str, Any]]) -> None:
+    """Name cases after their part of the set, too, where names repeat; so are their patients."""
+    repeated = Counter(entry["case"] for entry in entries)
+    for entry in entries:
+        if repeated[entry["case"]] > 1:
+            part = Path(entry["image"][0]).parts[0]
+            entry |= {key: f"{part}_{entry[key]}" for key in ("case", "patient")}
+
+
 def paired_cases(
-    folder: Path, images: tuple[str, ...], labels: tuple[str, ...]
+    folder: Path, root: Path, images: tuple[str, ...], labels: tuple[str, ...]
 ) -> list[dict[str, Any]]:
     """Entries of the cases in two folders of these names; none if there is none.
+
+    Args:
+        folder: Folder that holds them.
+        root: Folder of the data set, from which paths start.
+        images: Names of the folder of images.
+        labels: Names of the folder of labels.
 
     Raises:
         InputError: A label has no image.
@@ -70,14 +108,16 @@ def paired_cases(
     found = pair(cases, of_labels, folder)
     entries = []
     for name, paths in cases.items():
-        below = paths[0].relative_to(places[0]).parent
+        below = list(paths[0].relative_to(places[0]).parent.parts)
+        if below and below[0].lower() in (*FOR_TRAINING, *FOR_TEST):
+            below.pop(0)  # a part of the set, not a patient
         entry: dict[str, Any] = {
             "case": name,
-            "image": [path.relative_to(folder).as_posix() for path in paths],
-            "patient": below.parts[0] if below.parts else name,
+            "image": [path.relative_to(root).as_posix() for path in paths],
+            "patient": below[0] if below else name,
         }
         if name in found:
-            entry["label"] = found[name].relative_to(folder).as_posix()
+            entry["label"] = found[name].relative_to(root).as_posix()
         entries.append(entry)
     return entries
 

@@ -46,6 +46,37 @@ def test_other_values_become_classes_in_their_order(
     assert all(n > 0 for n in report.facts["label_voxels"].values())
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_parts_of_a_set_are_no_patients(tmp_path: Path, inside: bool) -> None:
+    parts = {"train": "abcd", "val": "ef", "test": "gh"}
+    for part, names in parts.items():
+        for seed, name in enumerate(names):
+            for kind, values in (("images", image(ord(name))), ("masks", label(1))):
+                below = f"{kind}/{part}" if inside else f"{part}/{kind}"
+                if (part, seed, kind) != ("test", 1, "masks"):
+                    save(tmp_path / below / f"{name}.nii.gz", values)
+    manifest = load_manifest(tmp_path)
+    before = {name: f"{part}_{name}" if inside else name for part in parts for name in parts[part]}
+    labelled = {before[name] for name in "abcdefg"}
+    assert {case.id for case in manifest.cases if case.labels} == labelled
+    assert len({case.patient for case in manifest.cases if case.labels}) == 7
+    assert sorted(manifest.test) == [before["g"]]
+    assert len(manifest.folds) == 5
+    assert not any(before["g"] in fold for fold in manifest.folds)
+    assert check(manifest).fit
+
+
+def test_names_that_repeat_in_parts_of_a_set_are_told_apart(tmp_path: Path) -> None:
+    for seed, part in enumerate(("train", "val")):
+        for number in range(3):
+            save(tmp_path / part / "images" / f"{number}.nii.gz", image(10 * seed + number))
+            save(tmp_path / part / "labels" / f"{number}.nii.gz", label(1))
+    manifest = load_manifest(tmp_path)
+    names = [f"{part}_{number}" for part in ("train", "val") for number in range(3)]
+    assert [case.id for case in manifest.cases] == names
+    assert [case.patient for case in manifest.cases] == names
+
+
 def test_photographs_of_which_some_are_grey(tmp_path: Path) -> None:
     save(tmp_path / "images" / "a.png", image(0, (6, 5)))
     save(tmp_path / "images" / "b.jpg", image(1, (6, 5, 3)))
@@ -141,10 +172,10 @@ def test_labels_without_an_image_are_named_with_the_rule(tmp_path: Path) -> None
     save(tmp_path / "images" / "a.nii.gz", image(0))
     save(tmp_path / "images" / "scan7.nii.gz", image(1))
     save(tmp_path / "labels" / "a.nii.gz", label(1))
-    save(tmp_path / "labels" / "truth7.nii.gz", label(1))
+    save(tmp_path / "labels" / "lesion7.nii.gz", label(1))
     with pytest.raises(InputError) as caught:
         load_manifest(tmp_path)
-    assert "truth7" in caught.value.rule and "scan7" in caught.value.rule
+    assert "lesion7" in caught.value.rule and "scan7" in caught.value.rule
     assert "_mask" in caught.value.remedy
 
 
