@@ -81,9 +81,11 @@ class Bundle:
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the image's channels, in their order; empty where the metadata have none."""
-        image = self.metadata["network_data_format"].get("inputs", {}).get("image", {})
-        named = image.get("channel_def") or {}
-        return tuple(str(named[number]) for number in sorted(named, key=int))
+        try:
+            named = self.metadata["network_data_format"]["inputs"]["image"]["channel_def"]
+            return tuple(str(named[number]) for number in sorted(named, key=int))
+        except (KeyError, TypeError, ValueError):
+            return ()
 
     @property
     def codes(self) -> dict[int, dict[str, list[str]]]:

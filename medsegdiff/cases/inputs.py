@@ -104,8 +104,7 @@ def found_cases(
             except OSError as error:  # its own message may name files inside the input
                 rule = f"cannot be read ({error.strerror})"
                 failures[str(given)] = InputError(given, rule, "Check it")
-        cases = _joined_folders(_told_apart(found), names)
-        cases = joined_files(cases, channels, failures)
+        cases = joined_files(_told_apart(_joined_folders(found, names)), channels, failures)
         yield _with_unique_ids([*listed, *cases]), failures
 
 
@@ -231,24 +230,33 @@ def joined_files(
     return [case for case in joined if case is not None]
 
 
-def _joined_folders(cases: Sequence[CaseInput], names: Sequence[str]) -> list[CaseInput]:
-    """Cases of one file each, of which those in a folder with all channels are one case."""
+def _joined_folders(
+    found: Sequence[tuple[CaseInput, Path | Address]], names: Sequence[str]
+) -> list[tuple[CaseInput, Path | Address]]:
+    """Cases of one file each, of which those in a folder with all channels are one case.
+
+    Args:
+        found: Cases, each with the input that it came from.
+        names: Names of the channels.
+    """
     if len(names) < 2:
-        return list(cases)
-    given = [path for case in cases for path in case.image if isinstance(path, Path)]
+        return list(found)
+    given = {path for case, _ in found for path in case.image if isinstance(path, Path)}
     files = {folder: channel_files(folder, names) for folder in {path.parent for path in given}}
-    files = {folder: found for folder, found in files.items() if set(found) <= set(given)}
-    repeated = Counter(folder.name for folder, found in files.items() if found)
-    joined: list[CaseInput] = []
-    for case in cases:
+    files = {folder: of for folder, of in files.items() if of and given.issuperset(of)}
+    repeated = Counter(folder.name for folder in files)
+    joined: list[tuple[CaseInput, Path | Address]] = []
+    for case, origin in found:
         path = case.image[0]
-        found = files.get(path.parent, ()) if isinstance(path, Path) else ()
-        if not found or len(case.image) > 1:
-            joined.append(case)
-        elif path == found[0]:
-            place = path.parent.absolute()
-            above = f"{place.parent.name}_" if repeated[place.name] > 1 else ""
-            joined.append(CaseInput(f"{above}{place.name}", found))
+        of_folder = files.get(path.parent, ()) if isinstance(path, Path) else ()
+        if not of_folder or len(case.image) > 1:
+            joined.append((case, origin))
+        elif path == of_folder[0]:
+            place = of_folder[0].parent.resolve()
+            above = f"{place.parent.name}_" if repeated[path.parent.name] > 1 else ""
+            unpacked = place.name.startswith(TEMPORARY) and isinstance(origin, Path)
+            name = Path(str(origin)).stem if unpacked else f"{above}{place.name}"
+            joined.append((CaseInput(name, of_folder), origin))
     return joined
 
 

@@ -238,7 +238,7 @@ def read_channels(
         subject = ", ".join(str(source) for source in sources)
         rule = f"has {len(image)} channels, but {channels} are needed"
         where = (
-            "in the last axis of one file, in a folder a case with files of their names, as "
+            "in the last axis of one file, in a folder a case whose files have their names, as "
             "one file per channel in a dataset.json, or as series of a DICOM study (segment "
             "--channels)"
         )

@@ -35,6 +35,8 @@ from medsegdiff.planning.training_time import (
     with_smaller_batch,
 )
 from medsegdiff.planning.validation_config import EVERY
+from medsegdiff.segmentation.blend import places_of
+from medsegdiff.segmentation.sliding_window import EnsembleInferer
 from medsegdiff.training.seeding import seeded
 
 logger = logging.getLogger(__name__)
@@ -228,12 +230,18 @@ def _time_steps(
     used = _peak_gib(device)
     network.eval()
     seen = torch.as_tensor(item["image"].as_tensor())
-    part = seen[(..., *(slice(0, 2 * side) for side in chosen.window))].to(device)
+    part = seen[(slice(None), *(slice(0, side + side // 2) for side in inferer.window))].to(device)
     one = _seconds(lambda: inferer.ensemble(part, network, "timed"), device)
-    one *= seen.numel() / part.numel()  # of a large image, a few windows tell
+    one *= _windows(seen.shape[1:], inferer) / _windows(part.shape[1:], inferer)
     held_out = _held_out_items(fingerprint, chosen, manifest)
     encoder, other = (last, contiguous) if layout == "channels_last" else (contiguous, last)
     return Times(encoder or last, denoiser, patches, one * held_out, layout, other), used
+
+
+def _windows(size: Sequence[int], inferer: EnsembleInferer) -> int:
+    """Number of windows of an image of this size."""
+    roi = [min(side, n) for side, n in zip(inferer.window, size, strict=True)]
+    return len(places_of(size, roi, inferer.overlap))
 
 
 def _order(network: nn.Module, layout: Layout, dims: int) -> None:

@@ -59,10 +59,10 @@ class _Plane:
         return plane if self.photograph else plane[::-1, ::-1]
 
     def drawn(self, array: Array) -> Array:
-        """Every n-th row and column of it, so many that a panel still shows more than it can."""
+        """At most ``_DRAWN`` rows and columns of it, which is more than a panel has pixels."""
         plane = self.of(array)
-        step = math.ceil(max(plane.shape[:2]) / _DRAWN)
-        return plane[::step, ::step]
+        rows, columns = (math.ceil(n / _DRAWN) for n in plane.shape[:2])
+        return plane[::rows, ::columns]
 
 
 def three_planes(

@@ -85,6 +85,16 @@ def test_a_folder_with_a_file_of_each_channel_is_one_case(tmp_path: Path) -> Non
         "P3_t1": ["t1.nii.gz"],
         "P3_t2": ["t2.nii.gz"],
     }
+    inside = tmp_path / "P1" / "inside"
+    inside.mkdir()
+    with found_cases([inside / ".."], tmp_path / "out", None, 2, ("FLAIR", "T1")) as (cases, _):
+        assert [case.id for case in cases] == ["P1"]
+    with zipfile.ZipFile(tmp_path / "P9.zip", "w") as archive:
+        for name in ("flair", "t1"):
+            archive.write(tmp_path / "P2" / f"{name}.nii.gz", f"{name}.nii.gz")
+    packed = [tmp_path / "P9.zip"]
+    with found_cases(packed, tmp_path / "out", None, 2, ("FLAIR", "T1")) as (cases, _):
+        assert [case.id for case in cases] == ["P9"]
     alone = tmp_path / "P2" / "flair.nii.gz"
     with found_cases([alone], tmp_path / "out", None, 2, ("FLAIR", "T1")) as (cases, _):
         assert [case.image for case in cases] == [(alone,)]

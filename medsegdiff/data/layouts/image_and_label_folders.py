@@ -18,7 +18,7 @@ from typing import Any
 
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.layouts.channel_files import joined_channels
-from medsegdiff.data.layouts.inferred_content import inferred_images, inferred_labels
+from medsegdiff.data.layouts.inferred_content import inferred_images, missing_labels
 from medsegdiff.data.layouts.name_pairs import RULE, named_files, pair, plain
 
 IMAGES = ("imagestr", "images", "image", "imgs", "img")
@@ -43,21 +43,19 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     for split in _splits(folder):
         cases += paired_cases(split, folder, IMAGES, LABELS)
     _tell_apart(cases)
-    training = [entry for entry in cases if not _for_test(entry)]
-    test = paired_cases(folder, folder, TEST_IMAGES, TEST_LABELS)
-    test += [entry for entry in cases if _for_test(entry)]
+    training, test = parted(cases)
+    test = paired_cases(folder, folder, TEST_IMAGES, TEST_LABELS) + test
     labelled = [entry for entry in training if "label" in entry]
     if not labelled:
         raise InputError(folder, "no image has a label", f"Rename the files: {RULE}")
     found: dict[str, Any] = {
         "training": training + [entry for entry in test if "label" in entry],
-        "test_patients": [entry["patient"] for entry in test if "label" in entry],
+        "test_patients": sorted({entry["patient"] for entry in test if "label" in entry}),
         "test": [entry for entry in test if "label" not in entry],
     }
     found |= inferred_images([[folder / path for path in entry["image"]] for entry in training])
-    if "labels" not in described:
-        files = [folder / entry["label"] for entry in labelled]
-        found |= inferred_labels(files, named_values(folder / "labels.json"))
+    files = [folder / entry["label"] for entry in labelled]
+    found |= missing_labels(described, files, named_values(folder / "labels.json"))
     return found | described
 
 
@@ -68,18 +66,32 @@ def _splits(folder: Path) -> list[Path]:
     return [path for path in named if subfolder(path, IMAGES)]
 
 
-def _for_test(entry: dict[str, Any]) -> bool:
-    """Whether a case lies in ``test/images/`` or ``images/test/``."""
-    return any(part.lower() in FOR_TEST for part in Path(entry["image"][0]).parts[:-1][:2])
+def parted(cases: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cases to learn from, and those in ``test/images/`` or ``images/test/``.
+
+    Patients of the test are named after it where others are called alike.
+    """
+    training = [entry for entry in cases if part_of(entry) not in FOR_TEST]
+    test = [entry for entry in cases if part_of(entry) in FOR_TEST]
+    known = {entry["patient"] for entry in training}
+    for entry in test:
+        if entry["patient"] in known:
+            entry["patient"] = f"{part_of(entry)}_{entry['patient']}"
+    return training, test
+
+
+def part_of(entry: dict[str, Any]) -> str:
+    """The part of the set that a case lies in, such as ``val``; empty if there are none."""
+    outer = [part.lower() for part in Path(entry["image"][0]).parts[:-1][:2]]
+    return next((part for part in outer if part in (*FOR_TRAINING, *FOR_TEST)), "")
 
 
 def _tell_apart(entries: Sequence[dict[str, Any]]) -> None:
-    """Name cases after their part of the set, too, where names repeat; so are their patients."""
+    """Name cases after their part of the set, too, where names repeat; their patients stay one."""
     repeated = Counter(entry["case"] for entry in entries)
     for entry in entries:
         if repeated[entry["case"]] > 1:
-            part = Path(entry["image"][0]).parts[0]
-            entry |= {key: f"{part}_{entry[key]}" for key in ("case", "patient")}
+            entry["case"] = f"{part_of(entry)}_{entry['case']}"
 
 
 def paired_cases(

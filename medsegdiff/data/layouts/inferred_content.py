@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from medsegdiff.core.errors import InputError
@@ -45,13 +46,14 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
     there = tuple(file for file in files if os.path.exists(file))
     of_files = [_values_of(file, *_state(file)) for file in there]
     values = sorted(set().union(*of_files) | {0})
-    if there and not names and _number_objects(there, of_files):
-        note = f"label values number objects, up to {values[-1]} in a file: all are class 1"
-        labels = {"0": "background", "1": "class 1"}
+    if there and set(names) <= {0, 1} and _number_objects(there, of_files):
+        name = names.get(1, "class 1")
+        note = f"label values number objects, up to {values[-1]} in a file: all are {name}"
+        labels = {"0": "background", "1": name}
         return {"labels": labels, "label_values": {"0": 0, ANY_OBJECT: 1}, "notes": [note]}
     lossy = any(file.suffix.lower() in (".jpg", ".jpeg") for file in there)
     between = len(values) > MOST_CLASSES or (lossy and len(values) > 2 and values[-1] > 127)
-    if between and values[-1] <= 255 and all(map(is_photograph, there)):
+    if between and 127 < values[-1] <= 255 and all(map(is_photograph, there)):
         note = "values of the masks from 128 on are taken as the structure"
         labels = {"0": "background", "1": names.get(255, names.get(1, "class 1"))}
         return {"labels": labels, "label_values": {"0-127": 0, "128-255": 1}, "notes": [note]}
@@ -59,7 +61,8 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
         rule = f"label files hold {len(values)} different values, from {values[0]} to {values[-1]}"
         remedy = (
             "Are they images? Name the classes in a labels.json; if values number objects, write"
-            f' "label_values": {{"0": 0, "{ANY_OBJECT}": 1}} into a dataset.json'
+            ' "labels": {"0": "background", "1": "object"}, '
+            f'"label_values": {{"0": 0, "{ANY_OBJECT}": 1}} into a dataset.json'
         )
         raise InputError(there[0].parent, rule, remedy)
     if len(values) < 2:  # what check says of it names the remedy
@@ -75,6 +78,30 @@ def inferred_labels(files: Sequence[Path], names: dict[int, str] | None = None) 
     return {"labels": labels, "label_values": given, "notes": [f"label values: {told}"]}
 
 
+def missing_labels(
+    described: Mapping[str, Any], files: Sequence[Path], names: dict[int, str] | None = None
+) -> dict[str, Any]:
+    """What a description leaves out of the classes, as :func:`inferred_labels` gives it.
+
+    Where it says by ``label_values`` what values mean, the label files are not read.
+
+    Args:
+        described: Content of a ``dataset.json``.
+        files: Paths of the label files.
+        names: Names of values, where they are known.
+
+    Raises:
+        InputError: No label file can be read, or the values are no classes.
+    """
+    if "labels" in described:
+        return {}
+    given = described.get("label_values")
+    if not isinstance(given, dict):
+        return inferred_labels(files, names)
+    classes = sorted({0, *(n for n in given.values() if type(n) is int)})
+    return {"labels": {str(n): f"class {n}" if n else "background" for n in classes}, "notes": []}
+
+
 def _number_objects(files: Sequence[Path], of_files: Sequence[frozenset[int]]) -> bool:
     """Whether values number the objects of each file.
 
@@ -85,14 +112,15 @@ def _number_objects(files: Sequence[Path], of_files: Sequence[frozenset[int]]) -
     without_gaps = all(end <= 1.2 * n + 2 for n, end in zip(counts, ends, strict=True))
     if max(counts) < FEWEST_OBJECTS or not without_gaps:
         return False
-    if len(set(ends)) < max(4, min(len(ends) // 2, 12)):
+    if len(set(ends)) < max(4, min(len(ends) // 2, max(ends) // 2, 12)):
         return False
     most = sorted(zip(counts, files, strict=True), reverse=True)[:_PIECES_OF]
-    pieces = np.concatenate([_pieces(file) for _, file in most])
+    pieces = np.concatenate([_pieces(file, *_state(file)) for _, file in most])
     return bool((pieces == 1).mean() > 0.5)
 
 
-def _pieces(file: Path) -> np.ndarray:
+@lru_cache(maxsize=1000)
+def _pieces(file: Path, changed: int, size: int) -> NDArray[np.intp]:
     """Number of connected pieces of each value but 0, those that touch at a corner are one."""
     values, geometry = read_image(file, label=True)
     plane = np.rint(values.reshape(*geometry.shape, -1)[..., 0]).astype(np.int64)

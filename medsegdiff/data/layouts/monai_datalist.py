@@ -14,7 +14,7 @@ from typing import Any
 from medsegdiff.core.errors import InputError
 from medsegdiff.data.formats import without_ending
 from medsegdiff.data.layouts.channel_files import split_channel
-from medsegdiff.data.layouts.inferred_content import inferred_labels, missing_of_images
+from medsegdiff.data.layouts.inferred_content import missing_labels, missing_of_images
 
 _FURTHER = ("validation", "testing")
 
@@ -58,9 +58,8 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         found["folds"] = [list(dict.fromkeys(fold)) for fold in folds]
     images = [[folder / path for path in _paths(entry["image"])] for entry in cases]
     inferred = missing_of_images(described, images)
-    if "labels" not in described:
-        files = [folder / path for e in cases for path in _paths(e.get("label") or [])]
-        inferred |= inferred_labels(files)
+    files = [folder / path for e in cases for path in _paths(e.get("label") or [])]
+    inferred |= missing_labels(described, files)
     kept = {key: value for key, value in described.items() if key not in _FURTHER}
     return inferred | kept | found
 

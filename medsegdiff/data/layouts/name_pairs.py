@@ -106,9 +106,16 @@ def named_files(folder: Path) -> dict[str, Path]:
 
 
 def direct_files(folder: Path) -> dict[str, Path]:
-    """Image files in a folder by name without ending, links to missing files included."""
+    """Image files in a folder by name without ending, links to missing files included.
+
+    Beside a volume, a picture of the same name is its preview, and left out.
+    """
     files = [file for file in _visible(folder) if file.is_file() or file.is_symlink()]
-    return {without_ending(file.name): file for file in files if format_of(file)}
+    known = [(found.kind != "volume", file) for file in files if (found := format_of(file))]
+    return {
+        without_ending(file.name): file
+        for _, file in sorted(known, key=lambda one: one[0], reverse=True)
+    }
 
 
 def _visible(folder: Path) -> Iterable[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.data.layouts.image_and_label_folders import named_values
-from medsegdiff.data.layouts.inferred_content import inferred_images, inferred_labels
+from medsegdiff.data.layouts.inferred_content import inferred_images, missing_labels
 from medsegdiff.data.layouts.name_pairs import direct_files, is_label, pair, plain
 
 
@@ -33,8 +33,8 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
         if entry["case"] in found:
             entry["label"] = found[entry["case"]].name
     inferred = inferred_images([[path] for path in images.values()])
-    if "labels" not in described:
-        inferred |= inferred_labels(list(found.values()), named_values(folder / "labels.json"))
+    names = named_values(folder / "labels.json")
+    inferred |= missing_labels(described, list(found.values()), names)
     return inferred | described | {"training": training}
 
 

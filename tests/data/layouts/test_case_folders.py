@@ -83,8 +83,8 @@ def test_folders_of_folders_are_patients_where_there_are_many(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("changed", "rule"),
     [
-        ({"case_a": ["t1", "seg"]}, "no file 'flair' in case_a"),
-        ({"case_a": ["t1", "flair", "seg", "liver_mask"]}, "several labels: liver_mask, seg"),
+        ({"case_a": ["t1", "seg"]}, "case_a has no file 'flair'"),
+        ({"case_a": ["t1", "flair", "seg", "liver_mask"]}, "case_a has several labels"),
     ],
 )
 def test_cases_with_other_files_are_named(
@@ -93,6 +93,62 @@ def test_cases_with_other_files_are_named(
     write(tmp_path, folders(("t1", "flair", "seg")) | dict(changed))
     with pytest.raises(InputError, match=rule):
         load_manifest(tmp_path)
+
+
+def test_labels_may_be_called_otherwise_in_some_cases(tmp_path: Path) -> None:
+    write(tmp_path, folders(("t1", "seg"), "abc") | folders(("t1", "mask"), "def"))
+    manifest = load_manifest(tmp_path)
+    assert manifest.raters == 1 and all(case.labels for case in manifest.cases)
+
+
+def test_pairs_in_a_folder_are_cases_of_one_patient(tmp_path: Path) -> None:
+    for n in range(6):
+        pairs = [f"P{n}_{k}{end}" for k in range(1, 2 + n % 3) for end in ("", "_mask")]
+        write(tmp_path, {f"P{n}": pairs}, "png")
+    manifest = load_manifest(tmp_path)
+    assert manifest.raters == 1 and len(manifest.cases) == 12
+    assert any("cases of one patient" in note for note in manifest.notes)
+    assert {case.patient for case in manifest.cases} == {f"P{n}" for n in range(6)}
+    assert all(len(case.images) == len(case.labels) == 1 for case in manifest.cases)
+
+
+def test_the_test_part_is_kept_apart(tmp_path: Path) -> None:
+    write(tmp_path, {f"train/P{n}": ["t1", "seg"] for n in range(6)})
+    write(tmp_path, {f"test/P{n}": ["t1", "seg"] for n in (1, 7)})
+    manifest = load_manifest(tmp_path)
+    assert sorted(manifest.test) == ["P7", "test_P1"]
+    assert sorted(patient for fold in manifest.folds for patient in fold) == [
+        f"P{n}" for n in range(6)
+    ]
+
+
+def test_folders_that_are_no_cases(tmp_path: Path) -> None:
+    groups = {f"{group}/case_{case}": ["t1", "seg"] for group in "xy" for case in "abc"}
+    write(tmp_path, groups)
+    write(tmp_path, {"x": ["overview"], "x/case_a/instances": ["kidney_seg-1"]})
+    write(tmp_path, {"__MACOSX/case_a": ["._t1"], ".hidden/case_a": ["t1"]})
+    assert len(load_manifest(tmp_path).cases) == 6
+
+
+def test_what_files_are_does_not_depend_on_the_others(tmp_path: Path) -> None:
+    cases = folders(("{case}_t1_n4", "{case}_flair_n4", "{case}_seg"))
+    cases |= {"case_g": ["g_t1_n4", "g_flair_n4"], "case_h": ["x_t1_n4", "y_flair_n4", "other"]}
+    write(tmp_path, cases)
+    manifest = load_manifest(tmp_path)
+    assert manifest.channels == ("flair_n4", "t1_n4") and len(manifest.cases) == 8
+    assert [path.name for path in manifest.cases[-1].images] == [
+        "y_flair_n4.nii.gz",
+        "x_t1_n4.nii.gz",
+    ]
+    assert any("other" in note for note in manifest.notes)
+
+
+def test_a_preview_beside_a_volume_is_no_image(tmp_path: Path) -> None:
+    write(tmp_path, folders(("imaging", "segmentation")))
+    for case in "abcdef":
+        save(tmp_path / f"case_{case}" / "imaging.png", image(0, (6, 5)))
+    manifest = load_manifest(tmp_path)
+    assert manifest.spatial_dims == 3 and check(manifest).fit
 
 
 def test_a_description_may_say_the_rest(tmp_path: Path) -> None:
@@ -105,7 +161,12 @@ def test_a_description_may_say_the_rest(tmp_path: Path) -> None:
 
 
 def test_files_of_channels(tmp_path: Path) -> None:
-    write(tmp_path, {"a": ["a_T1", "a_flair"]})
-    found = [path.name for path in channel_files(tmp_path / "a", ("flair", "t1"))]
-    assert found == ["a_flair.nii.gz", "a_T1.nii.gz"]
-    assert channel_files(tmp_path / "a", ("flair", "t2")) == ()
+    write(tmp_path, {"a": ["a_T1-Gd", "a_T1", "a_flair", "a_t1_seg"]})
+
+    def found(*channels: str) -> list[str]:
+        return [path.name for path in channel_files(tmp_path / "a", channels)]
+
+    assert found("flair", "t1") == []  # or is it the one with contrast?
+    assert found("t1", "T1-Gd") == ["a_T1.nii.gz", "a_T1-Gd.nii.gz"]
+    assert found("flair", "T1_Gd") == ["a_flair.nii.gz", "a_T1-Gd.nii.gz"]
+    assert found("flair", "t2") == found("flair", "flair") == []

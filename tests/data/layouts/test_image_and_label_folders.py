@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,15 +67,30 @@ def test_parts_of_a_set_are_no_patients(tmp_path: Path, inside: bool) -> None:
     assert check(manifest).fit
 
 
-def test_names_that_repeat_in_parts_of_a_set_are_told_apart(tmp_path: Path) -> None:
-    for seed, part in enumerate(("train", "val")):
-        for number in range(3):
+def test_names_that_repeat_in_parts_of_a_set(tmp_path: Path) -> None:
+    for seed, part in enumerate(("train", "val", "test")):
+        for number in range(6):
             save(tmp_path / part / "images" / f"{number}.nii.gz", image(10 * seed + number))
             save(tmp_path / part / "labels" / f"{number}.nii.gz", label(1))
     manifest = load_manifest(tmp_path)
-    names = [f"{part}_{number}" for part in ("train", "val") for number in range(3)]
-    assert [case.id for case in manifest.cases] == names
-    assert [case.patient for case in manifest.cases] == names
+    names = [f"{part}_{number}" for part in ("train", "val", "test") for number in range(6)]
+    assert sorted(case.id for case in manifest.cases) == sorted(names)
+    held_out = [patient for fold in manifest.folds for patient in fold]
+    assert sorted(held_out) == [str(number) for number in range(6)]  # a leak is worse than few
+    assert sorted(manifest.test) == [f"test_{number}" for number in range(6)]
+
+
+def test_patients_of_the_test_may_have_several_images(tmp_path: Path) -> None:
+    for part, patients in (("train", "abcdef"), ("test", "aq")):
+        for patient in patients:
+            for n in range(2):
+                values = image(ord(patient) + 50 * n + 7 * (part == "test"))
+                save(tmp_path / part / "images" / patient / f"{n}.nii.gz", values)
+                save(tmp_path / part / "labels" / patient / f"{n}.nii.gz", label(1))
+    manifest = load_manifest(tmp_path)
+    assert sorted(manifest.test) == ["q", "test_a"]
+    assert len(manifest.split("test")[1]) == 4
+    assert sorted(p for fold in manifest.folds for p in fold) == list("abcdef")
 
 
 def test_photographs_of_which_some_are_grey(tmp_path: Path) -> None:
@@ -119,7 +135,9 @@ def _save_pictures(folder: Path, labels: Sequence[np.ndarray]) -> None:
         save(folder / "masks" / f"{seed}.png", values)
 
 
-@pytest.mark.parametrize("counts", [(4, 12, 31, 0), (90, 70, 65, 100)], ids=str)
+@pytest.mark.parametrize(
+    "counts", [(4, 12, 31, 0), (90, 70, 65, 100), (*range(12), *range(12))], ids=str
+)
 def test_numbers_of_objects_are_one_class(tmp_path: Path, counts: tuple[int, ...]) -> None:
     _save_pictures(tmp_path, [_objects(count) for count in counts])
     manifest = load_manifest(tmp_path)
@@ -145,6 +163,25 @@ def test_classes_are_not_taken_for_numbers_of_objects(
     _save_pictures(tmp_path, [values.astype(np.uint16) for values in labels])
     manifest = load_manifest(tmp_path)
     assert len(manifest.labels) > 2 and not any("objects" in note for note in manifest.notes)
+
+
+def test_names_of_one_class_are_those_of_the_objects(tmp_path: Path) -> None:
+    _save_pictures(tmp_path, [_objects(count) for count in (4, 12, 31, 20)])
+    write_json(tmp_path / "labels.json", {"0": "background", "1": "nucleus"})
+    assert load_manifest(tmp_path).labels == {0: "background", 1: "nucleus"}
+
+
+@pytest.mark.parametrize("labels", [{}, {"labels": {"0": "background", "1": "object"}}])
+def test_what_a_description_says_of_objects_counts(tmp_path: Path, labels: dict[str, Any]) -> None:
+    _save_pictures(tmp_path, [_objects(count) for count in (30, 40, 70)])
+    with pytest.raises(InputError, match="hold 70 different values") as caught:
+        load_manifest(tmp_path)
+    assert '"labels": {"0": "background", "1": "object"}' in caught.value.remedy
+    described = {"label_values": {"0": 0, "1-999999999": 1}, **labels}
+    write_json(tmp_path / "dataset.json", described)
+    manifest = load_manifest(tmp_path)
+    assert len(manifest.labels) == 2
+    assert all(n > 0 for n in check(manifest).facts["label_voxels"].values())
 
 
 def test_a_file_names_what_would_be_numbers_of_objects(tmp_path: Path) -> None:
