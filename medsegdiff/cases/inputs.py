@@ -24,7 +24,7 @@ from medsegdiff.data.case_input import CaseInput
 from medsegdiff.data.formats import Kind, format_of, list_endings
 from medsegdiff.data.images import Source, only_series
 from medsegdiff.data.layouts import bids
-from medsegdiff.data.layouts.case_folders import channel_files
+from medsegdiff.data.layouts.case_folders import channel_files, labels_among
 from medsegdiff.data.layouts.channel_files import split_channel
 from medsegdiff.data.layouts.image_and_label_folders import label_folder
 from medsegdiff.data.manifest import Case, case_id, load_manifest
@@ -263,8 +263,8 @@ def _joined_folders(
 def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
     """The file itself, whatever its kind; of a folder, the files in it, else all those below it.
 
-    Files in the output folder, or in a folder of labels beside one of images, are not inputs,
-    unless the user named that folder.
+    Files in the output folder, in a folder of labels beside one of images, or called as labels
+    beside images, are not inputs, unless the user named that folder, or that file.
     """
     if path.is_file():
         return [path] if format_of(path) else []
@@ -278,6 +278,10 @@ def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
         and not (inside and file.is_relative_to(path / results.relative_to(root)))
         and not (labels and file.is_relative_to(labels))
     ]
+    drawn = set().union(*map(labels_among, {file.parent for file in below}))
+    if drawn:
+        logger.info("%s: %d files that are called as labels are left out", path, len(drawn))
+    below = [file for file in below if file not in drawn]
     files = [file for file in below if file.parent == path] or below
     others = {file.parent for file in below} - {file.parent for file in files}
     if others:  # their names may be patients' names, so that only the count is logged

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ from medsegdiff.planning.training_time import (
     with_smaller_batch,
 )
 from medsegdiff.planning.validation_config import EVERY
-from medsegdiff.segmentation.blend import places_of
-from medsegdiff.segmentation.sliding_window import EnsembleInferer
 from medsegdiff.training.seeding import seeded
 
 logger = logging.getLogger(__name__)
@@ -238,10 +237,11 @@ def _time_steps(
     return Times(encoder or last, denoiser, patches, one * held_out, layout, other), used
 
 
-def _windows(size: Sequence[int], inferer: EnsembleInferer) -> int:
-    """Number of windows of an image of this size."""
-    roi = [min(side, n) for side, n in zip(inferer.window, size, strict=True)]
-    return len(places_of(size, roi, inferer.overlap))
+def _windows(size: Sequence[int], inferer: Any) -> int:
+    """Number of windows of an image of this size, which overlap as the inferer's do."""
+    steps = (max(1, int(side * (1.0 - inferer.overlap))) for side in inferer.window)
+    over = (max(0, n - side) for n, side in zip(size, inferer.window, strict=True))
+    return prod(1 + ceil(n / step) for n, step in zip(over, steps, strict=True))
 
 
 def _order(network: nn.Module, layout: Layout, dims: int) -> None:

@@ -100,6 +100,19 @@ def test_a_folder_with_a_file_of_each_channel_is_one_case(tmp_path: Path) -> Non
         assert [case.image for case in cases] == [(alone,)]
 
 
+def test_labels_beside_images_are_no_cases(tmp_path: Path) -> None:
+    for name in ("P1/imaging", "P1/segmentation", "P2/imaging", "x", "x_mask", "y"):
+        volume(tmp_path / "scans" / f"{name}.nii.gz")
+    with found_cases([tmp_path / "scans"], tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["x", "y"]
+    folders = [tmp_path / "scans" / name for name in ("P1", "P2")]
+    with found_cases(folders, tmp_path / "out") as (cases, _):
+        assert [case.id for case in cases] == ["P1_imaging", "P2_imaging"]
+    mask = tmp_path / "scans" / "x_mask.nii.gz"
+    with found_cases([mask], tmp_path / "out") as (cases, _):
+        assert [case.image for case in cases] == [(mask,)]
+
+
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_channel_files_are_one_case(tmp_path: Path, one_by_one: bool) -> None:
     names = ("a_0000", "a_0001", "b_0000", "b_0001", "c", "d_0000")

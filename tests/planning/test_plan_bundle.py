@@ -21,6 +21,8 @@ from medsegdiff.core.errors import InputError, UsageError
 from medsegdiff.phantoms.cohort import write_cohort
 from medsegdiff.planning import plan_bundle
 from medsegdiff.planning.plan_bundle import plan
+from medsegdiff.segmentation.blend import places_of
+from medsegdiff.segmentation.sliding_window import EnsembleInferer
 from medsegdiff.training.run import train
 
 RUNNER = CliRunner()
@@ -98,6 +100,13 @@ def test_the_training_has_the_order_of_features_that_was_faster(
     weights = [one for one in network.parameters() if one.ndim == 4 and min(one.shape) > 1]
     last = layout == "channels_last"
     assert all(one.is_contiguous(memory_format=torch.channels_last) == last for one in weights)
+
+
+@pytest.mark.parametrize("size", [(48, 40), (100, 40), (130, 129), (48, 300), (20, 20)])
+def test_windows_are_counted_as_they_are_cut(size: tuple[int, int]) -> None:
+    inferer = EnsembleInferer(window=(48, 40), overlap=0.25)
+    roi = [min(n, side) for n, side in zip(size, inferer.window, strict=True)]
+    assert plan_bundle._windows(size, inferer) == len(places_of(size, roi, 0.25))
 
 
 def small_structures(folder: Path, cases: int = 5) -> Path:

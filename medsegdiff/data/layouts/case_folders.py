@@ -93,6 +93,12 @@ def channel_files(case: Path, channels: Sequence[str]) -> tuple[Path, ...]:
     return tuple(found[index] for index in range(len(wanted)))
 
 
+def labels_among(folder: Path) -> set[Path]:
+    """The files of a folder that are called as labels, if others are not."""
+    roles = _roles(folder)
+    return {path for role, path in roles.items() if is_label(role) and _is_labelled(roles)}
+
+
 def _within(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
     return any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
 
