@@ -82,10 +82,10 @@ class Bundle:
     def channels(self) -> tuple[str, ...]:
         """Names of the image's channels, in their order; empty where the metadata have none."""
         try:
-            named = self.metadata["network_data_format"]["inputs"]["image"]["channel_def"]
-            return tuple(str(named[number]) for number in sorted(named, key=int))
-        except (KeyError, TypeError, ValueError):
+            named = _channel_def(self.metadata, "inputs", "image")
+        except (KeyError, TypeError, ValueError, AttributeError):
             return ()
+        return tuple(named[number] for number in sorted(named))
 
     @property
     def codes(self) -> dict[int, dict[str, list[str]]]:
@@ -333,8 +333,10 @@ def list_bundles() -> list[Bundle]:
     return [found[name] for name in sorted(found)]
 
 
-def _channel_def(metadata: dict[str, Any]) -> dict[int, str]:
-    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+def _channel_def(
+    metadata: dict[str, Any], way: str = "outputs", name: str = "pred"
+) -> dict[int, str]:
+    channels = metadata["network_data_format"][way][name]["channel_def"]
     return {int(value): str(name) for value, name in channels.items()}
 
 

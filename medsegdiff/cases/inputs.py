@@ -280,7 +280,8 @@ def _files_of(path: Path, kind: Kind, output: Path) -> list[Path]:
     ]
     drawn = set().union(*map(labels_among, {file.parent for file in below}))
     if drawn:
-        logger.info("%s: %d files that are called as labels are left out", path, len(drawn))
+        told = "%s: %d files that are called as labels are left out. Name these to include them"
+        logger.warning(told, path, len(drawn))
     below = [file for file in below if file not in drawn]
     files = [file for file in below if file.parent == path] or below
     others = {file.parent for file in below} - {file.parent for file in files}

@@ -90,6 +90,8 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class _CaseFacts:
+    """Facts of a case; ``centres`` are those of each class, the mean of what its raters marked."""
+
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     extent: tuple[float, ...]

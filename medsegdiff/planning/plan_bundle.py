@@ -230,11 +230,12 @@ def _time_steps(
     network.eval()
     seen = torch.as_tensor(item["image"].as_tensor())
     part = seen[(slice(None), *(slice(0, side + side // 2) for side in inferer.window))].to(device)
-    one = _seconds(lambda: inferer.ensemble(part, network, "timed"), device)
-    one *= _windows(seen.shape[1:], inferer) / _windows(part.shape[1:], inferer)
-    held_out = _held_out_items(fingerprint, chosen, manifest)
-    encoder, other = (last, contiguous) if layout == "channels_last" else (contiguous, last)
-    return Times(encoder or last, denoiser, patches, one * held_out, layout, other), used
+    validation = _seconds(lambda: inferer.ensemble(part, network, "timed"), device)
+    validation *= _windows(seen.shape[1:], inferer) / _windows(part.shape[1:], inferer)
+    validation *= _held_out_items(fingerprint, chosen, manifest)
+    if contiguous is None or layout == "channels_last":
+        return Times(last, denoiser, patches, validation, layout, contiguous), used
+    return Times(contiguous, denoiser, patches, validation, layout, last), used
 
 
 def _windows(size: Sequence[int], inferer: Any) -> int:

@@ -143,6 +143,27 @@ def test_small_structures_are_looked_for_first(tmp_path: Path) -> None:
     assert nib.load(tmp_path / "out" / "case0" / "case0_seg.nii.gz").shape == (36, 36, 36)
 
 
+@pytest.mark.long
+def test_a_folder_a_case_from_plan_to_mask(tmp_path: Path) -> None:
+    rng, data, root = np.random.default_rng(0), tmp_path / "data", tmp_path / "lesions"
+    at = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), axis=-1)
+    for i in range(5):
+        (data / f"p{i}").mkdir(parents=True)
+        ball = np.linalg.norm(at - rng.uniform(6, 10, 3), axis=-1) < 4
+        for name, sign in (("t1", -1.0), ("flair", 1.0)):
+            values = (rng.normal(size=ball.shape) + 4.0 * sign * ball).astype(np.float32)
+            nib.save(nib.Nifti1Image(values, np.eye(4)), data / f"p{i}" / f"p{i}_{name}.nii.gz")
+        label = nib.Nifti1Image(ball.astype(np.uint8), np.eye(4))
+        nib.save(label, data / f"p{i}" / f"p{i}_seg.nii.gz")
+    bundle = plan(data, root, hours=0.001, device="cpu")
+    assert bundle.channels == ("flair", "t1")
+    trained(root, data, tmp_path / "run")
+    (data / "p0" / "p0_seg.nii.gz").unlink()  # as a new patient comes
+    assert segment(data, root, tmp_path / "out", members=2, device="cpu") == {}
+    named = sorted(path.parent.name for path in (tmp_path / "out").glob("*/*_seg.nii.gz"))
+    assert named == [f"p{i}" for i in range(5)]
+
+
 def test_photographs(tmp_path: Path) -> None:
     data, root = photographs(tmp_path / "data"), tmp_path / "discs"
     plan(data, root, hours=0.001, device="cpu")

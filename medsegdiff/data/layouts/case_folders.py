@@ -16,15 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from medsegdiff.core.errors import InputError
-from medsegdiff.data.layouts.image_and_label_folders import (
-    FOR_TEST,
-    FOR_TRAINING,
-    named_values,
-    part_of,
-    parted,
-)
+from medsegdiff.data.layouts.image_and_label_folders import named_values
 from medsegdiff.data.layouts.inferred_content import inferred_images, missing_labels
 from medsegdiff.data.layouts.name_pairs import direct_files, is_label, listed, pair, plain, words
+from medsegdiff.data.layouts.set_parts import case_lists, is_part, parted
 
 FEWEST_PATIENTS = 5
 """Number of outer folders of cases from which each is a patient; fewer are groups of patients."""
@@ -63,12 +58,7 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     files = [folder / path for one in entries for path in one.get("label", ())]
     found = missing_labels(described, files, named_values(folder / "labels.json"))
     notes += found.pop("notes", [])
-    listed_cases = {
-        "training": training + [one for one in test if "label" in one],
-        "test_patients": sorted({one["patient"] for one in test if "label" in one}),
-        "test": [one for one in test if "label" not in one],
-    }
-    return {**inferred, **found, "notes": notes, **described, **listed_cases}
+    return {**inferred, **found, "notes": notes, **described, **case_lists(training, test)}
 
 
 def channel_files(case: Path, channels: Sequence[str]) -> tuple[Path, ...]:
@@ -217,7 +207,7 @@ def _with_patients(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     places = []
     for entry in entries:
         parts = list(Path(entry["image"][0]).parent.parts)
-        if part_of(entry) and parts[0].lower() in (*FOR_TRAINING, *FOR_TEST) and len(parts) > 1:
+        if is_part(parts[0]) and len(parts) > 1:
             parts.pop(0)
         places.append(parts)
     outer = {parts[0] for parts in places}

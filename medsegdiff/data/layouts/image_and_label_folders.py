@@ -20,12 +20,11 @@ from medsegdiff.core.errors import InputError
 from medsegdiff.data.layouts.channel_files import joined_channels
 from medsegdiff.data.layouts.inferred_content import inferred_images, missing_labels
 from medsegdiff.data.layouts.name_pairs import RULE, named_files, pair, plain
+from medsegdiff.data.layouts.set_parts import case_lists, is_part, part_of, parted
 
 IMAGES = ("imagestr", "images", "image", "imgs", "img")
 LABELS = ("labelstr", "labels", "label", "masks", "mask", "segmentations", "annotations")
 TEST_IMAGES, TEST_LABELS = ("imagests",), ("labelsts",)
-FOR_TRAINING = ("train", "training", "val", "valid", "validation")
-FOR_TEST = ("test", "testing")
 
 
 def recognises(folder: Path, described: dict[str, Any]) -> bool:
@@ -48,11 +47,7 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
     labelled = [entry for entry in training if "label" in entry]
     if not labelled:
         raise InputError(folder, "no image has a label", f"Rename the files: {RULE}")
-    found: dict[str, Any] = {
-        "training": training + [entry for entry in test if "label" in entry],
-        "test_patients": sorted({entry["patient"] for entry in test if "label" in entry}),
-        "test": [entry for entry in test if "label" not in entry],
-    }
+    found = case_lists(training, test)
     found |= inferred_images([[folder / path for path in entry["image"]] for entry in training])
     files = [folder / entry["label"] for entry in labelled]
     found |= missing_labels(described, files, named_values(folder / "labels.json"))
@@ -62,28 +57,7 @@ def describe(folder: Path, described: dict[str, Any]) -> dict[str, Any]:
 def _splits(folder: Path) -> list[Path]:
     """Folders such as ``train`` that hold a part of the set."""
     inner = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    named = (path for path in inner if path.name.lower() in (*FOR_TRAINING, *FOR_TEST))
-    return [path for path in named if subfolder(path, IMAGES)]
-
-
-def parted(cases: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The cases to learn from, and those in ``test/images/`` or ``images/test/``.
-
-    Patients of the test are named after it where others are called alike.
-    """
-    training = [entry for entry in cases if part_of(entry) not in FOR_TEST]
-    test = [entry for entry in cases if part_of(entry) in FOR_TEST]
-    known = {entry["patient"] for entry in training}
-    for entry in test:
-        if entry["patient"] in known:
-            entry["patient"] = f"{part_of(entry)}_{entry['patient']}"
-    return training, test
-
-
-def part_of(entry: dict[str, Any]) -> str:
-    """The part of the set that a case lies in, such as ``val``; empty if there are none."""
-    outer = [part.lower() for part in Path(entry["image"][0]).parts[:-1][:2]]
-    return next((part for part in outer if part in (*FOR_TRAINING, *FOR_TEST)), "")
+    return [path for path in inner if is_part(path.name) and subfolder(path, IMAGES)]
 
 
 def _tell_apart(entries: Sequence[dict[str, Any]]) -> None:
@@ -121,7 +95,7 @@ def paired_cases(
     entries = []
     for name, paths in cases.items():
         below = list(paths[0].relative_to(places[0]).parent.parts)
-        if below and below[0].lower() in (*FOR_TRAINING, *FOR_TEST):
+        if below and is_part(below[0]):
             below.pop(0)  # a part of the set, not a patient
         entry: dict[str, Any] = {
             "case": name,

@@ -22,6 +22,7 @@ MOST_CLASSES = 64
 FEWEST_OBJECTS = 10
 """Number of objects that one label file must have at least, if values are to number objects."""
 ANY_OBJECT = "1-999999999"
+"""Values of numbered objects, as a range of ``label_values``."""
 _LOOKED_AT = 20
 """Number of photographs that are looked at for colours."""
 _PIECES_OF = 5
@@ -105,8 +106,8 @@ def missing_labels(
 def _number_objects(files: Sequence[Path], of_files: Sequence[frozenset[int]]) -> bool:
     """Whether values number the objects of each file.
 
-    They then go from 1 to another end in many files, with few gaps, and each is one piece. Classes
-    have the same end in all files but those that lack the last.
+    Each file then counts from 1, with few gaps, so that the highest value differs between files,
+    and most values are one connected piece. Of classes it is the same in all that have the last.
     """
     counts, ends = zip(*((len(one - {0}), max(one, default=0)) for one in of_files), strict=True)
     without_gaps = all(end <= 1.2 * n + 2 for n, end in zip(counts, ends, strict=True))
